@@ -1,0 +1,9 @@
+//! spindex: a Silent Payments (BIP352) index, its server and its light client in one crate.
+//!
+//! The modules stand in layers; each uses those above it in this list and nothing below it.
+//! `docs/ARCHITECTURE.md` has a section per module.
+
+pub mod block_id;
+pub mod runtime;
+
+pub use block_id::BlockId;

@@ -1,0 +1,106 @@
+//! The stop flag that every long loop polls and every wait can be woken by.
+
+use tokio::sync::watch;
+
+/// A cheap, cloneable request to stop. Once set it stays set.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    sender: watch::Sender<bool>,
+}
+
+impl Stop {
+    /// A flag that is not set.
+    pub fn new() -> Self {
+        Self {
+            sender: watch::Sender::new(false),
+        }
+    }
+
+    /// Asks everybody who holds a clone to finish.
+    pub fn request(&self) {
+        self.sender.send_replace(true);
+    }
+
+    /// Whether somebody asked to stop.
+    pub fn is_requested(&self) -> bool {
+        *self.sender.borrow()
+    }
+
+    /// Returns when somebody asks to stop.
+    pub async fn requested(&self) {
+        let mut receiver = self.sender.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = receiver.wait_for(|requested| *requested).await;
+    }
+
+    /// Waits, but no longer than until the stop; false if it was asked for.
+    pub async fn sleep(&self, duration: std::time::Duration) -> bool {
+        tokio::select! {
+            () = self.requested() => false,
+            () = tokio::time::sleep(duration) => true,
+        }
+    }
+
+    /// Sets the flag at the first SIGINT or SIGTERM; a second one ends the process at once with status 130.
+    ///
+    /// # Errors
+    /// The operating system refuses to install a handler.
+    pub fn on_signal(&self) -> std::io::Result<()> {
+        let stop = self.clone();
+        let mut signals = Signals::install()?;
+        tokio::spawn(async move {
+            signals.next().await;
+            tracing::info!("stopping; a second signal stops at once");
+            stop.request();
+            signals.next().await;
+            std::process::exit(130);
+        });
+        Ok(())
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
