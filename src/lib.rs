@@ -3,7 +3,9 @@
 //! The modules stand in layers; each uses those above it in this list and nothing below it.
 //! `docs/ARCHITECTURE.md` has a section per module.
 
+pub mod bip352;
 pub mod block_id;
+pub mod curve;
 pub mod runtime;
 
 pub use block_id::BlockId;

@@ -1,0 +1,201 @@
+//! Eligible inputs, their public keys, the smallest outpoint (BIP352, "Inputs for shared secret derivation").
+//!
+//! Nothing here trusts a script or a witness to be as consensus would have it today: before segwit and
+//! taproot were active, outputs with their templates could be spent with any witness or none.
+
+use bitcoin::hashes::{Hash, hash160};
+use bitcoin::{OutPoint, Script, Transaction, TxIn, TxOut, Witness};
+use secp256k1::{Parity, PublicKey, XOnlyPublicKey};
+
+use super::NUMS_POINT;
+
+/// Bytes of a compressed public key.
+const COMPRESSED_BYTES: usize = 33;
+
+/// First byte of a taproot annex (BIP341).
+const ANNEX_TAG: u8 = 0x50;
+
+/// The 32 bytes of a taproot output script: exactly `51 20` and 32 bytes. They need not be on the curve.
+pub fn taproot_output_key(script: &Script) -> Option<[u8; 32]> {
+    match script.as_bytes() {
+        [0x51, 0x20, key @ ..] => key.try_into().ok(),
+        _ => None,
+    }
+}
+
+/// What the tweak of an eligible transaction is computed from (before sums and curve work).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TweakInputs {
+    /// Keys of the inputs that yield one, in input order, at least one. A key may occur several times.
+    pub keys: Vec<PublicKey>,
+    /// Smallest of all inputs' outpoints, with or without a key, by their 36 bytes: txid in internal
+    /// order, vout little-endian.
+    pub smallest_outpoint: OutPoint,
+}
+
+/// The inputs of `tx` if it has a taproot output, an input with a key, and spends no witness program of
+/// version 2 to 16; `prevouts` are the spent outputs in input order.
+///
+/// `None` for every other transaction, for a coinbase, and if there are not as many prevouts as inputs.
+pub fn tweak_inputs(tx: &Transaction, prevouts: &[TxOut]) -> Option<TweakInputs> {
+    if tx.input.len() != prevouts.len() || tx.is_coinbase() {
+        return None;
+    }
+    tx.output
+        .iter()
+        .find_map(|output| taproot_output_key(&output.script_pubkey))?;
+    if prevouts
+        .iter()
+        .any(|prevout| witness_version(&prevout.script_pubkey).is_some_and(|version| version > 1))
+    {
+        return None;
+    }
+    let keys: Vec<PublicKey> = tx
+        .input
+        .iter()
+        .zip(prevouts)
+        .filter_map(|(input, prevout)| input_key(input, &prevout.script_pubkey))
+        .collect();
+    if keys.is_empty() {
+        return None;
+    }
+    let smallest_outpoint = tx
+        .input
+        .iter()
+        .map(|input| input.previous_output)
+        .min_by_key(|outpoint| (outpoint.txid.to_byte_array(), outpoint.vout.to_le_bytes()))?;
+    Some(TweakInputs {
+        keys,
+        smallest_outpoint,
+    })
+}
+
+/// The version of a witness program: 4 to 42 bytes, `00` or `51`..`60`, then one direct push of the whole rest.
+fn witness_version(script: &Script) -> Option<u8> {
+    let (version, length, program) = match script.as_bytes() {
+        [0x00, length, program @ ..] => (0, *length, program),
+        [opcode @ 0x51..=0x60, length, program @ ..] => (opcode - 0x50, *length, program),
+        _ => return None,
+    };
+    ((2..=40).contains(&program.len()) && usize::from(length) == program.len()).then_some(version)
+}
+
+/// The key an input contributes, if it does.
+fn input_key(input: &TxIn, script: &Script) -> Option<PublicKey> {
+    match script.as_bytes() {
+        // P2PKH
+        [0x76, 0xa9, 0x14, hash @ .., 0x88, 0xac] if hash.len() == 20 => {
+            hashed_key(input.script_sig.as_bytes(), hash)
+        }
+        // P2SH, of which only a P2WPKH inside counts
+        [0xa9, 0x14, hash @ .., 0x87] if hash.len() == 20 => match input.script_sig.as_bytes() {
+            [0x16, 0x00, 0x14, key_hash @ ..] if key_hash.len() == 20 => {
+                compressed_key(input.witness.last()?)
+            }
+            _ => None,
+        },
+        // P2WPKH
+        [0x00, 0x14, hash @ ..] if hash.len() == 20 => compressed_key(input.witness.last()?),
+        // P2TR
+        [0x51, 0x20, key @ ..] if key.len() == 32 => {
+            if input.witness.is_empty() || internal_key(&input.witness) == Some(&NUMS_POINT) {
+                return None;
+            }
+            let key = XOnlyPublicKey::from_slice(key).ok()?;
+            Some(key.public_key(Parity::Even))
+        }
+        _ => None,
+    }
+}
+
+/// The compressed key with this HASH160 anywhere in a scriptSig, the last one if there are several.
+///
+/// scriptSigs are malleable: anyone could have put other pushes around the key.
+fn hashed_key(script_sig: &[u8], hash: &[u8]) -> Option<PublicKey> {
+    script_sig
+        .windows(COMPRESSED_BYTES)
+        .rev()
+        // No other string can be a compressed key, and this test is far cheaper than the hash.
+        .filter(|window| matches!(window, [0x02 | 0x03, ..]))
+        .filter(|window| hash160::Hash::hash(window).as_byte_array() == hash)
+        .find_map(compressed_key)
+}
+
+fn compressed_key(bytes: &[u8]) -> Option<PublicKey> {
+    if bytes.len() != COMPRESSED_BYTES {
+        return None;
+    }
+    PublicKey::from_slice(bytes).ok()
+}
+
+/// The internal key in the control block, if the witness is that of a script path spend (BIP341).
+fn internal_key(witness: &Witness) -> Option<&[u8]> {
+    let last = witness.last()?;
+    let has_annex = witness.len() >= 2 && last.first() == Some(&ANNEX_TAG);
+    let items = witness.len() - usize::from(has_annex);
+    if items < 2 {
+        return None;
+    }
+    witness.nth(items - 1)?.get(1..33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::ScriptBuf;
+
+    fn version_of(hex: &str) -> Option<u8> {
+        witness_version(&ScriptBuf::from_hex(hex).expect("hex"))
+    }
+
+    #[test]
+    fn witness_programs_by_version_and_length() {
+        for version in 0..=255u8 {
+            for program_bytes in 0..=45usize {
+                for push in 0..=80u8 {
+                    let mut script = vec![version, push];
+                    script.resize(2 + program_bytes, 0xab);
+                    let expected = match version {
+                        0 => Some(0),
+                        0x51..=0x60 => Some(version - 0x50),
+                        _ => None,
+                    }
+                    .filter(|_| (2..=40).contains(&program_bytes))
+                    .filter(|_| usize::from(push) == program_bytes);
+                    let script = ScriptBuf::from_bytes(script);
+                    assert_eq!(witness_version(&script), expected, "{script:?}");
+                    // The library has its own rule for the same thing.
+                    let theirs = script.witness_version().map(|version| version.to_num());
+                    assert_eq!(witness_version(&script), theirs, "{script:?}");
+                }
+            }
+        }
+        assert_eq!(version_of(""), None);
+        assert_eq!(version_of("52"), None);
+        assert_eq!(version_of("5201ab"), None);
+        assert_eq!(version_of("51024e73"), Some(1));
+        assert_eq!(version_of("5202abcd"), Some(2));
+        assert_eq!(version_of("52024e73ff"), None);
+    }
+
+    #[test]
+    fn taproot_output_needs_34_bytes_but_no_point() {
+        let key = "ff".repeat(32);
+        let script = |hex: &str| ScriptBuf::from_hex(hex).expect("hex");
+        assert_eq!(
+            taproot_output_key(&script(&format!("5120{key}"))),
+            Some([0xff; 32])
+        );
+        for other in [
+            format!("5120{key}ff"),
+            format!("5120{}", "ff".repeat(31)),
+            format!("5220{key}"),
+            format!("0020{key}"),
+            format!("5121{key}"),
+            "51".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(taproot_output_key(&script(&other)), None, "{other}");
+        }
+    }
+}
