@@ -6,6 +6,7 @@
 pub mod bip352;
 pub mod block_id;
 pub mod curve;
+pub mod filter;
 pub mod runtime;
 
 pub use block_id::BlockId;
