@@ -8,5 +8,6 @@ pub mod block_id;
 pub mod curve;
 pub mod filter;
 pub mod runtime;
+pub mod store;
 
 pub use block_id::BlockId;

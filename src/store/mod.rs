@@ -1,0 +1,297 @@
+//! The redb index file: schema, columns, writer, snapshots.
+//!
+//! [`Store`] is the open file and its only writer, [`Snapshot`] a view of one commit that any number of threads
+//! read while the writer goes on. [`Store::apply`] takes an [`Update`] (a reorg, a batch of a sync, one block at the
+//! tip) and commits all of it or nothing. [`schema`] has every table byte by byte.
+
+mod bitmap;
+pub mod column;
+mod content;
+mod digest;
+mod error;
+mod meta;
+mod plan;
+mod record;
+pub mod schema;
+pub mod snapshot;
+mod writer;
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bitcoin::Network;
+use redb::{Database, ReadableDatabase, StorageBackend};
+
+use crate::BlockId;
+pub use digest::{DIGEST_START, roll_digest};
+pub use error::StoreError;
+use error::{Fault, explain_io};
+use meta::Meta;
+pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
+pub use snapshot::{BlockEntry, Counts, RowFilter, Snapshot, Utxo};
+
+/// Name of the index file in the data directory.
+pub const FILE_NAME: &str = "index.redb";
+
+/// What an index file is opened with.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The chain the index is of; refused if the file says otherwise.
+    pub network: Network,
+    /// Height of the first block indexed; refused if the file says otherwise. `None` takes the file's, or the
+    /// network's default for a new file ([`default_first_height`]).
+    pub first_height: Option<u32>,
+    /// How many of the last blocks can be disconnected.
+    pub undo_depth: u32,
+    /// Cache of the storage engine in bytes.
+    pub cache_bytes: usize,
+}
+
+/// Height from which an index starts unless told otherwise: taproot's activation on mainnet (709632) and testnet3
+/// (2011968), 1 elsewhere.
+pub fn default_first_height(network: Network) -> u32 {
+    match network {
+        Network::Bitcoin => 709_632,
+        Network::Testnet => 2_011_968,
+        _ => 1,
+    }
+}
+
+/// The index file, open for reading and writing. One per file: another process that opens it is refused.
+pub struct Store {
+    database: Database,
+    file: Arc<Path>,
+    meta: Arc<Meta>,
+    undo_depth: u32,
+    writer: Mutex<WriterState>,
+}
+
+/// Whether the writer still takes work.
+#[derive(Default)]
+struct WriterState {
+    /// Set when a commit failed: what it left in the engine's memory is not to be built upon.
+    halted: bool,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("file", &self.file)
+            .field("network", &self.meta.network)
+            .field("first_height", &self.meta.first_height)
+            .field("undo_depth", &self.undo_depth)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens or creates the index file, with its directory if that is missing.
+    ///
+    /// A file whose creation was cut short before its first commit is initialised. After a crash the file stands at
+    /// its last commit.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if it is open elsewhere; [`StoreError::WrongNetwork`], [`StoreError::WrongFirstHeight`],
+    /// [`StoreError::OlderSchema`] and [`StoreError::NewerSchema`] if it is another index than wanted;
+    /// [`StoreError::NotAnIndex`] if it is none; [`StoreError::Damaged`] or [`StoreError::Corrupt`] if it is broken;
+    /// else what the operating system says.
+    pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        if let Some(directory) = path.parent().filter(|path| !path.as_os_str().is_empty()) {
+            fs::create_dir_all(directory)
+                .map_err(|error| explain_io(error, "create the directory", directory))?;
+        }
+        Self::open_at(path, options, |builder| builder.create(path))
+    }
+
+    /// Opens the index file if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is none; else as [`open`](Self::open).
+    pub fn open_existing(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        match fs::metadata(path) {
+            Ok(_) => Self::open_at(path, options, |builder| builder.create(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::Missing { file: path.into() })
+            }
+            Err(error) => Err(explain_io(error, "open", path)),
+        }
+    }
+
+    /// Opens or creates an index on a storage backend of the engine instead of a file: in memory, or one that fails
+    /// on purpose.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_backend(
+        backend: impl StorageBackend,
+        options: &StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let name = PathBuf::from(format!("{FILE_NAME} on a backend"));
+        Self::build(&name, options, |builder| {
+            builder.create_with_backend(backend)
+        })
+    }
+
+    fn open_at(
+        path: &Path,
+        options: &StoreOptions,
+        open: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
+    ) -> Result<Self, StoreError> {
+        refuse_unfinished(path)?;
+        Self::build(path, options, open)
+    }
+
+    fn build(
+        file: &Path,
+        options: &StoreOptions,
+        open: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
+    ) -> Result<Self, StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(options.cache_bytes);
+        let name = file.display().to_string();
+        builder.set_repair_callback(move |progress| {
+            tracing::warn!(
+                "{name} was not closed cleanly, checking it: {:.0} % done",
+                100.0 * progress.progress()
+            );
+        });
+        Self::prepare(open(&builder), file, options).map_err(|fault| match fault.in_file(file) {
+            StoreError::Io { path, source, .. } => explain_io(source, "open", &path),
+            StoreError::PermissionDenied { path, .. } => StoreError::PermissionDenied {
+                action: "open",
+                path,
+            },
+            error => error,
+        })
+    }
+
+    fn prepare(
+        database: Result<Database, redb::DatabaseError>,
+        file: &Path,
+        options: &StoreOptions,
+    ) -> Result<Self, Fault> {
+        let database = database?;
+        let meta = match Meta::load(&database.begin_read()?, file, options)? {
+            Some(meta) => meta,
+            None => {
+                let write = database.begin_write()?;
+                let meta = Meta::create(&write, options)?;
+                write.commit()?;
+                meta
+            }
+        };
+        let store = Self {
+            database,
+            file: file.into(),
+            meta: Arc::new(meta),
+            undo_depth: options.undo_depth,
+            writer: Mutex::default(),
+        };
+        store.view()?.check_ends()?;
+        Ok(store)
+    }
+
+    fn view(&self) -> Result<snapshot::View, Fault> {
+        snapshot::View::new(
+            &self.database.begin_read()?,
+            Arc::clone(&self.meta),
+            Arc::clone(&self.file),
+        )
+    }
+
+    /// The index file.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+
+    /// How many of the last blocks keep their undo rows from now on.
+    pub fn undo_depth(&self) -> u32 {
+        self.undo_depth
+    }
+
+    /// A consistent view of the last commit.
+    ///
+    /// # Errors
+    /// [`StoreError::Halted`] after a failure of the disk; [`StoreError::Corrupt`] if the last directory row is
+    /// broken.
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let view = self.view().map_err(|fault| fault.in_file(&self.file))?;
+        Ok(Snapshot::new(view))
+    }
+
+    /// Applies an update in one durable transaction, all of it or nothing, and returns the new tip (`None` for an
+    /// index without blocks).
+    ///
+    /// Everything is checked and computed before the first byte is written. Calls from several threads wait for
+    /// each other. Spends of outpoints that the index does not hold as unspent (not eligible, or older than the
+    /// first height) are recorded in `spends` and change nothing else.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongStart`], [`StoreError::NotAChild`], [`StoreError::InvalidRecord`] and
+    /// [`StoreError::UndoExhausted`] for an update that does not fit, [`StoreError::Corrupt`] for a file that does
+    /// not: nothing was written and the store can go on. [`StoreError::DiskFull`] and the like when writing failed:
+    /// the file holds either the state before or the state after, and the store takes no more updates
+    /// ([`StoreError::Halted`]) until it is opened again. Reading may end with the same error from then on, since
+    /// the engine touches the disk no more.
+    pub fn apply(&self, update: Update<'_>) -> Result<Option<BlockId>, StoreError> {
+        let halted = || StoreError::Halted {
+            file: self.file.to_path_buf(),
+        };
+        let mut writer = self.writer.lock().map_err(|_| halted())?;
+        if writer.halted {
+            return Err(halted());
+        }
+        let told = |fault: Fault| fault.in_file(&self.file);
+        let view = self.view().map_err(told)?;
+        let plan = plan::Plan::new(&view, update, self.undo_depth).map_err(told)?;
+        drop(view);
+        if plan.is_empty() {
+            return Ok(plan.tip());
+        }
+        if let Err(fault) = writer::commit(&self.database, &plan) {
+            writer.halted = true;
+            return Err(told(fault));
+        }
+        Ok(plan.tip())
+    }
+
+    /// Checks the checksum of every page of the file, and mends what the engine can mend (its own bookkeeping, never
+    /// data). Complements [`Snapshot::verify`], which checks what the rows say. Reads the whole file. `true` if
+    /// nothing was wrong.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if a page is broken; [`StoreError::Busy`] while a [`Snapshot`] is alive.
+    pub fn check_pages(&mut self) -> Result<bool, StoreError> {
+        self.database
+            .check_integrity()
+            .map_err(|error| Fault::from(error).in_file(&self.file))
+    }
+
+    /// Gives back slack at the end of a long sync. Takes a while: it moves pages towards the file's start until the
+    /// file cannot shrink further.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while a [`Snapshot`] is alive; else as [`apply`](Self::apply).
+    pub fn compact(&mut self) -> Result<(), StoreError> {
+        match self.database.compact() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Fault::from(error).in_file(&self.file)),
+        }
+    }
+}
+
+/// The engine writes its magic number after the rest of a new file's header is on disk. A file without it cannot
+/// be told from one whose start was overwritten, so it is not reused.
+fn refuse_unfinished(path: &Path) -> Result<(), StoreError> {
+    let mut start = [0; 9];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    if read.is_ok() && start == [0; 9] {
+        return Err(StoreError::NotAnIndex {
+            file: path.into(),
+            reason: "its creation was cut short, or its start was overwritten".to_owned(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The rows of a block as the index hands them over.
+
+use bitcoin::{OutPoint, Txid, block::Header};
+
+use crate::BlockId;
+
+/// An eligible transaction of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionRow {
+    /// Its txid.
+    pub txid: Txid,
+    /// Its tweak as a point: x then y, big-endian.
+    pub tweak: [u8; 64],
+}
+
+/// A taproot output of an eligible transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputRow {
+    /// x-only output key, as in the script.
+    pub key: [u8; 32],
+    /// Amount in satoshi.
+    pub value_sat: u64,
+    /// Index among all outputs of its transaction.
+    pub vout: u32,
+    /// Index of its transaction among the block's eligible ones.
+    pub transaction: u32,
+}
+
+/// A taproot outpoint spent in a block, eligible or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpendRow {
+    /// What was spent.
+    pub outpoint: OutPoint,
+    /// First 8 bytes of the spent output's x-only key.
+    pub key_prefix: [u8; 8],
+}
+
+/// All rows of one block, ready to commit. Built by the index, applied by the writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockRecord {
+    /// Height and hash.
+    pub id: BlockId,
+    /// The header.
+    pub header: Header,
+    /// Eligible transactions in block order.
+    pub transactions: Vec<TransactionRow>,
+    /// Taproot outputs of those, in block order then by vout.
+    pub outputs: Vec<OutputRow>,
+    /// Spent taproot outpoints in block order then input order.
+    pub spends: Vec<SpendRow>,
+    /// Serialized new-UTXOs filter.
+    pub new_utxos_filter: Vec<u8>,
+    /// Serialized spent filter.
+    pub spent_filter: Vec<u8>,
+}
+
+/// One atomic change of the index: first disconnect from the tip, then connect.
+#[derive(Debug, Clone, Copy)]
+pub struct Update<'a> {
+    /// How many blocks to disconnect, newest first, from the stored undo rows.
+    pub disconnect: u32,
+    /// Blocks to connect after that, oldest first, each the child of the one before.
+    pub connect: &'a [BlockRecord],
+}

@@ -1,0 +1,419 @@
+#![doc = include_str!("../../docs/schema.md")]
+
+use bitcoin::hashes::{Hash, siphash24};
+use bitcoin::{BlockHash, OutPoint, Txid, block::Header, consensus};
+use redb::TableDefinition;
+
+use super::SpendRow;
+use super::column::Column;
+use crate::BlockId;
+
+/// Format of the file. Raised whenever a table, a key or a row changes its meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Name to value: see [`meta`](self).
+pub const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+/// Height to [`BlockRow`].
+pub const BLOCKS: TableDefinition<'static, u32, &[u8; BlockRow::BYTES]> =
+    TableDefinition::new("blocks");
+/// Block hash (internal order) to height.
+pub const HEIGHTS: TableDefinition<'static, &[u8; 32], u32> = TableDefinition::new("heights");
+/// Height to the rolling commitment ([`roll_digest`](super::roll_digest)).
+pub const DIGEST: TableDefinition<'static, u32, &[u8; 32]> = TableDefinition::new("digest");
+/// Height to [`encode_undo`].
+pub const UNDO: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("undo");
+/// [`LocatorKey`] to nothing: all is in the key.
+pub const LOCATOR: TableDefinition<'static, &LocatorKey, ()> = TableDefinition::new("locator");
+
+/// Per eligible transaction its tweak: x then y, big-endian.
+pub const TWEAKS: Column = Column::new("tweaks", 64, 255);
+/// Per eligible transaction its txid, internal order.
+pub const TXIDS: Column = Column::new("txids", 32, 511);
+/// Per taproot output of an eligible transaction an [`OutputItem`].
+pub const OUTPUTS: Column = Column::new("outputs", OutputItem::BYTES, 341);
+/// Per spent taproot outpoint a [`SpendRow`].
+pub const SPENDS: Column = Column::new("spends", SpendRow::BYTES, 372);
+/// Both filters of every block, new-UTXOs before spent.
+pub const FILTERS: Column = Column::new("filters", 1, 16_372);
+/// Bitmap over `outputs`; bit `position % 8` (least significant first) of byte `position / 8` is set
+/// once the output is spent. A small chunk, because single bits change.
+pub const SPENT: Column = Column::new("spent", 1, 4_080);
+/// Outputs per chunk of [`SPENT`].
+pub const SPENT_CHUNK_BITS: u64 = 8 * 4_080;
+
+/// Transactions an index can hold: `OutputItem::transaction` has 4 bytes.
+pub const TRANSACTIONS_MAX: u64 = 1 << 32;
+/// Outputs an index can hold: positions have 5 bytes in locator and undo rows.
+pub const OUTPUTS_MAX: u64 = 1 << 40;
+
+/// Most transactions, outputs or spends of one block: far above what 4 million weight units hold. Bounds what a
+/// damaged directory row can make a reader allocate.
+pub const BLOCK_ITEMS_MAX: u32 = 1 << 20;
+/// Most bytes of one filter: 16 for each of [`BLOCK_ITEMS_MAX`] elements.
+pub const FILTER_BYTES_MAX: u32 = 1 << 24;
+
+/// Bytes that are no row of the table they stand in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// Too short or too long.
+    #[error("{found} bytes where {expected} were expected")]
+    Length {
+        /// Length found.
+        found: usize,
+        /// Length of every row of the table.
+        expected: usize,
+    },
+    /// The right length, the wrong content.
+    #[error("{0}")]
+    Value(&'static str),
+}
+
+/// A range of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// Position of the first item.
+    pub first: u64,
+    /// Number of items.
+    pub count: u32,
+}
+
+impl Span {
+    /// Position behind the last item.
+    pub const fn end(&self) -> u64 {
+        self.first + self.count as u64
+    }
+
+    /// The positions.
+    pub const fn range(&self) -> std::ops::Range<u64> {
+        self.first..self.end()
+    }
+}
+
+/// Lengths of all columns at some block: where the next block's ranges start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ends {
+    /// Items of `tweaks` and of `txids`.
+    pub transactions: u64,
+    /// Items of `outputs`, bits of `spent`.
+    pub outputs: u64,
+    /// Items of `spends`.
+    pub spends: u64,
+    /// Bytes of `filters`.
+    pub filter_bytes: u64,
+}
+
+/// Directory row of one block, 164 bytes:
+/// header 80, hash 32 (internal order), then for transactions, outputs and spends each the first position
+/// (u64 LE) and the count (u32 LE), then the first byte of its filters (u64 LE) and the lengths of the new-UTXOs
+/// filter and of the spent filter (u32 LE each).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockRow {
+    /// The header.
+    pub header: Header,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Range of `tweaks` and of `txids`.
+    pub transactions: Span,
+    /// Range of `outputs` and of the bits of `spent`.
+    pub outputs: Span,
+    /// Range of `spends`.
+    pub spends: Span,
+    /// Range of `filters` that is the new-UTXOs filter.
+    pub new_utxos_filter: Span,
+    /// Range of `filters` that is the spent filter: right behind the other.
+    pub spent_filter: Span,
+}
+
+impl BlockRow {
+    /// Length of a row.
+    pub const BYTES: usize = 80 + 32 + 3 * 12 + 8 + 4 + 4;
+
+    /// Where the next block's ranges start.
+    pub const fn ends(&self) -> Ends {
+        Ends {
+            transactions: self.transactions.end(),
+            outputs: self.outputs.end(),
+            spends: self.spends.end(),
+            filter_bytes: self.spent_filter.end(),
+        }
+    }
+
+    /// Where this block's ranges start.
+    pub const fn starts(&self) -> Ends {
+        Ends {
+            transactions: self.transactions.first,
+            outputs: self.outputs.first,
+            spends: self.spends.first,
+            filter_bytes: self.new_utxos_filter.first,
+        }
+    }
+
+    /// The row's bytes.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = Vec::with_capacity(Self::BYTES);
+        bytes.extend_from_slice(&consensus::serialize(&self.header));
+        bytes.extend_from_slice(self.hash.as_byte_array());
+        for span in [self.transactions, self.outputs, self.spends] {
+            bytes.extend_from_slice(&span.first.to_le_bytes());
+            bytes.extend_from_slice(&span.count.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.new_utxos_filter.first.to_le_bytes());
+        bytes.extend_from_slice(&self.new_utxos_filter.count.to_le_bytes());
+        bytes.extend_from_slice(&self.spent_filter.count.to_le_bytes());
+        let mut row = [0; Self::BYTES];
+        row.copy_from_slice(&bytes);
+        row
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// A wrong length; counts beyond what a block, or positions beyond what a column can hold.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        let mut fields = Fields::of(bytes, Self::BYTES)?;
+        let header = consensus::deserialize(&fields.take::<80>()?)
+            .map_err(|_| RowError::Value("no block header"))?;
+        let hash = BlockHash::from_byte_array(fields.take()?);
+        let transactions = fields.span(BLOCK_ITEMS_MAX, TRANSACTIONS_MAX)?;
+        let outputs = fields.span(BLOCK_ITEMS_MAX, OUTPUTS_MAX)?;
+        let spends = fields.span(BLOCK_ITEMS_MAX, OUTPUTS_MAX)?;
+        let new_utxos_filter = fields.span(FILTER_BYTES_MAX, OUTPUTS_MAX)?;
+        let spent_filter = Span {
+            first: new_utxos_filter.end(),
+            count: u32::from_le_bytes(fields.take()?),
+        };
+        if spent_filter.count > FILTER_BYTES_MAX {
+            return Err(RowError::Value("a filter longer than a block's can be"));
+        }
+        Ok(Self {
+            header,
+            hash,
+            transactions,
+            outputs,
+            spends,
+            new_utxos_filter,
+            spent_filter,
+        })
+    }
+
+    /// Height and hash, given the key.
+    pub const fn id(&self, height: u32) -> BlockId {
+        BlockId {
+            height,
+            hash: self.hash,
+        }
+    }
+}
+
+/// Item of `outputs`, 48 bytes: x-only key 32, amount u64 LE (satoshi), vout u32 LE, and u32 LE the position of
+/// its transaction in `txids`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputItem {
+    /// x-only output key.
+    pub key: [u8; 32],
+    /// Amount in satoshi.
+    pub value_sat: u64,
+    /// Index among all outputs of its transaction.
+    pub vout: u32,
+    /// Position of its transaction in `txids`.
+    pub transaction: u32,
+}
+
+impl OutputItem {
+    /// Length of an item.
+    pub const BYTES: usize = 48;
+
+    /// The item's bytes.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..32].copy_from_slice(&self.key);
+        bytes[32..40].copy_from_slice(&self.value_sat.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.vout.to_le_bytes());
+        bytes[44..].copy_from_slice(&self.transaction.to_le_bytes());
+        bytes
+    }
+
+    /// Reads an item.
+    ///
+    /// # Errors
+    /// A wrong length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        let mut fields = Fields::of(bytes, Self::BYTES)?;
+        Ok(Self {
+            key: fields.take()?,
+            value_sat: u64::from_le_bytes(fields.take()?),
+            vout: u32::from_le_bytes(fields.take()?),
+            transaction: u32::from_le_bytes(fields.take()?),
+        })
+    }
+}
+
+impl SpendRow {
+    /// Length of an item of `spends`: txid 32 (internal order), vout u32 LE, key prefix 8.
+    pub const BYTES: usize = 44;
+
+    /// The item's bytes.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..36].copy_from_slice(&outpoint_bytes(&self.outpoint));
+        bytes[36..].copy_from_slice(&self.key_prefix);
+        bytes
+    }
+
+    /// Reads an item.
+    ///
+    /// # Errors
+    /// A wrong length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        let mut fields = Fields::of(bytes, Self::BYTES)?;
+        Ok(Self {
+            outpoint: OutPoint {
+                txid: Txid::from_byte_array(fields.take()?),
+                vout: u32::from_le_bytes(fields.take()?),
+            },
+            key_prefix: fields.take()?,
+        })
+    }
+}
+
+/// Length of an output position in `undo` and `locator`: big-endian, so that byte order is position order.
+pub const POSITION_BYTES: usize = 5;
+
+fn encode_position(position: u64) -> [u8; POSITION_BYTES] {
+    debug_assert!(position < OUTPUTS_MAX);
+    let [_, _, _, bytes @ ..] = position.to_be_bytes();
+    bytes
+}
+
+fn decode_position(bytes: [u8; POSITION_BYTES]) -> u64 {
+    let mut wide = [0; 8];
+    wide[8 - POSITION_BYTES..].copy_from_slice(&bytes);
+    u64::from_be_bytes(wide)
+}
+
+/// Row of `undo`: the positions of the outputs a block spent, ascending, 5 bytes big-endian each.
+pub fn encode_undo(positions: &[u64]) -> Vec<u8> {
+    positions
+        .iter()
+        .flat_map(|&position| encode_position(position))
+        .collect()
+}
+
+/// Reads a row of `undo`.
+///
+/// # Errors
+/// A length that is no multiple of 5; positions that do not ascend.
+pub fn decode_undo(bytes: &[u8]) -> Result<Vec<u64>, RowError> {
+    let (rows, rest) = bytes.as_chunks::<POSITION_BYTES>();
+    if !rest.is_empty() {
+        return Err(RowError::Length {
+            found: bytes.len(),
+            expected: rows.len() * POSITION_BYTES,
+        });
+    }
+    let positions: Vec<u64> = rows.iter().copied().map(decode_position).collect();
+    if !positions.is_sorted_by(|a, b| a < b) {
+        return Err(RowError::Value("positions do not ascend"));
+    }
+    Ok(positions)
+}
+
+/// Key of `locator`, 13 bytes: hash of the outpoint (8 bytes, big-endian), then the output's position (5 bytes,
+/// big-endian). Outpoints that collide stand side by side.
+pub type LocatorKey = [u8; 8 + POSITION_BYTES];
+
+/// SipHash-2-4 of outpoints under the file's own random key, so that nobody can choose outpoints that collide.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LocatorHasher {
+    key: [u8; 16],
+}
+
+impl LocatorHasher {
+    /// With the file's key: two u64, little-endian.
+    pub const fn new(key: [u8; 16]) -> Self {
+        Self { key }
+    }
+
+    /// The key in `meta`.
+    pub const fn key(&self) -> &[u8; 16] {
+        &self.key
+    }
+
+    /// Hash over txid (internal order) and vout (little-endian).
+    pub fn hash(&self, outpoint: &OutPoint) -> u64 {
+        let key = u128::from_le_bytes(self.key);
+        siphash24::Hash::hash_to_u64_with_keys(
+            key as u64,
+            (key >> 64) as u64,
+            &outpoint_bytes(outpoint),
+        )
+    }
+
+    /// Key of an unspent output.
+    pub fn locate(&self, outpoint: &OutPoint, position: u64) -> LocatorKey {
+        locator_key(self.hash(outpoint), position)
+    }
+}
+
+/// Joins hash and position.
+pub fn locator_key(hash: u64, position: u64) -> LocatorKey {
+    let mut key = [0; 8 + POSITION_BYTES];
+    key[..8].copy_from_slice(&hash.to_be_bytes());
+    key[8..].copy_from_slice(&encode_position(position));
+    key
+}
+
+/// Splits a key in hash and position.
+pub fn split_locator_key(key: &LocatorKey) -> (u64, u64) {
+    let [h0, h1, h2, h3, h4, h5, h6, h7, position @ ..] = *key;
+    (
+        u64::from_be_bytes([h0, h1, h2, h3, h4, h5, h6, h7]),
+        decode_position(position),
+    )
+}
+
+/// txid (internal order), then vout (little-endian).
+pub fn outpoint_bytes(outpoint: &OutPoint) -> [u8; 36] {
+    let mut bytes = [0; 36];
+    bytes[..32].copy_from_slice(outpoint.txid.as_byte_array());
+    bytes[32..].copy_from_slice(&outpoint.vout.to_le_bytes());
+    bytes
+}
+
+/// Takes fixed fields off the front of a row whose length was checked.
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn of(bytes: &'a [u8], expected: usize) -> Result<Self, RowError> {
+        if bytes.len() != expected {
+            return Err(RowError::Length {
+                found: bytes.len(),
+                expected,
+            });
+        }
+        Ok(Self { rest: bytes })
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], RowError> {
+        let (field, rest) = self.rest.split_first_chunk().ok_or(RowError::Length {
+            found: self.rest.len(),
+            expected: N,
+        })?;
+        self.rest = rest;
+        Ok(*field)
+    }
+
+    fn span(&mut self, count_max: u32, end_max: u64) -> Result<Span, RowError> {
+        let first = u64::from_le_bytes(self.take()?);
+        let count = u32::from_le_bytes(self.take()?);
+        if count > count_max {
+            return Err(RowError::Value("more items than a block can have"));
+        }
+        match first.checked_add(u64::from(count)) {
+            Some(end) if end <= end_max => Ok(Span { first, count }),
+            _ => Err(RowError::Value("a range beyond what its column can hold")),
+        }
+    }
+}

@@ -1,0 +1,611 @@
+//! The file byte by byte, and chunk ends.
+
+mod store_support;
+
+use bitcoin::block::{Header, Version};
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, TxMerkleNode, Txid};
+use redb::{Database, ReadableDatabase, ReadableTable};
+use spindex::BlockId;
+use spindex::store::column::Column;
+use spindex::store::schema::{
+    BLOCKS, BlockRow, DIGEST, FILTERS, HEIGHTS, LOCATOR, LocatorHasher, META, OUTPUTS, OutputItem,
+    RowError, SCHEMA_VERSION, SPENDS, SPENT, SPENT_CHUNK_BITS, Span, TWEAKS, TXIDS, UNDO,
+    decode_undo, encode_undo, locator_key, split_locator_key,
+};
+use spindex::store::{
+    BlockRecord, OutputRow, RowFilter, SpendRow, Store, StoreError, StoreOptions, TransactionRow,
+    Update, default_first_height,
+};
+use store_support::{
+    FIRST_HEIGHT, Model, connect, content, memory_store, options, place, small_index, tamper,
+};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes<const N: usize>(first: u8) -> [u8; N] {
+    std::array::from_fn(|index| first.wrapping_add(index as u8))
+}
+
+// ---- Rows ----
+
+/// The genesis block's header, as everybody knows it.
+fn genesis() -> Header {
+    bitcoin::constants::genesis_block(Network::Bitcoin).header
+}
+
+#[test]
+fn block_row() {
+    let row = BlockRow {
+        header: genesis(),
+        hash: genesis().block_hash(),
+        transactions: Span {
+            first: 0x0102_0304,
+            count: 5,
+        },
+        outputs: Span {
+            first: 0x01_0203_0405,
+            count: 6,
+        },
+        spends: Span {
+            first: 0x0a,
+            count: 0x0b0c,
+        },
+        new_utxos_filter: Span {
+            first: 0x0d0e,
+            count: 0x10,
+        },
+        spent_filter: Span {
+            first: 0x0d1e,
+            count: 0x11,
+        },
+    };
+    let encoded = row.encode();
+    let expected = [
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "000000003ba3edfd7a7b12b27ac72c3e67768f617fc81bc3888a51323a9fb8aa",
+        "4b1e5e4a29ab5f49ffff001d1dac2b7c",
+        "6fe28c0ab6f1b372c1a6a246ae63f74f931e8365e15a089c68d6190000000000",
+        "0403020100000000",
+        "05000000",
+        "0504030201000000",
+        "06000000",
+        "0a00000000000000",
+        "0c0b0000",
+        "0e0d000000000000",
+        "10000000",
+        "11000000",
+    ];
+    assert_eq!(hex(&encoded), expected.concat());
+    assert_eq!(BlockRow::decode(&encoded), Ok(row.clone()));
+    assert_eq!(row.ends().filter_bytes, 0x0d2f);
+    assert_eq!(row.starts().filter_bytes, 0x0d0e);
+
+    for len in [0, 1, encoded.len() - 1] {
+        assert_eq!(
+            BlockRow::decode(&encoded[..len]),
+            Err(RowError::Length {
+                found: len,
+                expected: 164
+            })
+        );
+    }
+    // Counts and positions that no index has: bytes 112.. are the three spans, 148.. the filters.
+    for (at, value) in [
+        (120, u32::MAX),
+        (132, 1 << 21),
+        (144, 1 << 21),
+        (156, 1 << 25),
+        (160, 1 << 25),
+        (116, 1),
+        (128, 0x100),
+        (140, u32::MAX),
+        (152, u32::MAX),
+    ] {
+        let mut odd = encoded;
+        odd[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        let refused = BlockRow::decode(&odd);
+        assert!(
+            matches!(refused, Err(RowError::Value(_))),
+            "{at}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn output_item() {
+    let item = OutputItem {
+        key: bytes(0x40),
+        value_sat: 0x0102_0304_0506_0708,
+        vout: 0x0a0b_0c0d,
+        transaction: 0x1112_1314,
+    };
+    let expected = concat!(
+        "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f",
+        "0807060504030201",
+        "0d0c0b0a",
+        "14131211"
+    );
+    assert_eq!(hex(&item.encode()), expected);
+    assert_eq!(OutputItem::decode(&item.encode()), Ok(item));
+    assert!(OutputItem::decode(&[0; 47]).is_err());
+}
+
+#[test]
+fn spend_row() {
+    let row = SpendRow {
+        outpoint: OutPoint::new(Txid::from_byte_array(bytes(0x40)), 0x0a0b_0c0d),
+        key_prefix: bytes(0x80),
+    };
+    let expected = concat!(
+        "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f",
+        "0d0c0b0a",
+        "8081828384858687"
+    );
+    assert_eq!(hex(&row.encode()), expected);
+    assert_eq!(SpendRow::decode(&row.encode()), Ok(row));
+    assert!(SpendRow::decode(&[0; 45]).is_err());
+}
+
+#[test]
+fn undo_row() {
+    let positions = [0, 1, 0x0102_0304, 0xff_ffff_ffff];
+    let row = encode_undo(&positions);
+    assert_eq!(hex(&row), "000000000000000000010001020304ffffffffff");
+    assert_eq!(decode_undo(&row), Ok(positions.to_vec()));
+    assert_eq!(decode_undo(&[]), Ok(vec![]));
+    assert!(decode_undo(&row[..9]).is_err());
+    assert!(decode_undo(&encode_undo(&[2, 1])).is_err());
+    assert!(decode_undo(&encode_undo(&[2, 2])).is_err());
+}
+
+#[test]
+fn locator_row() {
+    let key = locator_key(0x0102_0304_0506_0708, 0x0a_0b0c_0d0e);
+    assert_eq!(hex(&key), "01020304050607080a0b0c0d0e");
+    let (hash, position) = split_locator_key(&key);
+    assert_eq!((hash, position), (0x0102_0304_0506_0708, 0x0a_0b0c_0d0e));
+
+    // SipHash-2-4 of the bytes 00 01 02 .. 23 under the key 00 01 .. 0f, as in the test vectors of its authors.
+    let hasher = LocatorHasher::new(bytes(0));
+    let outpoint = OutPoint::new(Txid::from_byte_array(bytes(0)), 0x2322_2120);
+    assert_eq!(hasher.hash(&outpoint), SIPHASH_OF_36_BYTES);
+    assert_eq!(
+        hasher.locate(&outpoint, 7),
+        locator_key(SIPHASH_OF_36_BYTES, 7)
+    );
+    assert_ne!(
+        LocatorHasher::new(bytes(1)).hash(&outpoint),
+        SIPHASH_OF_36_BYTES
+    );
+}
+
+const SIPHASH_OF_36_BYTES: u64 = 0x314d_ffbe_0815_a3b4;
+
+#[test]
+fn chunks_fill_a_page_of_the_engine() {
+    for (column, item_bytes, chunk_items) in [
+        (TWEAKS, 64, 255),
+        (TXIDS, 32, 511),
+        (OUTPUTS, 48, 341),
+        (SPENDS, 44, 372),
+        (FILTERS, 1, 16_372),
+    ] {
+        assert_eq!(column.item_bytes(), item_bytes);
+        assert_eq!(column.chunk_items(), chunk_items);
+        assert!(column.chunk_bytes() <= 16_372);
+        // As many items as go in.
+        assert!(column.chunk_bytes() + item_bytes > 16_372);
+    }
+    assert_eq!(SPENT.chunk_bytes(), 4_080);
+    assert_eq!(SPENT_CHUNK_BITS, 32_640);
+}
+
+// ---- Chunk ends ----
+
+/// A block with so many rows of each kind.
+fn block(model: &mut Model, transactions: u32, outputs: u32, spends: u32, filter_bytes: usize) {
+    let height = FIRST_HEIGHT + model.chain.len() as u32;
+    let seed = (height as u64) << 32 | u64::from(transactions ^ outputs << 8 ^ spends << 16);
+    let id = |kind: u8, index: u32| {
+        let mut bytes = [kind; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        bytes[8..12].copy_from_slice(&index.to_le_bytes());
+        bytes
+    };
+    let header = Header {
+        version: Version::TWO,
+        prev_blockhash: model
+            .tip()
+            .map_or_else(BlockHash::all_zeros, |tip| tip.hash),
+        merkle_root: TxMerkleNode::from_byte_array(id(0, 0)),
+        time: 0,
+        bits: CompactTarget::from_consensus(0),
+        nonce: 0,
+    };
+    let outputs_before = model.outputs();
+    let spent = model.spent();
+    let mut live = outputs_before
+        .iter()
+        .map(|(outpoint, _)| *outpoint)
+        .filter(|outpoint| !spent.contains(outpoint));
+    let spends = (0..spends)
+        .map(|index| SpendRow {
+            outpoint: live
+                .next()
+                .unwrap_or_else(|| OutPoint::new(Txid::from_byte_array(id(9, index)), 0)),
+            key_prefix: seed.to_be_bytes(),
+        })
+        .collect();
+    drop(live);
+    let record = BlockRecord {
+        id: BlockId {
+            height,
+            hash: header.block_hash(),
+        },
+        header,
+        transactions: (0..transactions)
+            .map(|index| TransactionRow {
+                txid: Txid::from_byte_array(id(1, index)),
+                tweak: bytes(index as u8),
+            })
+            .collect(),
+        // Spread over the transactions as evenly as goes, in order.
+        outputs: (0..outputs)
+            .map(|index| OutputRow {
+                key: id(2, index),
+                value_sat: u64::from(index),
+                vout: index,
+                transaction: (u64::from(index) * u64::from(transactions) / u64::from(outputs))
+                    as u32,
+            })
+            .collect(),
+        spends,
+        new_utxos_filter: vec![height as u8; filter_bytes / 2],
+        spent_filter: vec![!(height as u8); filter_bytes - filter_bytes / 2],
+    };
+    model.chain.push(record);
+}
+
+/// Connects two blocks one by one, disconnects both one by one, and compares each state with a fresh index.
+fn across(first: (u32, u32, u32, usize), second: (u32, u32, u32, usize)) {
+    let mut model = Model::default();
+    block(&mut model, first.0, first.1, first.2, first.3);
+    block(&mut model, second.0, second.1, second.2, second.3);
+    let states: Vec<[u8; 32]> = (0..=2)
+        .map(|count| {
+            let store = memory_store(3);
+            connect(&store, &model.chain[..count]);
+            content(&store)
+        })
+        .collect();
+    let store = memory_store(3);
+    for (record, state) in model.chain.iter().zip(&states) {
+        assert_eq!(content(&store), *state);
+        connect(&store, std::slice::from_ref(record));
+    }
+    let snapshot = store.snapshot().expect("snapshot");
+    for record in &model.chain {
+        let height = record.id.height;
+        let filter = RowFilter::default();
+        let utxos = snapshot.utxos(height, filter).expect("utxos");
+        let keys = utxos.into_iter().flatten().map(|utxo| utxo.key);
+        assert!(keys.eq(record.outputs.iter().map(|output| output.key)));
+        let tweaks = snapshot.tweaks(height, filter).expect("tweaks");
+        let txids = tweaks.into_iter().flatten().map(|(txid, _)| txid);
+        assert!(txids.eq(record.transactions.iter().map(|row| row.txid)));
+        let spends = snapshot.spends(height).expect("spends");
+        assert_eq!(spends.as_ref(), Some(&record.spends));
+        let filter = snapshot.spent_filter(height).expect("filter");
+        assert_eq!(filter.as_ref(), Some(&record.spent_filter));
+    }
+    drop(snapshot);
+    for count in (0..2).rev() {
+        let disconnect = Update {
+            disconnect: 1,
+            connect: &[],
+        };
+        store.apply(disconnect).expect("undo rows are there");
+        assert_eq!(content(&store), states[count], "{first:?} {second:?}");
+    }
+}
+
+#[test]
+fn columns_grow_and_shrink_across_chunk_ends() {
+    for end in [255_u32, 341, 372, 511] {
+        for first in [end - 1, end, end + 1] {
+            for second in [0, 1, end - 1, end + 1] {
+                across(
+                    (first, first, first, first as usize),
+                    (second, second, second, second as usize),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn filters_grow_and_shrink_across_chunk_ends() {
+    for first in [0, 1, 16_371, 16_372, 16_373, 32_744] {
+        for second in [0, 1, 16_371, 16_372, 16_373, 50_000] {
+            across((1, 1, 0, first), (1, 1, 1, second));
+        }
+    }
+}
+
+#[test]
+fn spent_bits_grow_and_shrink_across_chunk_ends() {
+    let end = SPENT_CHUNK_BITS as u32;
+    for first in [end - 1, end, end + 1] {
+        for second in [0, 1, 9] {
+            across((3, first, 0, 0), (2, second, first.min(40), 0));
+        }
+    }
+    across((3, 7, 0, 0), (3, 2 * end, 7, 0));
+    across((3, end + 9, 0, 0), (3, 8, end + 9, 0));
+}
+
+/// Every chunk in the file is full but the last, and the last holds the rest.
+#[test]
+fn chunks_in_the_file_have_their_lengths() {
+    let (_directory, path) = place();
+    let mut model = Model::default();
+    block(&mut model, 600, 700, 0, 20_000);
+    block(&mut model, 423, 322, 745, 12_744);
+    let store = Store::open(&path, &options(2)).expect("new index");
+    connect(&store, &model.chain);
+    drop(store);
+    let database = Database::open(&path).expect("a redb file");
+    let read = database.begin_read().expect("read");
+    for (column, items) in [
+        (TWEAKS, 1023_u64),
+        (TXIDS, 1023),
+        (OUTPUTS, 1022),
+        (SPENDS, 745),
+        (FILTERS, 32_744),
+    ] {
+        let table = read.open_table(column.definition()).expect("table");
+        let found: Vec<(u32, usize)> = table
+            .iter()
+            .expect("rows")
+            .map(|row| row.expect("row"))
+            .map(|(chunk, bytes)| (chunk.value(), bytes.value().len()))
+            .collect();
+        let mut expected = Vec::new();
+        let mut left = items as usize;
+        while left > 0 {
+            let now = left.min(column.chunk_items() as usize);
+            expected.push((expected.len() as u32, now * column.item_bytes()));
+            left -= now;
+        }
+        assert_eq!(found, expected, "{}", column.name());
+    }
+}
+
+// ---- The file as a whole ----
+
+#[test]
+fn rows_in_the_file_are_what_the_schema_says() {
+    let (_directory, path) = place();
+    let model = small_index(&path);
+    let database = Database::open(&path).expect("a redb file");
+    let read = database.begin_read().expect("read");
+
+    let meta = read.open_table(META).expect("meta");
+    let value = |name| meta.get(name).expect("meta").expect(name).value().to_vec();
+    assert_eq!(value("schema"), SCHEMA_VERSION.to_le_bytes());
+    assert_eq!(value("network"), b"regtest");
+    assert_eq!(value("first_height"), FIRST_HEIGHT.to_le_bytes());
+    assert!(value("created_by").starts_with(b"spindex "));
+    let hasher = LocatorHasher::new(value("locator_key").try_into().expect("16 bytes"));
+
+    let blocks = read.open_table(BLOCKS).expect("blocks");
+    let heights = read.open_table(HEIGHTS).expect("heights");
+    let digests = read.open_table(DIGEST).expect("digest");
+    let undo = read.open_table(UNDO).expect("undo");
+    let expected_digests = model.digests();
+    let expected_undo = model.undo();
+    let mut transactions = 0;
+    for (index, record) in model.chain.iter().enumerate() {
+        let height = record.id.height;
+        let row = blocks.get(height).expect("row").expect("block");
+        let row = BlockRow::decode(row.value()).expect("row");
+        assert_eq!(row.header, record.header);
+        assert_eq!(row.transactions.first, transactions);
+        transactions += record.transactions.len() as u64;
+        let by_hash = heights.get(&record.id.hash.to_byte_array()).expect("row");
+        assert_eq!(by_hash.expect("height").value(), height);
+        let digest = digests.get(height).expect("row").expect("digest");
+        assert_eq!(digest.value(), &expected_digests[index]);
+        let undo = undo.get(height).expect("row");
+        let undo = undo.map(|row| decode_undo(row.value()).expect("row"));
+        let kept = index + 3 >= model.chain.len();
+        assert_eq!(undo, kept.then(|| expected_undo[index].clone()));
+    }
+
+    let column = |column: Column| {
+        let table = read.open_table(column.definition()).expect("table");
+        let chunk = table.get(0).expect("row").expect("chunk");
+        chunk.value().to_vec()
+    };
+    let rows = model.chain.iter().flat_map(|record| &record.transactions);
+    assert_eq!(
+        column(TWEAKS),
+        rows.clone().flat_map(|row| row.tweak).collect::<Vec<u8>>()
+    );
+    assert_eq!(
+        column(TXIDS),
+        rows.flat_map(|row| row.txid.to_byte_array())
+            .collect::<Vec<u8>>()
+    );
+    let spends = model.chain.iter().flat_map(|record| &record.spends);
+    assert_eq!(
+        column(SPENDS),
+        spends.flat_map(SpendRow::encode).collect::<Vec<u8>>()
+    );
+    let filters = model
+        .chain
+        .iter()
+        .flat_map(|record| [&record.new_utxos_filter, &record.spent_filter]);
+    assert_eq!(
+        column(FILTERS),
+        filters.flatten().copied().collect::<Vec<u8>>()
+    );
+    let outputs = model.outputs();
+    let stored = column(OUTPUTS);
+    assert_eq!(stored.len(), outputs.len() * OutputItem::BYTES);
+    let txids = column(TXIDS);
+    let spent = model.spent();
+    let bits = column(SPENT);
+    let mut locators = Vec::new();
+    for (position, (outpoint, output)) in outputs.iter().enumerate() {
+        let item = &stored[position * OutputItem::BYTES..][..OutputItem::BYTES];
+        let item = OutputItem::decode(item).expect("item");
+        assert_eq!(item.key, output.key);
+        assert_eq!(item.value_sat, output.value_sat);
+        assert_eq!(item.vout, output.vout);
+        let txid = &txids[item.transaction as usize * 32..][..32];
+        assert_eq!(txid, outpoint.txid.to_byte_array());
+        let bit = bits[position / 8] >> (position % 8) & 1 == 1;
+        assert_eq!(bit, spent.contains(outpoint));
+        if !bit {
+            locators.push(hasher.locate(outpoint, position as u64));
+        }
+    }
+    assert_eq!(bits.len(), 4_080);
+    assert!(
+        bits[outputs.len().div_ceil(8)..]
+            .iter()
+            .all(|&byte| byte == 0)
+    );
+    locators.sort_unstable();
+    let table = read.open_table(LOCATOR).expect("locator");
+    let found: Vec<_> = table
+        .iter()
+        .expect("rows")
+        .map(|row| *row.expect("row").0.value())
+        .collect();
+    assert_eq!(found, locators);
+}
+
+/// Rows of other outpoints under the same hash, planted since nobody can find such outpoints.
+#[test]
+fn colliding_locators_are_told_apart() {
+    let (_directory, path) = place();
+    let mut model = Model::default();
+    block(&mut model, 3, 6, 0, 0);
+    let store = Store::open(&path, &options(2)).expect("new index");
+    connect(&store, &model.chain);
+    drop(store);
+    let outpoint = |position: usize| model.outputs()[position].0;
+    let foreign = OutPoint::new(Txid::from_byte_array([9; 32]), 0);
+    tamper(&path, |write| {
+        let meta = write.open_table(META).expect("meta");
+        let key = meta.get("locator_key").expect("meta").expect("key");
+        let hasher = LocatorHasher::new(key.value().try_into().expect("16 bytes"));
+        let mut table = write.open_table(LOCATOR).expect("locator");
+        for (outpoint, position) in [(outpoint(3), 1), (outpoint(3), 5), (foreign, 2)] {
+            let key = hasher.locate(&outpoint, position);
+            table.insert(&key, ()).expect("insert");
+        }
+    });
+    let store = Store::open(&path, &options(2)).expect("index");
+    let snapshot = store.snapshot().expect("snapshot");
+    assert!(snapshot.is_unspent(&outpoint(3)).expect("lookup"));
+    assert!(!snapshot.is_unspent(&foreign).expect("lookup"));
+    let third = outpoint(3);
+    block(&mut model, 0, 0, 0, 0);
+    model.chain[1].spends = [third, foreign]
+        .map(|outpoint| SpendRow {
+            outpoint,
+            key_prefix: [0; 8],
+        })
+        .to_vec();
+    connect(&store, &model.chain[1..]);
+    let snapshot = store.snapshot().expect("snapshot");
+    assert_eq!(
+        snapshot.undo(FIRST_HEIGHT + 1).expect("undo"),
+        Some(vec![3])
+    );
+    let utxos = snapshot.utxos(FIRST_HEIGHT, RowFilter::default());
+    let utxos = utxos.expect("utxos").expect("indexed");
+    let spent: Vec<bool> = utxos.iter().map(|utxo| utxo.spent).collect();
+    assert_eq!(spent, [false, false, false, true, false, false]);
+}
+
+#[test]
+fn survives_reopening_compaction_and_a_page_check() {
+    let (_directory, path) = place();
+    let model = small_index(&path);
+    let mut store = Store::open_existing(&path, &options(3)).expect("index");
+    store_support::assert_equal(&store.snapshot().expect("snapshot"), &model);
+    let before = content(&store);
+    assert!(store.check_pages().expect("sound pages"));
+    let held = store.snapshot().expect("snapshot");
+    assert!(matches!(store.compact(), Err(StoreError::Busy { .. })));
+    drop(held);
+    store.compact().expect("nobody reads");
+    assert_eq!(content(&store), before);
+    assert_eq!(store.path(), path);
+    assert_eq!(store.undo_depth(), 3);
+    drop(store);
+
+    // The file knows network and first height.
+    let unsaid = StoreOptions {
+        first_height: None,
+        ..options(9)
+    };
+    let store = Store::open(&path, &unsaid).expect("index");
+    let snapshot = store.snapshot().expect("snapshot");
+    assert_eq!(snapshot.first_height(), FIRST_HEIGHT);
+    assert_eq!(snapshot.network(), Network::Regtest);
+    assert_eq!(snapshot.content_hash().expect("sound"), before);
+}
+
+#[test]
+fn default_first_heights() {
+    assert_eq!(default_first_height(Network::Bitcoin), 709_632);
+    assert_eq!(default_first_height(Network::Testnet), 2_011_968);
+    for network in [Network::Testnet4, Network::Signet, Network::Regtest] {
+        assert_eq!(default_first_height(network), 1);
+    }
+    let (_directory, path) = place();
+    let unsaid = StoreOptions {
+        network: Network::Bitcoin,
+        first_height: None,
+        ..options(9)
+    };
+    let store = Store::open(&path, &unsaid).expect("new index");
+    let first = store.snapshot().expect("snapshot").first_height();
+    assert_eq!(first, 709_632);
+}
+
+// ---- Files of released formats ----
+
+/// An index in format 1 as it was first written: it opens, means the same, and goes on.
+#[test]
+fn format_1_file() {
+    let packed = include_bytes!("../fixtures/store/format-1.redb.zst");
+    let (_directory, path) = place();
+    let file = zstd::decode_all(&packed[..]).expect("zstd");
+    std::fs::write(&path, file).expect("write");
+    let store = Store::open(&path, &options(3)).expect("format 1 is read");
+    let snapshot = store.snapshot().expect("snapshot");
+    assert_eq!(snapshot.tip().expect("six blocks").height, 12);
+    assert_eq!(snapshot.undo_from().expect("undo"), Some(10));
+    drop(snapshot);
+    assert_eq!(hex(&content(&store)), FORMAT_1_CONTENT);
+    let back = Update {
+        disconnect: 3,
+        connect: &[],
+    };
+    let tip = store.apply(back).expect("its undo rows are read");
+    assert_eq!(tip.expect("three blocks").height, 9);
+    assert_eq!(hex(&content(&store)), FORMAT_1_CONTENT_AT_9);
+}
+
+const FORMAT_1_CONTENT: &str = "7fcbfb8d562d7b6faf1753b8bfa568ed4757bdb2772e43c6b4d4221c1d6d26aa";
+const FORMAT_1_CONTENT_AT_9: &str =
+    "ce7ec30e88e251c9dd1c65ab996ae0556e3026ad520bd16f67acfc5664a667b6";

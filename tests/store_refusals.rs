@@ -1,0 +1,400 @@
+//! Files and updates that must be refused, each with a text that names the cure.
+
+mod store_support;
+
+use std::fs;
+use std::path::Path;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network};
+use redb::{Database, ReadableTable};
+use spindex::store::schema::{
+    BLOCKS, DIGEST, FILTERS, LOCATOR, META, OUTPUTS, SCHEMA_VERSION, SPENDS, SPENT, TWEAKS, TXIDS,
+    UNDO,
+};
+use spindex::store::{BlockRecord, OutputRow, Store, StoreError, StoreOptions, Update};
+use store_support::{
+    FIRST_HEIGHT, connect, content, memory_store, options, place, small_chain, small_index, tamper,
+};
+
+/// The error, whose text must name the file and a cure.
+fn refused(result: Result<Store, StoreError>, path: &Path, cure: &str) -> StoreError {
+    let error = result.map(drop).expect_err("must be refused");
+    let text = error.to_string();
+    assert!(text.contains(&path.display().to_string()), "{text}");
+    assert!(text.contains(cure), "{text}");
+    assert!(!text.contains('\n'), "{text}");
+    error
+}
+
+#[test]
+fn second_opening() {
+    let (_directory, path) = place();
+    let store = Store::open(&path, &options(3)).expect("new index");
+    let again = Store::open(&path, &options(3));
+    let error = refused(again, &path, "stop the other spindex");
+    assert!(matches!(error, StoreError::InUse { .. }));
+    drop(store);
+    Store::open(&path, &options(3)).expect("free again");
+}
+
+#[test]
+fn missing_file_and_directory() {
+    let (directory, path) = place();
+    let error = refused(
+        Store::open_existing(&path, &options(3)),
+        &path,
+        "`spindex sync`",
+    );
+    assert!(matches!(error, StoreError::Missing { .. }));
+    assert!(!path.exists());
+
+    let nested = directory.path().join("new/data/index.redb");
+    Store::open(&nested, &options(3)).expect("creates the directories");
+    assert!(nested.exists());
+
+    // A file where the directory should be.
+    let blocked = nested.join("index.redb");
+    let error = Store::open(&blocked, &options(3)).expect_err("no directory");
+    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("create the directory"),
+        "{error}"
+    );
+    // A directory where the file should be.
+    let error = refused(
+        Store::open(directory.path(), &options(3)),
+        directory.path(),
+        "check the disk",
+    );
+    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn forbidden_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_directory, path) = place();
+    small_index(&path);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("own file");
+    if fs::File::open(&path).is_ok() {
+        println!("skipped: this user may read every file");
+        return;
+    }
+    let error = refused(
+        Store::open(&path, &options(3)),
+        &path,
+        "read and write access",
+    );
+    assert!(matches!(error, StoreError::PermissionDenied { .. }));
+}
+
+#[test]
+fn another_network_or_first_height() {
+    let (_directory, path) = place();
+    small_index(&path);
+    let signet = StoreOptions {
+        network: Network::Signet,
+        ..options(3)
+    };
+    let error = refused(Store::open(&path, &signet), &path, "--network regtest");
+    assert!(matches!(error, StoreError::WrongNetwork { .. }));
+    let later = StoreOptions {
+        first_height: Some(FIRST_HEIGHT + 1),
+        ..options(3)
+    };
+    let error = refused(Store::open(&path, &later), &path, "--first-height 7");
+    assert!(matches!(
+        error,
+        StoreError::WrongFirstHeight {
+            found: FIRST_HEIGHT,
+            expected: 8,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn files_that_are_no_index() {
+    let (_directory, path) = place();
+    for garbage in [b"[spindex]\n".repeat(1000), vec![7; 3], vec![0; 5000]] {
+        fs::write(&path, &garbage).expect("write");
+        let error = refused(Store::open(&path, &options(3)), &path, "move it away");
+        assert!(matches!(error, StoreError::NotAnIndex { .. }), "{error:?}");
+        assert_eq!(fs::read(&path).expect("read"), garbage, "left alone");
+    }
+
+    // A database of something else.
+    fs::remove_file(&path).expect("remove");
+    let database = Database::create(&path).expect("create");
+    let write = database.begin_write().expect("write");
+    write.open_table(DIGEST).expect("table");
+    write.commit().expect("commit");
+    drop(database);
+    let error = refused(Store::open(&path, &options(3)), &path, "move it away");
+    assert!(matches!(error, StoreError::NotAnIndex { .. }));
+}
+
+#[test]
+fn creation_cut_short_is_taken_up() {
+    let (_directory, path) = place();
+    // The engine's file exists, our first commit does not.
+    drop(Database::create(&path).expect("create"));
+    let store = Store::open(&path, &options(3)).expect("initialised");
+    connect(&store, &small_chain().chain);
+    drop(store);
+    // Nothing at all was written.
+    fs::write(&path, []).expect("write");
+    let store = Store::open(&path, &options(3)).expect("initialised");
+    assert_eq!(store.snapshot().expect("snapshot").tip(), None);
+}
+
+#[test]
+fn truncated_file() {
+    let (_directory, path) = place();
+    small_index(&path);
+    let whole = fs::read(&path).expect("read");
+    for len in [9, 100, 320, 4096, 5000, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..len]).expect("write");
+        let error = refused(Store::open(&path, &options(3)), &path, "`spindex sync`");
+        assert!(
+            matches!(error, StoreError::Damaged { .. }),
+            "{len}: {error:?}"
+        );
+    }
+}
+
+fn set_meta(path: &Path, name: &str, value: Option<&[u8]>) {
+    tamper(path, |write| {
+        let mut meta = write.open_table(META).expect("meta");
+        match value {
+            Some(value) => drop(meta.insert(name, value).expect("insert")),
+            None => drop(meta.remove(name).expect("remove")),
+        }
+    });
+}
+
+#[test]
+fn other_formats() {
+    let (_directory, path) = place();
+    small_index(&path);
+    let version = |version: u32| version.to_le_bytes();
+    set_meta(&path, "schema", Some(&version(SCHEMA_VERSION + 1)));
+    let error = refused(Store::open(&path, &options(3)), &path, "newer spindex");
+    assert!(matches!(error, StoreError::NewerSchema { found: 2, .. }));
+    set_meta(&path, "schema", Some(&version(SCHEMA_VERSION - 1)));
+    let error = refused(Store::open(&path, &options(3)), &path, "`spindex sync`");
+    assert!(matches!(error, StoreError::OlderSchema { found: 0, .. }));
+    set_meta(&path, "schema", None);
+    let error = refused(Store::open(&path, &options(3)), &path, "move it away");
+    assert!(matches!(error, StoreError::NotAnIndex { .. }));
+}
+
+#[test]
+fn odd_meta() {
+    for (name, value) in [
+        ("schema", Some(&b"1"[..])),
+        ("network", Some(b"litecoin")),
+        ("network", Some(b"\xff\xfe")),
+        ("network", None),
+        ("first_height", Some(b"123")),
+        ("first_height", None),
+        ("locator_key", Some(b"short")),
+        ("locator_key", None),
+    ] {
+        let (_directory, path) = place();
+        small_index(&path);
+        set_meta(&path, name, value);
+        match refused(Store::open(&path, &options(3)), &path, "`spindex sync`") {
+            StoreError::Corrupt { table, key, .. } => {
+                assert_eq!((table, key.as_str()), ("meta", name));
+            }
+            error => panic!("{name}: {error:?}"),
+        }
+    }
+}
+
+/// Chunks of odd length, missing chunks and surplus ones.
+#[test]
+fn odd_chunks_are_refused_when_opening() {
+    for column in [TWEAKS, TXIDS, OUTPUTS, SPENDS, FILTERS, SPENT] {
+        for change in ["shorter", "longer", "gone", "surplus"] {
+            let (_directory, path) = place();
+            small_index(&path);
+            tamper(&path, |write| {
+                let mut table = write.open_table(column.definition()).expect("table");
+                let chunk = table.get(0).expect("row").expect("chunk").value().to_vec();
+                match change {
+                    "shorter" => drop(table.insert(0, &chunk[1..]).expect("insert")),
+                    "longer" => {
+                        drop(table.insert(0, [&chunk[..], &[0]].concat().as_slice()));
+                    }
+                    "gone" => drop(table.remove(0).expect("remove")),
+                    _ => drop(table.insert(1, chunk.as_slice()).expect("insert")),
+                }
+            });
+            match refused(Store::open(&path, &options(3)), &path, "`spindex sync`") {
+                StoreError::Corrupt { table, .. } => assert_eq!(table, column.name()),
+                error => panic!("{change}: {error:?}"),
+            }
+        }
+    }
+}
+
+/// Rows in the middle that are odd are errors of the query that meets them, and of the check of everything.
+#[test]
+fn odd_rows_are_errors_not_panics() {
+    type Change = fn(&redb::WriteTransaction);
+    let changes: [(&str, Change); 7] = [
+        ("blocks", |write| {
+            let mut table = write.open_table(BLOCKS).expect("table");
+            let mut row = *table.get(9).expect("row").expect("block").value();
+            row[120..124].fill(0xff);
+            table.insert(9, &row).expect("insert");
+        }),
+        ("blocks", |write| {
+            let mut table = write.open_table(BLOCKS).expect("table");
+            let mut row = *table.get(9).expect("row").expect("block").value();
+            row[112] ^= 1;
+            table.insert(9, &row).expect("insert");
+        }),
+        ("blocks", |write| {
+            drop(write.open_table(BLOCKS).expect("table").remove(9));
+        }),
+        ("digest", |write| {
+            let mut table = write.open_table(DIGEST).expect("table");
+            table.insert(9, &[1; 32]).expect("insert");
+        }),
+        ("undo", |write| {
+            let mut table = write.open_table(UNDO).expect("table");
+            table.insert(12, [1, 2, 3].as_slice()).expect("insert");
+        }),
+        ("locator", |write| {
+            let mut table = write.open_table(LOCATOR).expect("table");
+            drop(table.pop_first().expect("pop"));
+        }),
+        ("locator", |write| {
+            let mut table = write.open_table(LOCATOR).expect("table");
+            table.insert(&[7; 13], ()).expect("insert");
+        }),
+    ];
+    for (index, (expected, change)) in changes.into_iter().enumerate() {
+        let (_directory, path) = place();
+        let model = small_index(&path);
+        tamper(&path, change);
+        let store = Store::open(&path, &options(3)).expect("the ends are sound");
+        let snapshot = store.snapshot().expect("snapshot");
+        match snapshot.content_hash() {
+            Err(StoreError::Corrupt { table, file, .. }) => {
+                assert_eq!(table, expected, "{index}");
+                assert_eq!(file, path);
+            }
+            other => panic!("{index}: {other:?}"),
+        }
+        // Every query gives an answer or an error.
+        for record in &model.chain {
+            let height = record.id.height;
+            for filter in store_support::row_filters() {
+                let _ = snapshot.tweaks(height, filter);
+                let _ = snapshot.utxos(height, filter);
+            }
+            let _ = (snapshot.spends(height), snapshot.undo(height));
+            let _ = (snapshot.spent_filter(height), snapshot.block(height));
+        }
+        // And an update over it is refused or leaves the rest as it was, but never goes on with half of it.
+        let _ = store.apply(Update {
+            disconnect: 3,
+            connect: &[],
+        });
+    }
+}
+
+fn assert_refused(store: &Store, update: Update<'_>, expected: fn(&StoreError) -> bool) {
+    let before = content(store);
+    let error = store.apply(update).expect_err("must be refused");
+    assert!(expected(&error), "{error:?}");
+    assert_eq!(content(store), before, "nothing was written");
+}
+
+#[test]
+fn updates_that_do_not_fit() {
+    let model = small_chain();
+    let store = memory_store(2);
+    fn update(connect: &[BlockRecord]) -> Update<'_> {
+        Update {
+            disconnect: 0,
+            connect,
+        }
+    }
+    let not_a_child = |error: &StoreError| matches!(error, StoreError::NotAChild { .. });
+    let wrong_start = |error: &StoreError| matches!(error, StoreError::WrongStart { .. });
+    let invalid = |error: &StoreError| matches!(error, StoreError::InvalidRecord { .. });
+
+    assert_eq!(store.apply(update(&[])).expect("nothing to do"), None);
+    assert_refused(&store, update(&model.chain[1..]), wrong_start);
+    let gap = [model.chain[0].clone(), model.chain[2].clone()];
+    assert_refused(&store, update(&gap), not_a_child);
+    connect(&store, &model.chain[..2]);
+    assert_refused(&store, update(&model.chain[..1]), not_a_child);
+    assert_refused(&store, update(&model.chain[1..2]), not_a_child);
+    assert_refused(&store, update(&model.chain[3..]), not_a_child);
+    assert_refused(
+        &store,
+        Update {
+            disconnect: 3,
+            connect: &[],
+        },
+        |error| matches!(error, StoreError::UndoExhausted { available: 2, .. }),
+    );
+
+    let changes: [fn(&mut BlockRecord); 5] = [
+        |record| record.id.hash = BlockHash::all_zeros(),
+        |record| {
+            let output = record.outputs[0].clone();
+            record.outputs.push(OutputRow {
+                transaction: record.transactions.len() as u32,
+                ..output
+            });
+        },
+        |record| record.outputs.push(record.outputs[0].clone()),
+        |record| record.outputs.reverse(),
+        |record| {
+            // Two transactions of one txid, with one outpoint twice.
+            let (row, output) = (record.transactions[0].clone(), record.outputs[0].clone());
+            record.transactions = vec![row.clone(), row];
+            let second = OutputRow {
+                transaction: 1,
+                ..output.clone()
+            };
+            record.outputs = vec![
+                OutputRow {
+                    transaction: 0,
+                    ..output
+                },
+                second,
+            ];
+        },
+    ];
+    let next = (2..model.chain.len()).find(|&index| model.chain[index].outputs.len() > 1);
+    let next = next.expect("the generator gives one block some outputs");
+    connect(&store, &model.chain[2..next]);
+    let rest = &model.chain[next..];
+    let next = rest[0].clone();
+    for change in changes {
+        let mut record = next.clone();
+        change(&mut record);
+        assert_refused(&store, update(std::slice::from_ref(&record)), invalid);
+    }
+    // None of this stops the store.
+    connect(&store, rest);
+    assert_eq!(store.snapshot().expect("snapshot").tip(), model.tip());
+}
+
+/// Handles and errors go to other threads.
+#[test]
+fn handles_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Store>();
+    shared::<spindex::store::Snapshot>();
+    shared::<StoreError>();
+}
