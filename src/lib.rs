@@ -5,6 +5,7 @@
 
 pub mod bip352;
 pub mod block_id;
+pub mod chain;
 pub mod curve;
 pub mod filter;
 pub mod runtime;

@@ -1,0 +1,76 @@
+//! Where blocks come from. Every source yields the same [`BlockWithPrevouts`].
+//!
+//! - [`rest`]: a Bitcoin Core node's REST interface, with the little JSON-RPC of [`rpc`] for broadcasting.
+//! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
+//! - [`parse`]: the bytes of a block and of its spent outputs, from a node or from files.
+
+pub mod block;
+mod http;
+pub mod parse;
+pub mod rest;
+pub mod rpc;
+pub mod simulated;
+
+use bitcoin::{Network, Transaction, Txid};
+use futures::future::BoxFuture;
+
+use crate::BlockId;
+
+pub use block::BlockWithPrevouts;
+pub use parse::block_from_rest_bytes;
+
+/// Why a source could not answer. Each text names the thing and the cure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// The node cannot be reached or broke off; trying again may help.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The node answers but not with what was asked for (starting up, pruned, reorganised away): trying again may help.
+    #[error("{0}")]
+    NotAvailable(String),
+    /// An answer that cannot be parsed or does not fit what was asked for; tried again a few times, then fatal.
+    #[error("{0}")]
+    Mismatch(String),
+    /// Wrong settings (network, credentials, node too old): a person has to mend it.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl ChainError {
+    /// Whether the same request may succeed later without a person doing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::NotAvailable(_))
+    }
+}
+
+/// Why a transaction was not broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BroadcastError {
+    /// The node refused it; the text is the node's reason.
+    #[error("the node rejected the transaction: {0}")]
+    Rejected(String),
+    /// The node could not be asked.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+/// A source of blocks: a node, or the simulated chain.
+pub trait BlockSource: Send + Sync {
+    /// What it is, for logs ("Bitcoin Core REST at http://…"). No secrets.
+    fn describe(&self) -> String;
+
+    /// Checks once, before anything is indexed, that the source is usable and serves `network`.
+    fn check(&self, network: Network) -> BoxFuture<'_, Result<(), ChainError>>;
+
+    /// The active chain's tip.
+    fn tip(&self) -> BoxFuture<'_, Result<BlockId, ChainError>>;
+
+    /// The active chain's block at a height, `None` above the tip.
+    fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>>;
+
+    /// A block of any branch the node holds, validated by [`BlockWithPrevouts::new`].
+    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>>;
+
+    /// Hands a transaction to the network.
+    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>>;
+}

@@ -1,0 +1,312 @@
+//! Bitcoin Core's REST interface.
+
+use std::time::Duration;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network, Transaction, Txid};
+use futures::future::BoxFuture;
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::task;
+
+use super::http;
+use super::parse::{parse_block, parse_spent_outputs};
+use super::rpc::{RpcClient, RpcSettings};
+use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use crate::BlockId;
+
+/// Most bytes of a block: consensus allows a weight of 4,000,000, and a byte weighs at least 1.
+const BLOCK_LIMIT_BYTES: usize = 4_000_000;
+
+/// Most bytes of a block's spent outputs. An input weighs at least 4 x 41, so that a block has fewer than 24,391; each
+/// spends at most an amount of 8 bytes, a length of 3 and a script of 10,000 (longer ones cannot be spent). A
+/// transaction weighs at least 4 x 60 and adds a count of at most 3 bytes.
+const SPENT_LIMIT_BYTES: usize = 24_391 * (8 + 3 + 10_000) + 16_667 * 3 + 9;
+
+/// Most bytes of the small answers (chain state, a hash).
+const SMALL_LIMIT_BYTES: usize = 1 << 20;
+
+/// How to reach a node.
+#[derive(Debug, Clone)]
+pub struct RestSettings {
+    /// Base URL such as `http://127.0.0.1:8332`, without credentials.
+    pub url: String,
+    /// Longest silence of the node before a request fails.
+    pub timeout: Duration,
+    /// JSON-RPC for broadcasting; without it [`BlockSource::broadcast`] is an error.
+    pub rpc: Option<RpcSettings>,
+    /// Most requests under way at a time, at least 1. A node refuses requests above its `-rpcworkqueue`.
+    pub max_in_flight: usize,
+}
+
+impl RestSettings {
+    /// A node at `url`, 30 s of patience, 8 requests at a time, no RPC.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            timeout: Duration::from_secs(30),
+            rpc: None,
+            max_in_flight: 8,
+        }
+    }
+}
+
+/// Blocks from a node's REST interface (Bitcoin Core 30 or newer, started with `-rest`).
+#[derive(Debug)]
+pub struct RestSource {
+    client: Client,
+    url: String,
+    in_flight: Semaphore,
+    rpc: Option<RpcClient>,
+}
+
+/// What `/rest/chaininfo.json` says that matters here.
+#[derive(Debug, Deserialize)]
+struct ChainInfo {
+    chain: String,
+    blocks: u32,
+    bestblockhash: BlockHash,
+    #[serde(default)]
+    initialblockdownload: bool,
+    pruneheight: Option<u32>,
+}
+
+/// An answer with a meaning of its own; all others are errors wherever they occur.
+enum Answer {
+    Body(Vec<u8>),
+    /// HTTP 404 and its reason, empty where the node does not know the path at all.
+    NotFound(String),
+}
+
+impl RestSource {
+    /// A source that connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`ChainError::Setup`] for a URL that is none or contains credentials.
+    pub fn new(settings: RestSettings) -> Result<Self, ChainError> {
+        let rpc = settings
+            .rpc
+            .map(|rpc| RpcClient::new(rpc, settings.timeout))
+            .transpose()?;
+        Ok(Self {
+            client: http::client(settings.timeout)?,
+            url: http::base_url(&settings.url, "--node-url")?,
+            in_flight: Semaphore::new(settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS)),
+            rpc,
+        })
+    }
+
+    async fn get(&self, path: &str, limit_bytes: usize) -> Result<Answer, ChainError> {
+        let url = format!("{}/rest/{path}", self.url);
+        let _permit = self.in_flight.acquire().await.map_err(|_| {
+            ChainError::Unreachable("requests to the node have been stopped".into())
+        })?;
+        let reply = http::send(self.client.get(&url), &url, limit_bytes).await?;
+        let status = reply.status.as_u16();
+        match reply.status {
+            StatusCode::OK => Ok(Answer::Body(reply.body)),
+            StatusCode::NOT_FOUND => Ok(Answer::NotFound(reply.reason())),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ChainError::Setup(format!(
+                "{url}: the node refuses this machine (HTTP {status}); start bitcoind with -rest (rest=1) and allow this address with rpcallowip"
+            ))),
+            code if code.is_server_error() => Err(ChainError::Unreachable(format!(
+                "{url}: the node is starting, stopping or busy (HTTP {status}: {})",
+                reply.reason()
+            ))),
+            _ => Err(ChainError::Mismatch(format!(
+                "{url} answers HTTP {status} ({}); is this a Bitcoin Core node?",
+                reply.reason()
+            ))),
+        }
+    }
+
+    async fn chain_info(&self) -> Result<ChainInfo, ChainError> {
+        let path = "chaininfo.json";
+        match self.get(path, SMALL_LIMIT_BYTES).await? {
+            Answer::NotFound(_) => Err(self.no_rest(path)),
+            Answer::Body(body) => serde_json::from_slice(&body).map_err(|e| {
+                ChainError::Mismatch(format!(
+                    "{}/rest/{path}: not what a Bitcoin Core node answers ({}); check --node-url",
+                    self.url,
+                    http::one_line(&e.to_string())
+                ))
+            }),
+        }
+    }
+
+    async fn hash_at(&self, height: u32) -> Result<Option<BlockHash>, ChainError> {
+        // Larger ones are no heights to the node but malformed.
+        if i32::try_from(height).is_err() {
+            return Ok(None);
+        }
+        let path = format!("blockhashbyheight/{height}.bin");
+        match self.get(&path, SMALL_LIMIT_BYTES).await? {
+            Answer::NotFound(reason) if reason.is_empty() => Err(self.no_rest(&path)),
+            Answer::NotFound(_) => Ok(None),
+            Answer::Body(body) => match <[u8; 32]>::try_from(body) {
+                Ok(hash) => Ok(Some(BlockHash::from_byte_array(hash))),
+                Err(body) => Err(ChainError::Mismatch(format!(
+                    "{}/rest/{path}: {} bytes instead of a hash of 32",
+                    self.url,
+                    body.len()
+                ))),
+            },
+        }
+    }
+
+    async fn block_bytes(&self, id: BlockId) -> Result<Vec<u8>, ChainError> {
+        let path = format!("block/{}.bin", id.hash);
+        match self.get(&path, BLOCK_LIMIT_BYTES).await? {
+            Answer::Body(body) => Ok(body),
+            Answer::NotFound(reason) if reason.is_empty() => Err(self.no_rest(&path)),
+            Answer::NotFound(reason) => Err(ChainError::NotAvailable(format!(
+                "{}/rest/{path}: the node does not have block {id}: {reason}{}",
+                self.url,
+                prune_cure(&reason)
+            ))),
+        }
+    }
+
+    async fn spent_bytes(&self, hash: BlockHash) -> Result<Vec<u8>, ChainError> {
+        let path = format!("spenttxouts/{hash}.bin");
+        match self.get(&path, SPENT_LIMIT_BYTES).await? {
+            Answer::Body(body) => Ok(body),
+            // A node that knows the path says what it did not find; one that does not says nothing.
+            Answer::NotFound(reason) if reason.is_empty() => Err(ChainError::Setup(format!(
+                "{}/rest/{path}: this REST server is too old; Bitcoin Core 30 or newer is needed for /rest/spenttxouts",
+                self.url
+            ))),
+            Answer::NotFound(reason) => Err(ChainError::NotAvailable(format!(
+                "{}/rest/{path}: the node has no spent outputs for the block: {reason}; it pruned them, or never connected this block{}",
+                self.url,
+                prune_cure(&reason)
+            ))),
+        }
+    }
+
+    fn no_rest(&self, path: &str) -> ChainError {
+        ChainError::Setup(format!(
+            "{}/rest/{path} is unknown to the server there; start bitcoind with -rest (rest=1) and check --node-url",
+            self.url
+        ))
+    }
+
+    async fn check_node(&self, network: Network) -> Result<(), ChainError> {
+        let info = self.chain_info().await.map_err(|e| match e {
+            // Nothing is indexed yet, so that this is no passing trouble but the wrong server.
+            ChainError::Mismatch(what) => ChainError::Setup(what),
+            e => e,
+        })?;
+        if Network::from_core_arg(&info.chain) != Ok(network) {
+            return Err(ChainError::Setup(format!(
+                "{} serves the network \"{}\" and not \"{}\"; check --network and --node-url",
+                self.url,
+                http::one_line(&info.chain),
+                network.to_core_arg()
+            )));
+        }
+        // Any node has the genesis block's spent outputs: none.
+        let genesis = bitcoin::constants::genesis_block(network).block_hash();
+        self.spent_bytes(genesis).await?;
+
+        if info.initialblockdownload {
+            tracing::info!(
+                height = info.blocks,
+                "the node is still downloading the chain; the index follows it"
+            );
+        }
+        if let Some(height) = info.pruneheight {
+            tracing::warn!(
+                height,
+                "the node is pruned: it has no blocks below this height"
+            );
+        }
+        if let Some(rpc) = &self.rpc {
+            let version = rpc.version().await?;
+            tracing::info!(
+                version,
+                url = self.url,
+                "node and RPC credentials are right"
+            );
+        }
+        Ok(())
+    }
+
+    async fn fetch_block(&self, id: BlockId) -> Result<BlockWithPrevouts, ChainError> {
+        let (block, spent) = futures::join!(self.block_bytes(id), self.spent_bytes(id.hash));
+        // The block's error first: where it is missing, that is the cause of the other.
+        let (block, spent) = (block?, spent?);
+        let describe = |path: &str, e| {
+            ChainError::Mismatch(format!("{}/rest/{path}/{}.bin: {e}", self.url, id.hash))
+        };
+        // Decoding and hashing megabytes would hold up the other requests of this thread.
+        let joined = task::spawn_blocking(move || {
+            let block = parse_block(&block).map_err(|e| ("block", e))?;
+            let prevouts = parse_spent_outputs(&spent).map_err(|e| ("spenttxouts", e))?;
+            Ok(BlockWithPrevouts::new(id, block, prevouts))
+        });
+        match joined.await {
+            Ok(Ok(joined)) => joined.map_err(|e| match e {
+                ChainError::Mismatch(what) => ChainError::Mismatch(format!("{}: {what}", self.url)),
+                e => e,
+            }),
+            Ok(Err((path, e))) => Err(describe(path, e)),
+            Err(_) => Err(ChainError::Unreachable(format!(
+                "block {id} was not read: the program is stopping"
+            ))),
+        }
+    }
+}
+
+/// What to do about a missing block, where the node says that it pruned it.
+fn prune_cure(reason: &str) -> &'static str {
+    match reason.contains("pruned") || reason.contains("undo not available") {
+        true => "; index with an unpruned node (prune=0)",
+        false => "",
+    }
+}
+
+impl BlockSource for RestSource {
+    fn describe(&self) -> String {
+        format!("Bitcoin Core REST at {}", self.url)
+    }
+
+    fn check(&self, network: Network) -> BoxFuture<'_, Result<(), ChainError>> {
+        Box::pin(self.check_node(network))
+    }
+
+    fn tip(&self) -> BoxFuture<'_, Result<BlockId, ChainError>> {
+        Box::pin(async {
+            let info = self.chain_info().await?;
+            Ok(BlockId {
+                height: info.blocks,
+                hash: info.bestblockhash,
+            })
+        })
+    }
+
+    fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>> {
+        Box::pin(async move {
+            let hash = self.hash_at(height).await?;
+            Ok(hash.map(|hash| BlockId { height, hash }))
+        })
+    }
+
+    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
+        Box::pin(self.fetch_block(id))
+    }
+
+    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
+        Box::pin(async move {
+            match &self.rpc {
+                Some(rpc) => rpc.broadcast(tx).await,
+                None => Err(ChainError::Setup(
+                    "no RPC credentials configured, and broadcasting needs them; give --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
+                        .into(),
+                )
+                .into()),
+            }
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! What integration tests share: a real node ([`node::TestNode`]) and a server that plays one ([`fake_node::FakeNode`]).
+//!
+//! Use it by `mod support;` at the head of a test file.
+
+#![allow(
+    dead_code,
+    reason = "each test file is a crate of its own and uses only some of this"
+)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+pub(crate) mod fake_node;
+pub(crate) mod node;
