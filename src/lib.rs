@@ -8,6 +8,7 @@ pub mod block_id;
 pub mod chain;
 pub mod curve;
 pub mod filter;
+pub mod index;
 pub mod runtime;
 pub mod store;
 

@@ -12,4 +12,5 @@
 )]
 
 pub(crate) mod fake_node;
+pub(crate) mod index;
 pub(crate) mod node;

@@ -1,0 +1,98 @@
+//! Fetching ahead: many blocks in flight, delivered in height order, bounded by bytes.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::chain::{BlockSource, BlockWithPrevouts, ChainError};
+
+/// Unit of the byte budget; a semaphore counts in `u32`, so single bytes would end at 4 GiB.
+const PERMIT_BYTES: usize = 1024;
+
+/// More than any block with its spent outputs takes of the budget: consensus allows 4 MB for the block, and an input of
+/// 41 bytes spends an output that is seldom larger than itself.
+const LARGEST_BLOCK_BYTES: usize = 16 << 20;
+
+/// A fetched block and the share of the budget it holds until it is dropped.
+pub(super) struct FetchedBlock {
+    pub(super) block: BlockWithPrevouts,
+    /// Serialized size of the block and its spent outputs, the measure of the budget.
+    pub(super) size_bytes: usize,
+    permit: OwnedSemaphorePermit,
+}
+
+impl FetchedBlock {
+    /// The block, and the share of the budget to drop when the block is gone.
+    pub(super) fn into_parts(self) -> (BlockWithPrevouts, OwnedSemaphorePermit) {
+        (self.block, self.permit)
+    }
+}
+
+/// Starts fetching the active chain's blocks of `heights`.
+///
+/// The receiver gets them in order, then nothing more; after an error it gets nothing more. Dropping it ends the
+/// task. Blocks waiting in the channel and those the receiver still holds stay within `budget_bytes`, besides the
+/// `in_flight` ones under way. The receiver may hold up to `batch_bytes` while it waits for the next block; the budget
+/// is raised to what makes that safe.
+pub(super) fn fetch_blocks(
+    source: Arc<dyn BlockSource>,
+    heights: std::ops::RangeInclusive<u32>,
+    in_flight: usize,
+    budget_bytes: usize,
+    batch_bytes: usize,
+) -> mpsc::Receiver<Result<FetchedBlock, ChainError>> {
+    let (sender, receiver) = mpsc::channel(in_flight);
+    tokio::spawn(async move {
+        let budget_bytes = budget_bytes.max(batch_bytes + LARGEST_BLOCK_BYTES);
+        let budget = Arc::new(Semaphore::new(
+            (budget_bytes / PERMIT_BYTES).min(Semaphore::MAX_PERMITS),
+        ));
+        let mut blocks = futures::stream::iter(heights)
+            .map(|height| fetch_block(source.clone(), height))
+            .buffered(in_flight.max(1));
+        while let Some(fetched) = blocks.next().await {
+            let failed = fetched.is_err();
+            let delivery = match fetched {
+                Ok(block) => {
+                    let size_bytes = size_bytes(&block);
+                    let wanted = size_bytes.clamp(PERMIT_BYTES, LARGEST_BLOCK_BYTES) / PERMIT_BYTES;
+                    let Ok(permit) = budget.clone().acquire_many_owned(wanted as u32).await else {
+                        return; // The semaphore is never closed.
+                    };
+                    Ok(FetchedBlock {
+                        block,
+                        size_bytes,
+                        permit,
+                    })
+                }
+                Err(error) => Err(error),
+            };
+            if sender.send(delivery).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+async fn fetch_block(
+    source: Arc<dyn BlockSource>,
+    height: u32,
+) -> Result<BlockWithPrevouts, ChainError> {
+    let id = source.block_at(height).await?.ok_or_else(|| {
+        ChainError::NotAvailable(format!(
+            "the node's active chain no longer reaches height {height}"
+        ))
+    })?;
+    source.block(id).await
+}
+
+/// Serialized bytes of the block and of the outputs it spends (8 of amount, 1 of length at least, and the script).
+fn size_bytes(block: &BlockWithPrevouts) -> usize {
+    let prevouts = block.prevouts.iter().flatten();
+    block.block.total_size()
+        + prevouts
+            .map(|prevout| 9 + prevout.script_pubkey.len())
+            .sum::<usize>()
+}

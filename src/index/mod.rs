@@ -1,0 +1,13 @@
+//! From blocks to the index: derive records, sync to the tip, follow it through reorgs.
+//!
+//! [`derive_records`] is pure; [`Indexer`] drives a [`BlockSource`](crate::chain::BlockSource) and a
+//! [`Store`](crate::store::Store) with it.
+
+mod derive;
+mod fetch;
+mod indexer;
+mod patience;
+mod reorg;
+
+pub use derive::derive_records;
+pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};

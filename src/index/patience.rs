@@ -1,0 +1,158 @@
+//! Waiting for a node that is away: backoff, one log line per trouble, and an end where waiting cannot help.
+
+use std::time::{Duration, Instant};
+
+use super::IndexError;
+use crate::chain::ChainError;
+use crate::runtime::Stop;
+
+/// How often in a row an answer that does not fit is asked for again before the node is called broken.
+const MISMATCH_TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Failures in a row, since the last success.
+#[derive(Debug)]
+pub(super) struct Patience {
+    give_up_after: Option<Duration>,
+    since: Option<Instant>,
+    pause: Duration,
+    mismatches: u32,
+    said: Option<String>,
+}
+
+impl Patience {
+    /// Without a limit it waits for the node for ever.
+    pub(super) fn new(give_up_after: Option<Duration>) -> Self {
+        Self {
+            give_up_after,
+            since: None,
+            pause: FIRST_PAUSE,
+            mismatches: 0,
+            said: None,
+        }
+    }
+
+    /// Notes a success.
+    pub(super) fn over(&mut self) {
+        if self.said.is_some() {
+            tracing::info!("the node answers again");
+        }
+        *self = Self::new(self.give_up_after);
+    }
+
+    /// Waits before the next try, or until the stop.
+    ///
+    /// # Errors
+    /// Gives `error` back where another try cannot help: a person has to act, an answer has been wrong too often, or
+    /// the node has been away for too long.
+    pub(super) async fn wait(&mut self, error: IndexError, stop: &Stop) -> Result<(), IndexError> {
+        let retry = match &error {
+            IndexError::Chain(ChainError::Mismatch(_)) => {
+                self.mismatches += 1;
+                self.mismatches < MISMATCH_TRIES
+            }
+            IndexError::Chain(error) => error.is_transient(),
+            _ => false,
+        };
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if !retry
+            || self
+                .give_up_after
+                .is_some_and(|limit| since.elapsed() >= limit)
+        {
+            return Err(error);
+        }
+        self.say(error.to_string());
+        stop.sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+
+    /// Waits for a node whose chain ends deep below the index's.
+    pub(super) async fn node_behind(&mut self, stop: &Stop, pause: Duration) {
+        self.say(
+            "the node's chain ends far below the index; waiting for it to catch up".to_owned(),
+        );
+        stop.sleep(pause).await;
+    }
+
+    /// Logs a trouble once, however often it returns in a row.
+    fn say(&mut self, trouble: String) {
+        if self.said.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}; trying again until it works");
+            self.said = Some(trouble);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreachable() -> IndexError {
+        ChainError::Unreachable("no answer".to_owned()).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_to_the_limit_and_start_again_after_a_success() {
+        let mut patience = Patience::new(None);
+        let stop = Stop::new();
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            let before = tokio::time::Instant::now();
+            patience.wait(unreachable(), &stop).await.unwrap();
+            pauses.push(before.elapsed().as_millis());
+        }
+        assert_eq!(
+            pauses,
+            [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]
+        );
+        patience.over();
+        let before = tokio::time::Instant::now();
+        patience.wait(unreachable(), &stop).await.unwrap();
+        assert_eq!(before.elapsed().as_millis(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_answer_is_asked_for_again_only_a_few_times() {
+        let mut patience = Patience::new(None);
+        let stop = Stop::new();
+        let mut tries = 1;
+        while patience
+            .wait(ChainError::Mismatch("merkle root".to_owned()).into(), &stop)
+            .await
+            .is_ok()
+        {
+            tries += 1;
+        }
+        assert_eq!(tries, MISMATCH_TRIES);
+    }
+
+    #[tokio::test]
+    async fn what_a_person_has_to_mend_is_not_tried_again() {
+        let mut patience = Patience::new(None);
+        let error = patience
+            .wait(
+                ChainError::Setup("wrong network".to_owned()).into(),
+                &Stop::new(),
+            )
+            .await;
+        assert_eq!(error.unwrap_err().to_string(), "wrong network");
+    }
+
+    #[tokio::test]
+    async fn a_limit_of_zero_gives_up_at_the_first_failure() {
+        let mut patience = Patience::new(Some(Duration::ZERO));
+        assert!(patience.wait(unreachable(), &Stop::new()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_wait() {
+        let mut patience = Patience::new(None);
+        patience.pause = Duration::from_secs(3600);
+        let stop = Stop::new();
+        stop.request();
+        patience.wait(unreachable(), &stop).await.unwrap();
+    }
+}

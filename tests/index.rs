@@ -1,0 +1,478 @@
+//! The index follows a simulated chain: sync, resume, reorgs, faults of the source. The judge is an index built fresh
+//! and a slow twin of the derivation.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::{Network, OutPoint, Transaction, Txid};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use proptest::prelude::*;
+use spindex::BlockId;
+use spindex::bip352::inputs::taproot_output_key;
+use spindex::bip352::tweak::transaction_tweak;
+use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer, derive_records};
+use spindex::runtime::Stop;
+use spindex::store::{RowFilter, Store, StoreOptions};
+use support::index::{content, fresh_content, fresh_store, memory_store, options};
+
+fn quick() -> IndexSettings {
+    IndexSettings {
+        poll_interval: Duration::from_millis(5),
+        give_up_after: Some(Duration::ZERO),
+        ..IndexSettings::default()
+    }
+}
+
+fn indexer(store: &Arc<Store>, source: Arc<dyn BlockSource>, settings: IndexSettings) -> Indexer {
+    Indexer::new(
+        store.clone(),
+        source,
+        Arc::new(LibSecp256k1),
+        settings,
+        Stop::new(),
+        |_| (),
+    )
+}
+
+fn chain(seed: u64, blocks: u32) -> Arc<SimulatedChain> {
+    let chain = SimulatedChain::new(SimulationSettings {
+        seed,
+        ..SimulationSettings::default()
+    });
+    chain.mine(blocks);
+    Arc::new(chain)
+}
+
+/// What the index must say about each block, read off the blocks in the plainest way.
+struct Expected {
+    tweaks: Vec<(Txid, [u8; 33])>,
+    /// vout, amount and key of each taproot output of the eligible transactions.
+    outputs: Vec<(OutPoint, u64, [u8; 32])>,
+    spends: Vec<OutPoint>,
+}
+
+fn expected(block: &BlockWithPrevouts) -> Expected {
+    let mut expected = Expected {
+        tweaks: Vec::new(),
+        outputs: Vec::new(),
+        spends: Vec::new(),
+    };
+    for (tx, prevouts) in block.block.txdata.iter().zip(&block.prevouts) {
+        let txid = tx.compute_txid();
+        for (input, prevout) in tx.input.iter().zip(prevouts) {
+            if prevout.script_pubkey.is_p2tr() {
+                expected.spends.push(input.previous_output);
+            }
+        }
+        let Some(tweak) = transaction_tweak(&LibSecp256k1, tx, prevouts) else {
+            continue;
+        };
+        expected.tweaks.push((txid, tweak.to_compressed()));
+        for (vout, output) in (0..).zip(&tx.output) {
+            if let Some(key) = taproot_output_key(&output.script_pubkey) {
+                expected
+                    .outputs
+                    .push((OutPoint { txid, vout }, output.value.to_sat(), key));
+            }
+        }
+    }
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_of_a_synced_index_is_what_the_blocks_say() {
+    let chain = chain(1, 160);
+    let store = fresh_store(chain.clone()).await;
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!(snapshot.tip(), Some(chain.tip_id()));
+
+    let blocks = chain.active_blocks();
+    let spent: HashMap<OutPoint, BlockId> = blocks
+        .iter()
+        .flat_map(|block| {
+            expected(block)
+                .spends
+                .into_iter()
+                .map(|outpoint| (outpoint, block.id))
+        })
+        .collect();
+    let mut tweaks = 0;
+    let mut spends = 0;
+    let mut digest = [0; 32];
+    for block in &blocks {
+        let height = block.id.height;
+        let expected = expected(block);
+        let entry = snapshot.block(height).unwrap().unwrap();
+        assert_eq!(entry.id, block.id);
+        assert_eq!(entry.header, block.block.header);
+        assert_eq!(snapshot.height_of(&block.id.hash).unwrap(), Some(height));
+
+        let rows = snapshot
+            .tweaks(height, RowFilter::default())
+            .unwrap()
+            .unwrap();
+        let rows: Vec<_> = rows
+            .into_iter()
+            .map(|(txid, tweak)| (txid, tweak.to_compressed()))
+            .collect();
+        assert_eq!(rows, expected.tweaks, "tweaks of block {height}");
+
+        let utxos = snapshot
+            .utxos(height, RowFilter::default())
+            .unwrap()
+            .unwrap();
+        let rows: Vec<_> = utxos
+            .iter()
+            .map(|utxo| {
+                (
+                    OutPoint::new(utxo.txid, utxo.vout),
+                    utxo.value_sat,
+                    utxo.key,
+                )
+            })
+            .collect();
+        assert_eq!(rows, expected.outputs, "outputs of block {height}");
+        for utxo in &utxos {
+            let outpoint = OutPoint::new(utxo.txid, utxo.vout);
+            assert_eq!(
+                utxo.spent,
+                spent.contains_key(&outpoint),
+                "spent flag of {outpoint}"
+            );
+        }
+        let rows = snapshot.spends(height).unwrap().unwrap();
+        let rows: Vec<_> = rows.iter().map(|spend| spend.outpoint).collect();
+        assert_eq!(rows, expected.spends, "spends of block {height}");
+
+        let mut list = sha256::Hash::engine();
+        expected
+            .tweaks
+            .iter()
+            .for_each(|(_, tweak)| list.input(tweak));
+        let mut rolling = sha256::Hash::engine();
+        rolling.input(&digest);
+        rolling.input(&block.id.hash.to_byte_array());
+        rolling.input(&sha256::Hash::from_engine(list).to_byte_array());
+        digest = sha256::Hash::from_engine(rolling).to_byte_array();
+        assert_eq!(
+            snapshot.digest(height).unwrap(),
+            Some(digest),
+            "digest of block {height}"
+        );
+        tweaks += expected.tweaks.len();
+        spends += expected.spends.len();
+    }
+    assert!(
+        tweaks > 100 && spends > 50,
+        "the chain is too poor a test: {tweaks} tweaks, {spends} spends"
+    );
+}
+
+#[test]
+fn a_batch_derives_what_single_blocks_do() {
+    let chain = chain(2, 130);
+    let blocks: Vec<_> = chain
+        .active_blocks()
+        .iter()
+        .map(|block| BlockWithPrevouts::clone(block))
+        .collect();
+    let together = derive_records(&LibSecp256k1, &blocks);
+    let apart: Vec<_> = blocks
+        .iter()
+        .flat_map(|block| derive_records(&LibSecp256k1, std::slice::from_ref(block)))
+        .collect();
+    assert_eq!(together, apart);
+    assert!(
+        together
+            .iter()
+            .any(|record| !record.transactions.is_empty())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_in_small_steps_and_over_restarts_gives_the_same_index() {
+    let chain = chain(3, 140);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index.redb");
+    let small_batches = IndexSettings {
+        batch_bytes: 5_000,
+        ..quick()
+    };
+    for until in [0, 1, 57, 58, 139] {
+        let store = Arc::new(Store::open(&path, &options()).unwrap());
+        let tip = indexer(&store, chain.clone(), small_batches.clone())
+            .sync(Some(until))
+            .await
+            .unwrap();
+        assert_eq!(tip.map(|tip| tip.height), Some(until));
+    }
+    let store = Arc::new(Store::open(&path, &options()).unwrap());
+    indexer(&store, chain.clone(), small_batches)
+        .sync(None)
+        .await
+        .unwrap();
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!(snapshot.tip(), Some(chain.tip_id()));
+    assert_eq!(content(&store), fresh_content(chain).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_the_middle_keeps_what_is_committed() {
+    let chain = chain(4, 120);
+    let store = memory_store();
+    let stop = Stop::new();
+    let on_batch = {
+        let stop = stop.clone();
+        move |report: &BatchReport| {
+            if report.tip.is_some_and(|tip| tip.height >= 40) {
+                stop.request();
+            }
+        }
+    };
+    let settings = IndexSettings {
+        batch_bytes: 3_000,
+        ..quick()
+    };
+    let tip = Indexer::new(
+        store.clone(),
+        chain.clone(),
+        Arc::new(LibSecp256k1),
+        settings,
+        stop,
+        on_batch,
+    )
+    .sync(None)
+    .await
+    .unwrap()
+    .unwrap();
+    assert!((40..120).contains(&tip.height), "stopped at {tip}");
+    assert_eq!(store.snapshot().unwrap().tip(), Some(tip));
+    indexer(&store, chain.clone(), quick())
+        .sync(None)
+        .await
+        .unwrap();
+    let hash = content(&store);
+    assert_eq!(hash, fresh_content(chain).await);
+}
+
+/// One thing that happens to a chain between two syncs.
+#[derive(Debug, Clone)]
+enum Event {
+    Mine(u32),
+    /// Depth, new blocks, whether the old transactions return.
+    Reorganize(u32, u32, bool),
+    /// The tip moves back and stays.
+    Disconnect(u32),
+    /// Back to the branch that was active before the last change, whatever its length.
+    Return,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (1..4u32).prop_map(Event::Mine),
+        (1..25u32, 0..27u32, any::<bool>())
+            .prop_map(|(depth, new, back)| Event::Reorganize(depth, new, back)),
+        (1..6u32).prop_map(Event::Disconnect),
+        Just(Event::Return),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_any_reorgs_the_index_equals_one_built_fresh(
+        seed in any::<u64>(),
+        events in prop::collection::vec(event(), 1..10),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let chain = chain(seed, 130);
+            let store = memory_store();
+            let indexer = indexer(&store, chain.clone(), quick());
+            indexer.sync(None).await.unwrap();
+            let mut before = chain.tip_id();
+            for event in events {
+                let tip = chain.tip_id();
+                let orphaned = |back| if back { Orphaned::Resubmit } else { Orphaned::Drop };
+                match event {
+                    Event::Mine(blocks) => drop(chain.mine(blocks)),
+                    Event::Reorganize(depth, blocks, back) => {
+                        chain.reorganize(depth, blocks, orphaned(back)).unwrap();
+                    }
+                    Event::Disconnect(depth) => drop(chain.disconnect(depth, Orphaned::Drop).unwrap()),
+                    Event::Return => drop(chain.activate(before.hash).unwrap()),
+                }
+                before = tip;
+                let synced = indexer.sync(None).await.unwrap();
+                assert_eq!(synced, Some(chain.tip_id()));
+            }
+            let ours = content(&store);
+            assert_eq!(ours, fresh_content(chain).await);
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reorg_below_the_undo_rows_is_an_error_that_changes_nothing() {
+    let chain = chain(5, 120);
+    let shallow = StoreOptions {
+        undo_depth: 5,
+        ..options()
+    };
+    let store = Arc::new(
+        Store::open_with_backend(redb::backends::InMemoryBackend::new(), &shallow).unwrap(),
+    );
+    let indexer = indexer(&store, chain.clone(), quick());
+    indexer.sync(None).await.unwrap();
+    let before = content(&store);
+
+    chain.reorganize(6, 8, Orphaned::Drop).unwrap();
+    let error = indexer.sync(None).await.unwrap_err();
+    assert!(
+        matches!(error, IndexError::ReorgTooDeep { lowest: 116, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("spindex sync"), "{error}");
+    assert_eq!(content(&store), before);
+}
+
+/// A source that fails or lies, by request.
+struct Faulty {
+    chain: Arc<SimulatedChain>,
+    fault: Fault,
+    /// How often the fault strikes before the source is honest.
+    strikes: AtomicU32,
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    /// The node goes away at this height.
+    Away(u32),
+    /// At this height another branch's block comes.
+    Unlinked(u32, BlockId),
+}
+
+impl Faulty {
+    fn strikes(&self) -> bool {
+        self.strikes
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok()
+    }
+}
+
+impl BlockSource for Faulty {
+    fn describe(&self) -> String {
+        "a faulty source".to_owned()
+    }
+
+    fn check(&self, network: Network) -> BoxFuture<'_, Result<(), ChainError>> {
+        self.chain.check(network)
+    }
+
+    fn tip(&self) -> BoxFuture<'_, Result<BlockId, ChainError>> {
+        self.chain.tip()
+    }
+
+    fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>> {
+        match self.fault {
+            Fault::Unlinked(at, other) if at == height && self.strikes() => {
+                async move { Ok(Some(other)) }.boxed()
+            }
+            _ => self.chain.block_at(height),
+        }
+    }
+
+    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
+        match self.fault {
+            Fault::Away(at) if at == id.height && self.strikes() => {
+                async { Err(ChainError::Unreachable("connection reset".to_owned())) }.boxed()
+            }
+            _ => self.chain.block(id),
+        }
+    }
+
+    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
+        self.chain.broadcast(tx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_goes_away_is_waited_for() {
+    let chain = chain(6, 110);
+    let source = Arc::new(Faulty {
+        chain: chain.clone(),
+        fault: Fault::Away(60),
+        strikes: AtomicU32::new(2),
+    });
+    let patient = IndexSettings {
+        give_up_after: None,
+        batch_bytes: 3_000,
+        ..quick()
+    };
+    let store = memory_store();
+    let tip = indexer(&store, source, patient).sync(None).await.unwrap();
+    assert_eq!(tip, Some(chain.tip_id()));
+    let hash = content(&store);
+    assert_eq!(hash, fresh_content(chain).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stays_away_ends_the_sync_with_what_is_committed() {
+    let chain = chain(7, 110);
+    let source = Arc::new(Faulty {
+        chain: chain.clone(),
+        fault: Fault::Away(60),
+        strikes: AtomicU32::new(u32::MAX),
+    });
+    let store = memory_store();
+    let error = indexer(&store, source, quick())
+        .sync(None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "connection reset");
+    assert_eq!(
+        store.snapshot().unwrap().tip(),
+        chain.block_at(59).await.unwrap()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_that_do_not_link_are_never_committed() {
+    let chain = chain(8, 110);
+    let orphan = chain.block_at(100).await.unwrap().unwrap();
+    chain.reorganize(20, 20, Orphaned::Drop).unwrap();
+    for (strikes, recovers) in [(1, true), (u32::MAX, false)] {
+        let source = Arc::new(Faulty {
+            chain: chain.clone(),
+            fault: Fault::Unlinked(100, orphan),
+            strikes: AtomicU32::new(strikes),
+        });
+        let patient = IndexSettings {
+            give_up_after: None,
+            ..quick()
+        };
+        let store = memory_store();
+        let result = indexer(&store, source, patient).sync(None).await;
+        let snapshot = store.snapshot().unwrap();
+        if recovers {
+            assert_eq!(result.unwrap(), Some(chain.tip_id()));
+            assert_eq!(content(&store), fresh_content(chain.clone()).await);
+        } else {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains(&orphan.to_string()), "{error}");
+            assert_eq!(snapshot.tip(), chain.block_at(99).await.unwrap());
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Indexes to compare with: built fresh from a source, or left behind by a process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bitcoin::Network;
+use spindex::chain::BlockSource;
+use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::index::{IndexSettings, Indexer};
+use spindex::runtime::Stop;
+use spindex::store::{Store, StoreOptions};
+
+/// Regtest, from the genesis block on.
+pub(crate) fn options() -> StoreOptions {
+    StoreOptions {
+        network: Network::Regtest,
+        first_height: Some(0),
+        undo_depth: 288,
+        cache_bytes: 8 << 20,
+    }
+}
+
+/// An empty index in memory.
+pub(crate) fn memory_store() -> Arc<Store> {
+    let backend = redb::backends::InMemoryBackend::new();
+    Arc::new(Store::open_with_backend(backend, &options()).unwrap())
+}
+
+/// An index of all the source has now.
+pub(crate) async fn fresh_store(source: Arc<dyn BlockSource>) -> Arc<Store> {
+    let store = memory_store();
+    let engine = Arc::new(LibSecp256k1);
+    let settings = IndexSettings::default();
+    let indexer = Indexer::new(
+        store.clone(),
+        source.clone(),
+        engine,
+        settings,
+        Stop::new(),
+        |_| (),
+    );
+    let tip = indexer.sync(None).await.unwrap();
+    assert_eq!(tip, Some(source.tip().await.unwrap()));
+    store
+}
+
+/// One hash over every row of an index of all the source has now.
+pub(crate) async fn fresh_content(source: Arc<dyn BlockSource>) -> [u8; 32] {
+    let store = fresh_store(source).await;
+    content(&store)
+}
+
+/// One hash over every row.
+pub(crate) fn content(store: &Store) -> [u8; 32] {
+    store.snapshot().unwrap().content_hash().unwrap()
+}
+
+/// The same of an index file that no process has open.
+pub(crate) fn content_of_file(path: &Path) -> [u8; 32] {
+    content(&Store::open_existing(path, &options()).unwrap())
+}
