@@ -10,6 +10,7 @@ pub mod curve;
 pub mod filter;
 pub mod index;
 pub mod runtime;
+pub mod scan;
 pub mod store;
 
 pub use block_id::BlockId;
