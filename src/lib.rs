@@ -3,6 +3,7 @@
 //! The modules stand in layers; each uses those above it in this list and nothing below it.
 //! `docs/ARCHITECTURE.md` has a section per module.
 
+pub mod api;
 pub mod bip352;
 pub mod block_id;
 pub mod chain;

@@ -14,3 +14,4 @@
 pub(crate) mod fake_node;
 pub(crate) mod index;
 pub(crate) mod node;
+pub(crate) mod proxy;

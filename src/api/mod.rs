@@ -1,0 +1,123 @@
+//! Serving the index: bind, serve, drain, and the state the routes answer from.
+//!
+//! A request is decoded by its dialect ([`http`]), answered by [`query`] over one [`Snapshot`](crate::store::Snapshot)
+//! (so an answer never mixes two tips) and, if that fails, put into the dialect's words by [`error`].
+
+mod connection;
+pub mod error;
+pub mod http;
+pub mod query;
+mod spends;
+
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+
+use crate::chain::BlockSource;
+use crate::store::Store;
+use connection::BoundedListener;
+
+/// What the routes answer from.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The index.
+    pub store: Arc<Store>,
+    /// The own node, for broadcasting and for details of spends; `None` for `spindex serve`.
+    pub node: Option<Arc<dyn BlockSource>>,
+}
+
+/// Bounds of a server. The defaults suit a public server on a small machine.
+#[derive(Debug, Clone)]
+pub struct ServeSettings {
+    /// Requests that read the index at the same time; further ones wait in line, none is refused.
+    pub max_working: usize,
+    /// Connections held open at the same time; further ones wait unaccepted. Stay below the limit of open files.
+    pub max_connections: usize,
+    /// A connection that takes no byte of an answer for so long is closed: idle ones, senders of endless
+    /// headers, readers that stopped reading.
+    pub silence_timeout: Duration,
+    /// How long the node may take to answer one question.
+    pub node_timeout: Duration,
+    /// How long running requests may go on after shutdown was asked for; then their connections are cut.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        Self {
+            // More readers than cores: some of them wait for the disk.
+            max_working: 4 * std::thread::available_parallelism().map_or(4, usize::from),
+            // The usual limit of open files is 1024; the node and the index need some of them.
+            max_connections: 768,
+            silence_timeout: Duration::from_secs(120),
+            node_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Opens the listening socket; port 0 takes any free one.
+///
+/// # Errors
+/// The address is in use or not one of this machine; the text names it.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on {address}: {error}; choose another address"),
+        )
+    })
+}
+
+/// Serves HTTP until `shutdown` completes, then stops accepting, lets running requests finish for
+/// [`ServeSettings::drain_timeout`] at most, and returns. Dropping the future cuts all connections.
+///
+/// # Errors
+/// None at present: faults of single connections end those connections only.
+pub async fn serve(
+    listener: TcpListener,
+    state: ApiState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    settings: ServeSettings,
+) -> io::Result<()> {
+    let (cut, is_cut) = watch::channel(false);
+    let (stopping, stopped) = oneshot::channel();
+    let listener = BoundedListener::new(
+        listener,
+        settings.max_connections,
+        settings.silence_timeout,
+        is_cut,
+    );
+    let router = http::router_with(state, &settings);
+    let mut server = pin!(
+        axum::serve(listener, router)
+            .with_graceful_shutdown(async move {
+                shutdown.await;
+                // The receiver is gone only together with the whole server.
+                let _ = stopping.send(());
+            })
+            .into_future()
+    );
+    tokio::select! {
+        result = &mut server => return result,
+        _ = stopped => {}
+    }
+    if let Ok(result) = tokio::time::timeout(settings.drain_timeout, &mut server).await {
+        return result;
+    }
+    tracing::warn!(
+        "requests still running {:?} after shutdown was asked for are cut off",
+        settings.drain_timeout
+    );
+    cut.send_replace(true);
+    // Every connection wakes up with an error now; not waiting for ever all the same.
+    tokio::time::timeout(Duration::from_secs(1), &mut server)
+        .await
+        .unwrap_or(Ok(()))
+}
