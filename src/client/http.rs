@@ -1,0 +1,285 @@
+//! Version 1 of the HTTP interface, and the native routes of spindex servers.
+
+mod transport;
+mod wire;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{BlockHash, Transaction, Txid};
+use futures::future::{BoxFuture, FutureExt, try_join};
+use reqwest::{Client, Method, Url};
+
+use super::{
+    BlockFilters, Oracle, OracleError, OracleInfo, OracleUtxo, SpendDetails, SpentIndex, TweakQuery,
+};
+use crate::curve::TweakPoint;
+
+pub use transport::HttpSettings;
+use transport::{Answer, reason, shown};
+
+/// What version 1 servers say of a height whose header they do not have.
+const UNKNOWN_HEADER: &str = "could not fetch header inv";
+
+/// Longest body of an answer that is one small object.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// Longest body of a filter, a list of tweaks or a spent index. A block of 4 MWU holds at most some 10,000 tweaks
+/// (69 bytes each in a body), 23,300 outputs (6 bytes in a filter) and 17,400 inputs (19 bytes).
+const LIST_BYTES: usize = 4 << 20;
+
+/// Longest body of a list of outputs or spends, of which each takes up to 400 bytes, and OP_RETURN data beside.
+const ROWS_BYTES: usize = 32 << 20;
+
+/// A server behind a base address.
+pub struct HttpOracle {
+    client: Client,
+    /// Ends with a slash, so that routes join below it.
+    base: Url,
+    settings: HttpSettings,
+    /// Whether it has been logged that the server tells no details of spends.
+    told_no_details: AtomicBool,
+}
+
+impl fmt::Debug for HttpOracle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpOracle")
+            .field("base", &shown(&self.base))
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpOracle {
+    /// A server at a base address such as `https://host/some/prefix`, with or without a slash at the end.
+    ///
+    /// # Errors
+    /// [`OracleError::Setup`] for an address or a proxy that cannot be used.
+    pub fn new(base_url: &str, settings: HttpSettings) -> Result<Self, OracleError> {
+        let mut base = Url::parse(base_url.trim()).map_err(|error| {
+            OracleError::Setup(format!(
+                "the oracle's address is no URL ({error}): give one like http://host:8000"
+            ))
+        })?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(OracleError::Setup(
+                "the oracle's address must begin with http:// or https:// and a host".to_owned(),
+            ));
+        }
+        if base.query().is_some() || base.fragment().is_some() {
+            return Err(OracleError::Setup(
+                "the oracle's address must not hold ? or #: give the base address alone".to_owned(),
+            ));
+        }
+        if !base.path().ends_with('/') {
+            let path = format!("{}/", base.path());
+            base.set_path(&path);
+        }
+
+        // A provider that is installed already is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
+            .user_agent(&settings.user_agent)
+            .timeout(settings.timeout)
+            .redirect(reqwest::redirect::Policy::limited(3));
+        if let Some(proxy) = &settings.proxy {
+            // The plain scheme would look names up here, outside of the proxy.
+            let proxy = match proxy.strip_prefix("socks5://") {
+                Some(rest) => format!("socks5h://{rest}"),
+                None => proxy.clone(),
+            };
+            let proxy = reqwest::Proxy::all(proxy).map_err(|_| {
+                OracleError::Setup(
+                    "the proxy's address cannot be used: give socks5://host:port or http://host:port"
+                        .to_owned(),
+                )
+            })?;
+            builder = builder.proxy(proxy);
+        }
+        let client = builder.build().map_err(|error| {
+            OracleError::Setup(format!("HTTP cannot be set up: {}", reason(error)))
+        })?;
+        Ok(Self {
+            client,
+            base,
+            settings,
+            told_no_details: AtomicBool::new(false),
+        })
+    }
+
+    async fn filter(&self, route: String, height: u32) -> Result<FilterAnswer, OracleError> {
+        let answer = self.get(&route, LIST_BYTES).await?;
+        let (block_hash, data) =
+            wire::filter(&answer.body, height).map_err(|what| answer.malformed(what))?;
+        Ok(FilterAnswer {
+            answer,
+            block_hash,
+            data,
+        })
+    }
+
+    /// `None` for a server that cannot tell, and once a line in the log.
+    fn no_details(&self, why: &OracleError) {
+        if !self.told_no_details.swap(true, Ordering::Relaxed) {
+            tracing::info!("no spending transactions and OP_RETURN data from this server: {why}");
+        }
+    }
+}
+
+struct FilterAnswer {
+    answer: Answer,
+    block_hash: BlockHash,
+    data: Vec<u8>,
+}
+
+impl Oracle for HttpOracle {
+    fn describe(&self) -> String {
+        shown(&self.base)
+    }
+
+    fn info(&self) -> BoxFuture<'_, Result<OracleInfo, OracleError>> {
+        async move {
+            let answer = self.get("info", SMALL_BYTES).await?;
+            wire::info(&answer.body).map_err(|what| answer.malformed(what))
+        }
+        .boxed()
+    }
+
+    fn tip(&self) -> BoxFuture<'_, Result<u32, OracleError>> {
+        async move {
+            let answer = self.get("block-height", SMALL_BYTES).await?;
+            wire::block_height(&answer.body).map_err(|what| answer.malformed(what))
+        }
+        .boxed()
+    }
+
+    fn block_hash(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockHash>, OracleError>> {
+        async move {
+            match self.get(&format!("block-hash/{height}"), SMALL_BYTES).await {
+                Ok(answer) => wire::block_hash(&answer.body)
+                    .map(Some)
+                    .map_err(|what| answer.malformed(what)),
+                Err(OracleError::Refused { message, .. }) if message == UNKNOWN_HEADER => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
+    fn tweaks(
+        &self,
+        height: u32,
+        query: TweakQuery,
+    ) -> BoxFuture<'_, Result<Vec<TweakPoint>, OracleError>> {
+        async move {
+            let list = if query.cut_through {
+                "tweaks"
+            } else {
+                "tweak-index"
+            };
+            // Some servers refuse the parameter altogether, so it is not sent without need.
+            let route = match query.dust_limit_sat {
+                0 => format!("{list}/{height}"),
+                limit => format!("{list}/{height}?dustLimit={limit}"),
+            };
+            self.get(&route, LIST_BYTES)
+                .await?
+                .parse(wire::tweaks)
+                .await
+        }
+        .boxed()
+    }
+
+    fn filters(&self, height: u32) -> BoxFuture<'_, Result<BlockFilters, OracleError>> {
+        async move {
+            let mut attempt = 1;
+            let (new_utxos, spent) = loop {
+                let (new_utxos, spent) = try_join(
+                    self.filter(format!("filter/new-utxos/{height}"), height),
+                    self.filter(format!("filter/spent/{height}"), height),
+                )
+                .await?;
+                if new_utxos.block_hash == spent.block_hash {
+                    break (new_utxos, spent);
+                }
+                // The server changed branches between the two answers.
+                if attempt >= self.settings.attempts {
+                    return Err(spent.answer.malformed(format!(
+                        "block {} where the new-utxos filter names {}",
+                        spent.block_hash, new_utxos.block_hash
+                    )));
+                }
+                tokio::time::sleep(self.delay(attempt)).await;
+                attempt += 1;
+            };
+            Ok(BlockFilters {
+                block_hash: new_utxos.block_hash,
+                new_utxos: new_utxos.data,
+                spent: spent.data,
+            })
+        }
+        .boxed()
+    }
+
+    fn utxos(&self, height: u32) -> BoxFuture<'_, Result<Vec<OracleUtxo>, OracleError>> {
+        async move {
+            let answer = self.get(&format!("utxos/{height}"), ROWS_BYTES).await?;
+            answer.parse(wire::utxos).await
+        }
+        .boxed()
+    }
+
+    fn spent_index(&self, height: u32) -> BoxFuture<'_, Result<SpentIndex, OracleError>> {
+        async move {
+            let answer = self
+                .get(&format!("spent-index/{height}"), LIST_BYTES)
+                .await?;
+            answer.parse(wire::spent_index).await
+        }
+        .boxed()
+    }
+
+    fn spend_details(
+        &self,
+        height: u32,
+    ) -> BoxFuture<'_, Result<Option<SpendDetails>, OracleError>> {
+        async move {
+            match self.get(&format!("spends/{height}"), ROWS_BYTES).await {
+                Ok(answer) => answer
+                    .parse(move |body| wire::spend_details(body, height))
+                    .await
+                    .map(Some),
+                Err(why @ (OracleError::NotFound { .. } | OracleError::Refused { .. })) => {
+                    self.no_details(&why);
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        }
+        .boxed()
+    }
+
+    fn forward_tx<'a>(
+        &'a self,
+        tx: &'a Transaction,
+    ) -> BoxFuture<'a, Result<Option<Txid>, OracleError>> {
+        async move {
+            let body = serde_json::to_string(&wire::ForwardTx {
+                data: serialize_hex(tx),
+            })
+            .map_err(|error| {
+                OracleError::Setup(format!("the transaction cannot be sent: {error}"))
+            })?;
+            let answer = self
+                .request(
+                    Method::POST,
+                    self.url("forward-tx")?,
+                    Some(body),
+                    SMALL_BYTES,
+                )
+                .await?;
+            wire::forwarded(&answer.body).map_err(|what| answer.malformed(what))
+        }
+        .boxed()
+    }
+}

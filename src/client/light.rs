@@ -1,0 +1,479 @@
+//! The range loop: fetch, scan, follow spends, resume.
+//!
+//! Blocks are taken in windows. Of each block the filters and the tweaks are fetched, many blocks at once; the
+//! candidates of a whole window are computed in one batch and matched against the filters of all its blocks in
+//! parallel; only where a filter matches are outputs fetched and put to the full rules. Then the window's spent
+//! filters are asked for every outpoint that is known and unspent by then, and the spent index confirms. A window
+//! ends with one commit.
+//!
+//! Servers answer by height, and the chain may change between two answers. So the filters, which name their block,
+//! are fetched before everything else of a block, and near the tip the block hashes of a window are asked once more
+//! after everything was fetched: then all of it is of one chain. What was stored of another chain is taken back.
+//!
+//! What cannot be seen from here: a server that lies, outputs below the dust limit asked for, and, on servers that
+//! forget transactions whose taproot outputs are all spent (version 1 does), payments received and spent before the
+//! scan reached them: their filter matches, and there is nothing to fetch.
+
+mod error;
+mod fetch;
+mod matching;
+mod reorg;
+mod window;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::{Network, OutPoint};
+
+use super::report::{Found, ScanReport, Watched};
+use super::state::{Change, Coverage, Cursor, Identity, State, WalletId, WatchedRow};
+use super::{Oracle, OracleError, OracleInfo, TweakQuery};
+use crate::scan::Scanner;
+
+pub use error::ClientError;
+use error::Interrupted;
+use fetch::Fetcher;
+
+/// How often a scan begins again after a change of the chain without finishing a window in between.
+const MAX_RESTARTS: u32 = 6;
+
+/// What is scanned, and with how much at once.
+#[derive(Debug, Clone)]
+pub struct LightSettings {
+    /// The chain the server must be of.
+    pub network: Network,
+    /// First height. `None`: where an earlier scan began, or else the first block since taproot that the server has.
+    pub from: Option<u32>,
+    /// Last height; `None` or a height above it: the server's last block.
+    pub to: Option<u32>,
+    /// Only transactions whose highest taproot output reaches this, in satoshi; 0 for all.
+    pub dust_limit_sat: u64,
+    /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already.
+    pub cut_through: bool,
+    /// Blocks whose requests are in flight at the same time, at least 1.
+    pub concurrency: usize,
+    /// Most blocks in a window, at least 1.
+    pub window_blocks: usize,
+    /// Memory for the data of one window, about; as much is in use for what is fetched ahead.
+    pub window_bytes: usize,
+}
+
+impl LightSettings {
+    /// Everything the server has, full list, with moderate use of network and memory.
+    pub fn new(network: Network) -> Self {
+        Self {
+            network,
+            from: None,
+            to: None,
+            dust_limit_sat: 0,
+            cut_through: false,
+            concurrency: 32,
+            window_blocks: 256,
+            window_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Where a scan is, for a progress bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// First height of this run.
+    pub first: u32,
+    /// Last height of this run.
+    pub last: u32,
+    /// Last height fetched.
+    pub fetched: u32,
+    /// Last height done and stored, `None` before the first.
+    pub done: Option<u32>,
+    /// Outputs found so far, earlier runs included.
+    pub found: usize,
+    /// Spends found so far, earlier runs included.
+    pub spends: usize,
+}
+
+/// A light client over one server.
+pub struct LightClient {
+    oracle: Arc<dyn Oracle>,
+    scanner: Option<Arc<Scanner>>,
+    state: State,
+    settings: LightSettings,
+    /// Given with this client; those of earlier runs are in the state.
+    watched: Vec<OutPoint>,
+    /// Lowest height to which the chain was taken back.
+    reorganised_above: Option<u32>,
+    /// Restarts since the last stored window.
+    restarts: u32,
+}
+
+impl fmt::Debug for LightClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LightClient")
+            .field("oracle", &self.oracle.describe())
+            .field("state", &self.state)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A range of heights over which the same things are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Segment {
+    first: u32,
+    last: u32,
+    /// Whether the wallet's scan goes over it.
+    wallet: bool,
+}
+
+impl LightClient {
+    /// A client for a wallet, for outpoints, or both. `watched` joins the outpoints the state already holds. Only taproot
+    /// outputs can be watched: the filters hold no others.
+    ///
+    /// # Errors
+    /// Nothing to look for, an empty range, or a state of another wallet or network.
+    pub fn new(
+        oracle: Arc<dyn Oracle>,
+        scanner: Option<Scanner>,
+        watched: impl IntoIterator<Item = OutPoint>,
+        state: State,
+        settings: LightSettings,
+    ) -> Result<Self, ClientError> {
+        let expected = Identity {
+            network: settings.network,
+            wallet: scanner.as_ref().map(|scanner| WalletId::of(scanner.keys())),
+        };
+        if state.identity() != expected {
+            return Err(ClientError::ForeignState {
+                expected: expected.to_string(),
+                actual: state.identity().to_string(),
+            });
+        }
+        if let (Some(from), Some(to)) = (settings.from, settings.to)
+            && from > to
+        {
+            return Err(ClientError::EmptyRange { from, to });
+        }
+        let watched: Vec<OutPoint> = watched.into_iter().collect();
+        if scanner.is_none() && watched.is_empty() && state.contents.watched.is_empty() {
+            return Err(ClientError::NothingToDo);
+        }
+        Ok(Self {
+            oracle,
+            scanner: scanner.map(Arc::new),
+            state,
+            settings,
+            watched,
+            reorganised_above: None,
+            restarts: 0,
+        })
+    }
+
+    /// The state, for instance to use it again with other settings.
+    pub fn into_state(self) -> State {
+        self.state
+    }
+
+    /// Scans up to the end of the range, storing each window, and reports everything found by this and earlier runs.
+    ///
+    /// May be called again to go on with newer blocks. If it fails, or is dropped, everything up to the last stored
+    /// window stays.
+    ///
+    /// # Errors
+    /// Anything that keeps a block from being scanned completely: no block is ever passed over.
+    pub async fn run(
+        &mut self,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<ScanReport, ClientError> {
+        let info = self.oracle.info().await?;
+        self.check(&info)?;
+        self.reorganised_above = None;
+        self.restarts = 0;
+        loop {
+            match self.run_once(progress).await {
+                Ok(oracle_height) => return Ok(self.report(oracle_height)),
+                Err(Interrupted::Failed(error)) => return Err(*error),
+                Err(Interrupted::ChainChanged { height, what }) => {
+                    self.restarts += 1;
+                    if self.restarts > MAX_RESTARTS {
+                        return Err(ClientError::Contradiction {
+                            oracle: self.oracle.describe(),
+                            height,
+                            what,
+                        });
+                    }
+                    tracing::info!(height, "the chain changed during the scan ({what})");
+                    tokio::time::sleep(Duration::from_millis(100) * self.restarts).await;
+                }
+            }
+        }
+    }
+
+    /// One pass to the end of the range; the server's last height.
+    async fn run_once(
+        &mut self,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<u32, Interrupted> {
+        let tip = self.oracle.tip().await?;
+        self.take_back_stale(tip).await?;
+        self.prepare(tip).await?;
+        let target = self.settings.to.map_or(tip, |to| to.min(tip));
+        let mut first = None;
+        while let Some(segment) = self.next_segment(target) {
+            let first = *first.get_or_insert(segment.first);
+            self.run_segment(&segment, tip, &mut |fetched, done, state: &State| {
+                progress(Progress {
+                    first,
+                    last: target,
+                    fetched,
+                    done,
+                    found: state.contents.found.len(),
+                    spends: state.contents.spends.len(),
+                });
+            })
+            .await?;
+        }
+        self.complete_details().await?;
+        Ok(tip)
+    }
+
+    /// Whether the server is of the right chain and has the list that is asked for.
+    fn check(&self, info: &OracleInfo) -> Result<(), ClientError> {
+        let oracle = || self.oracle.describe();
+        if info.network != self.settings.network {
+            return Err(ClientError::WrongNetwork {
+                oracle: oracle(),
+                expected: self.settings.network,
+                actual: info.network,
+            });
+        }
+        let lacks = |what, cure| {
+            Err(ClientError::Unsupported {
+                oracle: oracle(),
+                what,
+                cure,
+            })
+        };
+        if info.tweaks_only {
+            return lacks("no filters and no outputs", "use another server");
+        }
+        if self.scanner.is_none() {
+            return Ok(());
+        }
+        let full = info.full_list || info.full_list_with_dust_limit;
+        // Asked for a list it does not keep, a version 1 server answers that every block is empty.
+        match (self.settings.cut_through, self.settings.dust_limit_sat > 0) {
+            (true, _) if !info.cut_through => lacks(
+                "no list of tweaks with cut-through",
+                "scan without cut-through, or use another server",
+            ),
+            (false, _) if !full => lacks(
+                "no full list of tweaks",
+                "scan with cut-through, or use another server",
+            ),
+            (false, true) if !info.full_list_with_dust_limit => lacks(
+                "no full list of tweaks with a dust limit",
+                "scan without a dust limit or with cut-through, or use another server",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the state in line with what this client is to look for: where to begin, and what must be looked at again.
+    async fn prepare(&mut self, tip: u32) -> Result<(), Interrupted> {
+        let coverage = Coverage {
+            labels: self.scanner.as_ref().map_or_else(Vec::new, |scanner| {
+                scanner.keys().labels.iter().map(|label| label.m).collect()
+            }),
+            dust_limit_sat: self.settings.dust_limit_sat,
+            cut_through: self.settings.cut_through,
+        };
+        let cursor = match self.state.contents.cursor.clone() {
+            None => {
+                let first = match self.settings.from {
+                    Some(from) => from,
+                    None => self.first_height(tip).await?,
+                };
+                Cursor {
+                    first,
+                    next: first,
+                    coverage,
+                }
+            }
+            Some(mut cursor) => {
+                if let Some(from) = self.settings.from
+                    && from < cursor.first
+                {
+                    tracing::info!("the stored scan began at {}, now from {from}", cursor.first);
+                    cursor.first = from;
+                    cursor.next = from;
+                }
+                if !cursor.coverage.covers(&coverage) {
+                    tracing::info!(
+                        "labels, dust limit or cut-through let this scan find more than the stored one: again from {}",
+                        cursor.first
+                    );
+                    cursor.next = cursor.first;
+                }
+                cursor.coverage = coverage;
+                cursor
+            }
+        };
+        let from = self.settings.from.unwrap_or(cursor.first);
+        let watched = self
+            .watched
+            .iter()
+            .filter_map(|outpoint| {
+                let row = self.state.contents.watched.get(outpoint);
+                if row.is_some_and(|row| row.from <= from) {
+                    return None;
+                }
+                let row = WatchedRow {
+                    from,
+                    next: (from < cursor.next).then_some(from),
+                };
+                Some((*outpoint, row))
+            })
+            .collect();
+        self.state.apply(Change {
+            cursor: Some(cursor),
+            watched,
+            ..Change::default()
+        })?;
+        Ok(())
+    }
+
+    /// The first height since taproot that the server can answer for.
+    async fn first_height(&self, tip: u32) -> Result<u32, Interrupted> {
+        let taproot = match self.settings.network {
+            Network::Bitcoin => 709_632,
+            Network::Testnet => 2_011_968,
+            _ => 1,
+        };
+        let has = async |height| match self.oracle.filters(height).await {
+            Ok(_) => Ok(true),
+            Err(OracleError::Refused { .. } | OracleError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if tip <= taproot || has(taproot).await? {
+            return Ok(taproot);
+        }
+        // The server began later. It has its tip, or there is nothing to scan and the error says so.
+        self.oracle.filters(tip).await?;
+        let (mut lacking, mut having) = (taproot, tip);
+        while having - lacking > 1 {
+            let middle = lacking + (having - lacking) / 2;
+            if has(middle).await? {
+                having = middle;
+            } else {
+                lacking = middle;
+            }
+        }
+        tracing::info!("the server's first block is {having}");
+        Ok(having)
+    }
+
+    /// The next heights to look at, up to `target`, in the order of heights.
+    fn next_segment(&self, target: u32) -> Option<Segment> {
+        let wallet_next = self.state.contents.cursor.as_ref()?.next;
+        let nexts = || {
+            let watched = self.state.contents.watched.values();
+            watched.filter_map(|row| row.next).chain([wallet_next])
+        };
+        let first = nexts().min()?;
+        if first > target {
+            return None;
+        }
+        let last = nexts()
+            .filter(|next| *next > first)
+            .min()
+            .map_or(target, |next| target.min(next - 1));
+        Some(Segment {
+            first,
+            last,
+            wallet: first == wallet_next,
+        })
+    }
+
+    /// Goes over a segment window by window. `progress` gets the last height fetched and the last one stored.
+    async fn run_segment(
+        &mut self,
+        segment: &Segment,
+        tip: u32,
+        progress: &mut (dyn FnMut(u32, Option<u32>, &State) + Send),
+    ) -> Result<(), Interrupted> {
+        let query = (segment.wallet && self.scanner.is_some()).then_some(TweakQuery {
+            dust_limit_sat: self.settings.dust_limit_sat,
+            cut_through: self.settings.cut_through,
+        });
+        let mut fetcher = Fetcher::start(
+            self.oracle.clone(),
+            segment.first..=segment.last,
+            query,
+            self.settings.concurrency.max(1),
+        );
+        let bytes_per_tweak = self
+            .scanner
+            .as_ref()
+            .map_or(0, |scanner| matching::bytes_per_tweak(scanner));
+        let mut done = None;
+        loop {
+            let blocks = fetcher
+                .window(
+                    self.settings.window_blocks.max(1),
+                    self.settings.window_bytes,
+                    bytes_per_tweak,
+                    &mut |height| progress(height, done, &self.state),
+                )
+                .await?;
+            let Some(last) = blocks.last().map(|block| block.height) else {
+                return Ok(());
+            };
+            self.run_window(segment, blocks, tip).await?;
+            self.restarts = 0;
+            done = Some(last);
+            progress(last, done, &self.state);
+        }
+    }
+
+    fn report(&self, oracle_height: u32) -> ScanReport {
+        let contents = &self.state.contents;
+        let mut found: Vec<Found> = contents
+            .found
+            .iter()
+            .map(|(outpoint, row)| Found {
+                outpoint: *outpoint,
+                value_sat: row.value_sat,
+                key: row.key,
+                k: row.k,
+                label: row.label,
+                tweak: row.tweak,
+                height: row.height,
+                block_hash: row.block_hash,
+                spent: contents.spends.get(outpoint).cloned(),
+            })
+            .collect();
+        found.sort_by_key(|found| (found.height, found.outpoint));
+        ScanReport {
+            network: self.settings.network,
+            from: contents.cursor.as_ref().map_or(0, |cursor| cursor.first),
+            scanned_to: self.state.scanned_to(),
+            oracle_height,
+            reorganised_above: self.reorganised_above,
+            // A server may claim any value.
+            unspent_sat: found
+                .iter()
+                .filter(|found| found.spent.is_none())
+                .fold(0, |sum, found| sum.saturating_add(found.value_sat)),
+            found,
+            watched: contents
+                .watched
+                .iter()
+                .map(|(outpoint, row)| Watched {
+                    outpoint: *outpoint,
+                    from: row.from,
+                    spend: contents.spends.get(outpoint).cloned(),
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Why a scan stopped.
+
+use bitcoin::{BlockHash, Network};
+
+use super::super::OracleError;
+use super::super::state::StateError;
+use crate::filter::FilterError;
+
+/// Why a scan stopped. What was stored before stays, and the same command goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server gave no usable answer.
+    #[error(transparent)]
+    Oracle(#[from] OracleError),
+    /// The state file cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Neither a wallet nor an outpoint.
+    #[error("nothing to scan for: give a wallet's keys, or an outpoint to watch")]
+    NothingToDo,
+    /// The range has no height.
+    #[error("no height is from {from} to {to}: give a first height that is not above the last")]
+    EmptyRange {
+        /// First height asked for.
+        from: u32,
+        /// Last height asked for.
+        to: u32,
+    },
+    /// A state of another wallet or network.
+    #[error("the state belongs to {actual}, not to {expected}: use another state file")]
+    ForeignState {
+        /// What is scanned.
+        expected: String,
+        /// Whose state it is.
+        actual: String,
+    },
+    /// The server is of another chain.
+    #[error(
+        "{oracle} serves {actual}, not {expected}: give the address of a server for {expected}"
+    )]
+    WrongNetwork {
+        /// The server.
+        oracle: String,
+        /// The chain asked for.
+        expected: Network,
+        /// The server's.
+        actual: Network,
+    },
+    /// The server does not keep what the scan needs.
+    #[error("{oracle} keeps {what}: {cure}")]
+    Unsupported {
+        /// The server.
+        oracle: String,
+        /// What it lacks.
+        what: &'static str,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A filter that cannot be read.
+    #[error(
+        "{oracle}: the {kind} filter of block {height} ({block_hash}) is unusable: {source}; use another server"
+    )]
+    Filter {
+        /// The server.
+        oracle: String,
+        /// Which of the two filters.
+        kind: &'static str,
+        /// Height of the block.
+        height: u32,
+        /// The block.
+        block_hash: BlockHash,
+        /// What is wrong with it.
+        source: FilterError,
+    },
+    /// Answers that do not fit each other, at every attempt.
+    #[error(
+        "{oracle}: the answers for block {height} do not fit each other ({what}); try again later, or use another server"
+    )]
+    Contradiction {
+        /// The server.
+        oracle: String,
+        /// Height of the block.
+        height: u32,
+        /// What does not fit.
+        what: String,
+    },
+    /// None of the stored blocks is in the server's chain.
+    #[error(
+        "{oracle} is on a chain that left the scanned one below height {lowest}, further back than the state remembers: \
+         use another server, or remove the state file and scan again"
+    )]
+    DeepReorganisation {
+        /// The server.
+        oracle: String,
+        /// Lowest height whose hash is known.
+        lowest: u32,
+    },
+}
+
+/// Why a pass over the blocks ended early.
+#[derive(Debug)]
+pub(super) enum Interrupted {
+    /// Answers are of different blocks at one height: look where the chains part, and go on from there.
+    ChainChanged { height: u32, what: String },
+    /// Going on would miss something.
+    Failed(Box<ClientError>),
+}
+
+impl<E: Into<ClientError>> From<E> for Interrupted {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error.into()))
+    }
+}

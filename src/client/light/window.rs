@@ -1,0 +1,301 @@
+//! One window of blocks: the wallet's outputs, then the spends, then the commit.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use bitcoin::{BlockHash, OutPoint};
+use futures::{StreamExt, TryStreamExt};
+use rayon::prelude::*;
+
+use super::super::report::Spend;
+use super::super::state::{Change, KEPT_HASHES};
+use super::super::{OracleUtxo, SpendDetails, off_worker};
+use super::fetch::FetchedBlock;
+use super::matching::{Find, Hit, SpentHit, Unspent, confirm, match_outputs, match_spends};
+use super::reorg::changed;
+use super::{ClientError, Interrupted, LightClient, Segment};
+use crate::filter::{FilterError, spent_item};
+use crate::scan::Scanner;
+
+/// Blocks whose outputs or spends are fetched at the same time: their answers may be tens of megabytes.
+const MAX_ROWS_IN_FLIGHT: usize = 8;
+
+impl LightClient {
+    /// Works a window through and stores it. Nothing of it is stored if anything fails.
+    pub(super) async fn run_window(
+        &mut self,
+        segment: &Segment,
+        blocks: Vec<FetchedBlock>,
+        tip: u32,
+    ) -> Result<(), Interrupted> {
+        self.fits_stored(&blocks)?;
+        let blocks = Arc::new(blocks);
+        let found = match &self.scanner {
+            Some(scanner) if segment.wallet => self.find_outputs(scanner, &blocks).await?,
+            _ => Vec::new(),
+        };
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
+            return Ok(());
+        };
+        let unspent = self.unspent(segment, first.height, &found);
+        let spends = self.find_spends(&blocks, unspent).await?;
+        self.still_in_chain(&blocks, tip).await?;
+
+        let next = last.height.saturating_add(1);
+        let contents = &self.state.contents;
+        let cursor = contents.cursor.clone().map(|mut cursor| {
+            if segment.wallet {
+                cursor.next = next;
+            }
+            cursor
+        });
+        let wallet_next = cursor.as_ref().map_or(0, |cursor| cursor.next);
+        let watched = contents
+            .watched
+            .iter()
+            .filter(|(_, row)| row.next == Some(first.height))
+            .map(|(outpoint, row)| {
+                let mut row = row.clone();
+                row.next = (next < wallet_next).then_some(next);
+                (*outpoint, row)
+            })
+            .collect();
+        let keep_from = blocks.len().saturating_sub(KEPT_HASHES as usize);
+        let hashes = blocks
+            .iter()
+            .skip(keep_from)
+            .map(|block| (block.height, block.filters.block_hash))
+            .collect();
+        self.state.apply(Change {
+            roll_back_to: None,
+            cursor,
+            hashes,
+            found,
+            spends,
+            watched,
+        })?;
+        Ok(())
+    }
+
+    /// Outputs of the wallet in these blocks.
+    async fn find_outputs(
+        &self,
+        scanner: &Arc<Scanner>,
+        blocks: &Arc<Vec<FetchedBlock>>,
+    ) -> Result<Vec<Find>, Interrupted> {
+        let hits = {
+            let (scanner, blocks) = (scanner.clone(), blocks.clone());
+            off_worker(move || match_outputs(&scanner, &blocks)).await
+        };
+        let hits =
+            hits.map_err(|(block, source)| self.bad_filter(blocks, block, "new-utxos", source))?;
+        let fetched: Vec<(Hit, Vec<OracleUtxo>)> = futures::stream::iter(hits)
+            .map(|hit| async move {
+                let utxos = self.oracle.utxos(hit.height).await?;
+                match utxos.iter().find(|utxo| utxo.block_hash != hit.block_hash) {
+                    Some(_) => Err(changed(
+                        hit.height,
+                        "blocks of the filter and of the outputs",
+                    )),
+                    None => Ok((hit, utxos)),
+                }
+            })
+            .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
+            .try_collect()
+            .await?;
+        let scanner = scanner.clone();
+        Ok(off_worker(move || {
+            fetched
+                .par_iter()
+                .flat_map_iter(|(hit, utxos)| confirm(&scanner, hit, utxos))
+                .collect()
+        })
+        .await)
+    }
+
+    /// Known outpoints that may be spent in the window that begins at `first`, those just found in it included.
+    fn unspent(&self, segment: &Segment, first: u32, found: &[Find]) -> Vec<Unspent> {
+        let contents = &self.state.contents;
+        let watched = contents
+            .watched
+            .iter()
+            .filter(|(_, row)| match row.next {
+                None => segment.wallet,
+                Some(next) => next == first,
+            })
+            .map(|(outpoint, row)| (*outpoint, row.from));
+        let own = contents
+            .found
+            .iter()
+            .filter(|_| segment.wallet)
+            .map(|(outpoint, row)| (*outpoint, row.height));
+        let new = found.iter().map(|(outpoint, row)| (*outpoint, row.height));
+        // A wallet's own output may be watched as well: the lowest height counts.
+        let mut unspent: BTreeMap<OutPoint, u32> = BTreeMap::new();
+        for (outpoint, height) in watched.chain(own).chain(new) {
+            if !contents.spends.contains_key(&outpoint) {
+                let at = unspent.entry(outpoint).or_insert(height);
+                *at = height.min(*at);
+            }
+        }
+        unspent.into_iter().collect()
+    }
+
+    /// Spends of these outpoints in these blocks.
+    async fn find_spends(
+        &self,
+        blocks: &Arc<Vec<FetchedBlock>>,
+        unspent: Vec<Unspent>,
+    ) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
+        if unspent.is_empty() {
+            return Ok(Vec::new());
+        }
+        let hits = {
+            let blocks = blocks.clone();
+            off_worker(move || match_spends(&unspent, &blocks)).await
+        };
+        let hits =
+            hits.map_err(|(block, source)| self.bad_filter(blocks, block, "spent", source))?;
+        let spends: Vec<Vec<(OutPoint, Spend)>> = futures::stream::iter(hits)
+            .map(|hit| self.confirm_spends(hit))
+            .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
+            .try_collect()
+            .await?;
+        // In order of height: of an outpoint that seems to be spent twice (8-byte items may collide) the first counts.
+        let mut first = BTreeMap::new();
+        for (outpoint, spend) in spends.into_iter().flatten() {
+            first.entry(outpoint).or_insert(spend);
+        }
+        Ok(first.into_iter().collect())
+    }
+
+    /// Asks the spent index which of the matches are real, and who spent them.
+    async fn confirm_spends(&self, hit: SpentHit) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
+        let index = self.oracle.spent_index(hit.height).await?;
+        if index.block_hash.is_some_and(|hash| hash != hit.block_hash) {
+            return Err(changed(
+                hit.height,
+                "blocks of the spent filter and of the spent index",
+            ));
+        }
+        // A filter that matches has elements, and they are those of the index.
+        if index.items.is_empty() {
+            return Err(changed(
+                hit.height,
+                "a spent filter with elements and an empty spent index",
+            ));
+        }
+        let items: HashSet<[u8; 8]> = index.items.into_iter().collect();
+        let spent: Vec<OutPoint> = hit
+            .matched
+            .into_iter()
+            .filter(|outpoint| items.contains(&spent_item(outpoint, &hit.block_hash)))
+            .collect();
+        if spent.is_empty() {
+            return Ok(Vec::new());
+        }
+        let details = self.details(hit.height, &hit.block_hash).await?;
+        Ok(spent
+            .into_iter()
+            .map(|outpoint| {
+                let mut spend = Spend {
+                    height: hit.height,
+                    block_hash: hit.block_hash,
+                    spending_txid: None,
+                    input: None,
+                    op_return: Vec::new(),
+                };
+                if let Some(details) = &details {
+                    add_details(&outpoint, &mut spend, details);
+                }
+                (outpoint, spend)
+            })
+            .collect())
+    }
+
+    /// Who spent what in the block, where the server can tell.
+    async fn details(
+        &self,
+        height: u32,
+        block_hash: &BlockHash,
+    ) -> Result<Option<SpendDetails>, Interrupted> {
+        let details = self.oracle.spend_details(height).await?;
+        match &details {
+            Some(details) if details.block_hash != *block_hash => Err(changed(
+                height,
+                "blocks of the spent filter and of the spends",
+            )),
+            _ => Ok(details),
+        }
+    }
+
+    /// Fills in who spent what for spends found when the server could not tell, as far as it can now.
+    pub(super) async fn complete_details(&mut self) -> Result<(), Interrupted> {
+        let mut lacking: BTreeMap<(u32, BlockHash), Vec<(OutPoint, Spend)>> = BTreeMap::new();
+        for (outpoint, spend) in &self.state.contents.spends {
+            if spend.spending_txid.is_none() {
+                let rows = lacking.entry((spend.height, spend.block_hash)).or_default();
+                rows.push((*outpoint, spend.clone()));
+            }
+        }
+        let mut completed = Vec::new();
+        for ((height, block_hash), rows) in lacking {
+            let Some(details) = self.details(height, &block_hash).await? else {
+                break;
+            };
+            for (outpoint, mut spend) in rows {
+                add_details(&outpoint, &mut spend, &details);
+                completed.push((outpoint, spend));
+            }
+        }
+        if !completed.is_empty() {
+            self.state.apply(Change {
+                spends: completed,
+                ..Change::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn bad_filter(
+        &self,
+        blocks: &[FetchedBlock],
+        block: usize,
+        kind: &'static str,
+        source: FilterError,
+    ) -> Interrupted {
+        match blocks.get(block) {
+            Some(block) => ClientError::Filter {
+                oracle: self.oracle.describe(),
+                kind,
+                height: block.height,
+                block_hash: block.filters.block_hash,
+                source,
+            }
+            .into(),
+            None => changed(0, "a filter of no block"),
+        }
+    }
+}
+
+/// Adds who spent the outpoint. A server may give the data of a transaction with only one of its inputs.
+fn add_details(outpoint: &OutPoint, spend: &mut Spend, details: &SpendDetails) {
+    let Some(detail) = details
+        .spends
+        .iter()
+        .find(|detail| detail.outpoint == *outpoint)
+    else {
+        tracing::warn!(%outpoint, height = spend.height, "the server's spends lack an outpoint of its spent index");
+        return;
+    };
+    spend.spending_txid = Some(detail.spending_txid);
+    spend.input = Some(detail.input);
+    spend.op_return = details
+        .spends
+        .iter()
+        .filter(|other| other.spending_txid == detail.spending_txid)
+        .map(|other| &other.op_return)
+        .find(|data| !data.is_empty())
+        .cloned()
+        .unwrap_or_default();
+}

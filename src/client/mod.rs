@@ -1,0 +1,207 @@
+//! The light client: finds a wallet's outputs, and the spends of chosen outpoints, through any tweak server.
+//!
+//! [`Oracle`] is what a server is asked; [`http`] speaks version 1 of the HTTP interface and the native routes beside
+//! it; [`light`] is the range loop over any oracle; [`state`] keeps progress and finds on disk.
+
+pub mod http;
+pub mod light;
+pub mod report;
+pub mod state;
+
+use bitcoin::{BlockHash, Network, OutPoint, Transaction, Txid};
+use futures::future::BoxFuture;
+
+use crate::curve::TweakPoint;
+
+pub use http::{HttpOracle, HttpSettings};
+pub use light::{ClientError, LightClient, LightSettings, Progress};
+pub use report::{Found, ScanReport, Spend, Watched};
+pub use state::{Identity, State, StateError, WalletId};
+
+/// What a server says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OracleInfo {
+    /// Its chain.
+    pub network: Network,
+    /// The last block it can answer for.
+    pub height: u32,
+    /// It has tweaks alone: no outputs, no filters, no spent index.
+    pub tweaks_only: bool,
+    /// It has the list of all tweaks of a block.
+    pub full_list: bool,
+    /// That list can be asked for with a dust limit (and then exists whatever `full_list` says).
+    pub full_list_with_dust_limit: bool,
+    /// It has the list of tweaks whose transactions still have an unspent taproot output.
+    pub cut_through: bool,
+}
+
+/// Which list of tweaks is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TweakQuery {
+    /// Only transactions whose highest taproot output reaches this, in satoshi; 0 for all.
+    pub dust_limit_sat: u64,
+    /// Only transactions with an unspent taproot output.
+    pub cut_through: bool,
+}
+
+/// Both filters of one block, serialized as [`crate::filter`] reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockFilters {
+    /// The block both are of.
+    pub block_hash: BlockHash,
+    /// Over the keys of the block's taproot outputs.
+    pub new_utxos: Vec<u8>,
+    /// Over the items of the taproot outpoints spent in the block.
+    pub spent: Vec<u8>,
+}
+
+/// A taproot output of an eligible transaction, as the server knows it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OracleUtxo {
+    /// Where it is.
+    pub outpoint: OutPoint,
+    /// Satoshi.
+    pub value_sat: u64,
+    /// x-only output key.
+    pub key: [u8; 32],
+    /// The block that holds it.
+    pub block_hash: BlockHash,
+    /// Whether it has been spent meanwhile.
+    pub spent: bool,
+}
+
+/// The spent items of one block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpentIndex {
+    /// The block; `None` in the one answer that does not say it: that of a version 1 server for an empty index.
+    pub block_hash: Option<BlockHash>,
+    /// [`crate::filter::spent_item`] of each taproot outpoint spent in the block, in block order.
+    pub items: Vec<[u8; 8]>,
+}
+
+/// Who spent the taproot outpoints spent in one block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpendDetails {
+    /// The block.
+    pub block_hash: BlockHash,
+    /// In block order.
+    pub spends: Vec<SpendDetail>,
+}
+
+/// Who spent one outpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpendDetail {
+    /// What was spent.
+    pub outpoint: OutPoint,
+    /// The transaction that spent it.
+    pub spending_txid: Txid,
+    /// Which of its inputs.
+    pub input: u32,
+    /// For each OP_RETURN output of that transaction the bytes pushed, concatenated.
+    pub op_return: Vec<Vec<u8>>,
+}
+
+/// Why a server gave no usable answer. Each text names what was asked, without credentials, and the cure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OracleError {
+    /// No answer, or a passing fault, at every attempt.
+    #[error(
+        "no answer from {url} in {attempts} attempts: {reason}; check the address, the network and the proxy, then \
+         go on with the same command"
+    )]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// How often.
+        attempts: u32,
+        /// What went wrong the last time.
+        reason: String,
+    },
+    /// The server answered that it will not or cannot.
+    #[error(
+        "{url} answered \"{message}\" (status {status}); check that the server has indexed what is asked for"
+    )]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// HTTP status, which may well be 200.
+        status: u16,
+        /// The server's words, shortened.
+        message: String,
+    },
+    /// The server has no such route.
+    #[error("{url} does not exist (status 404); check the base address of the server")]
+    NotFound {
+        /// What was asked.
+        url: String,
+    },
+    /// An answer that is not what was asked for.
+    #[error("{url} gave an unusable answer: {what}; use another server, or report this one")]
+    Malformed {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Wrong settings.
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// What a light client asks of a tweak server. All heights are asked one by one; a server learns nothing but them.
+///
+/// An error is never an empty answer: whoever gets an `Ok` may rely on it.
+pub trait Oracle: Send + Sync {
+    /// What it is, for logs and errors (a URL). No credentials.
+    fn describe(&self) -> String;
+
+    /// What the server has.
+    fn info(&self) -> BoxFuture<'_, Result<OracleInfo, OracleError>>;
+
+    /// Height of the last block the server can answer for.
+    fn tip(&self) -> BoxFuture<'_, Result<u32, OracleError>>;
+
+    /// Hash of the block at a height on the server's chain, `None` if the server knows none.
+    fn block_hash(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockHash>, OracleError>>;
+
+    /// Tweaks of the block's eligible transactions.
+    fn tweaks(
+        &self,
+        height: u32,
+        query: TweakQuery,
+    ) -> BoxFuture<'_, Result<Vec<TweakPoint>, OracleError>>;
+
+    /// Both filters of the block; an error where they do not name the same block.
+    fn filters(&self, height: u32) -> BoxFuture<'_, Result<BlockFilters, OracleError>>;
+
+    /// Taproot outputs of the block's eligible transactions; of a transaction all of them, spent ones too, or none:
+    /// a server may forget transactions whose taproot outputs are all spent.
+    fn utxos(&self, height: u32) -> BoxFuture<'_, Result<Vec<OracleUtxo>, OracleError>>;
+
+    /// Items of the taproot outpoints spent in the block.
+    fn spent_index(&self, height: u32) -> BoxFuture<'_, Result<SpentIndex, OracleError>>;
+
+    /// Who spent those outpoints; `None` where the server cannot tell.
+    fn spend_details(
+        &self,
+        height: u32,
+    ) -> BoxFuture<'_, Result<Option<SpendDetails>, OracleError>>;
+
+    /// Hands a transaction to the network; the txid if the server says it.
+    fn forward_tx<'a>(
+        &'a self,
+        tx: &'a Transaction,
+    ) -> BoxFuture<'a, Result<Option<Txid>, OracleError>>;
+}
+
+/// Runs CPU work off the async workers.
+async fn off_worker<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Cancelled: the runtime is shutting down, and this task with it.
+            Err(_) => futures::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,118 @@
+//! What a scan reports. Everything serializes with hashes as hex in display order; nothing in it is secret, though
+//! all of it is private: it tells what the wallet owns.
+
+use bitcoin::hex::DisplayHex;
+use bitcoin::{BlockHash, Network, OutPoint, Txid};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// An output of the wallet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// Where it is; as text `txid:vout`.
+    pub outpoint: OutPoint,
+    /// Satoshi.
+    pub value_sat: u64,
+    /// x-only output key.
+    #[serde(serialize_with = "hex")]
+    pub key: [u8; 32],
+    /// Index k of the payment within its transaction.
+    pub k: u32,
+    /// Label m, `None` for the plain address; 0 is change.
+    pub label: Option<u32>,
+    /// The public tweak T of the transaction, compressed. With the scan key, k and m it gives the output's secret
+    /// (BIP352: `t_k` from `b_scan·T`); alone it gives nothing.
+    #[serde(serialize_with = "hex")]
+    pub tweak: [u8; 33],
+    /// Height of the block that holds it.
+    pub height: u32,
+    /// That block.
+    pub block_hash: BlockHash,
+    /// The spend, if one was found up to the scanned height.
+    pub spent: Option<Spend>,
+}
+
+/// How an outpoint was spent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spend {
+    /// Height of the block with the spending transaction.
+    pub height: u32,
+    /// That block.
+    pub block_hash: BlockHash,
+    /// The spending transaction, where the server can tell.
+    pub spending_txid: Option<Txid>,
+    /// Which of its inputs, where the server can tell.
+    pub input: Option<u32>,
+    /// For each OP_RETURN output of the spending transaction the bytes pushed (a process tip's state id is one of
+    /// them), where the server can tell.
+    #[serde(with = "hex_list")]
+    pub op_return: Vec<Vec<u8>>,
+}
+
+/// A watched outpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// What is watched; as text `txid:vout`.
+    pub outpoint: OutPoint,
+    /// Height from which spends were looked for.
+    pub from: u32,
+    /// The spend, if one was found up to the scanned height.
+    pub spend: Option<Spend>,
+}
+
+/// The state after a scan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ScanReport {
+    /// The chain scanned, by the name Bitcoin Core gives it.
+    #[serde(serialize_with = "chain_name")]
+    pub network: Network,
+    /// First height scanned.
+    pub from: u32,
+    /// Last height scanned, `None` if there was no block to scan.
+    pub scanned_to: Option<u32>,
+    /// The server's last height when the scan ended.
+    pub oracle_height: u32,
+    /// If the chain was reorganised since the last scan or during this one: the lowest height that stayed.
+    pub reorganised_above: Option<u32>,
+    /// Value of all found outputs that are unspent, in satoshi.
+    pub unspent_sat: u64,
+    /// Outputs of the wallet, by height, then outpoint.
+    pub found: Vec<Found>,
+    /// Watched outpoints, by outpoint.
+    pub watched: Vec<Watched>,
+}
+
+fn hex<S: Serializer>(bytes: &impl AsRef<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&bytes.as_ref().as_hex())
+}
+
+fn chain_name<S: Serializer>(network: &Network, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(network.to_core_arg())
+}
+
+/// Byte strings as hex.
+mod hex_list {
+    use bitcoin::hex::{DisplayHex, FromHex};
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::{SerializeSeq, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        list: &[Vec<u8>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut sequence = serializer.serialize_seq(Some(list.len()))?;
+        for bytes in list {
+            sequence.serialize_element(&bytes.to_lower_hex_string())?;
+        }
+        sequence.end()
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Vec<u8>>, D::Error> {
+        Vec::<String>::deserialize(deserializer)?
+            .iter()
+            .map(|text| Vec::from_hex(text).map_err(D::Error::custom))
+            .collect()
+    }
+}

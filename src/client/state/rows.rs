@@ -1,0 +1,141 @@
+//! The rows of a state file.
+
+use bitcoin::hashes::Hash;
+use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::{BlockHash, Network, OutPoint, Txid};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Identity, WalletId};
+
+/// What scanned heights have been scanned for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::client) struct Coverage {
+    /// Ascending m.
+    pub(in crate::client) labels: Vec<u32>,
+    pub(in crate::client) dust_limit_sat: u64,
+    pub(in crate::client) cut_through: bool,
+}
+
+impl Coverage {
+    /// Whether a scan for `self` has also found all that one for `other` would.
+    pub(in crate::client) fn covers(&self, other: &Self) -> bool {
+        other
+            .labels
+            .iter()
+            .all(|m| self.labels.binary_search(m).is_ok())
+            && self.dust_limit_sat <= other.dust_limit_sat
+            && (other.cut_through || !self.cut_through)
+    }
+}
+
+/// How far the wallet's scan is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::client) struct Cursor {
+    /// First height scanned.
+    pub(in crate::client) first: u32,
+    /// Next height to scan.
+    pub(in crate::client) next: u32,
+    /// What the heights in between were scanned for.
+    pub(in crate::client) coverage: Coverage,
+}
+
+impl Cursor {
+    /// Last height scanned.
+    pub(in crate::client) fn scanned_to(&self) -> Option<u32> {
+        (self.next > self.first).then(|| self.next - 1)
+    }
+}
+
+/// An output of the wallet, without what a [`Spend`](super::Spend) row says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::client) struct FoundRow {
+    pub(in crate::client) height: u32,
+    pub(in crate::client) block_hash: BlockHash,
+    pub(in crate::client) value_sat: u64,
+    #[serde(serialize_with = "to_hex", deserialize_with = "from_hex")]
+    pub(in crate::client) key: [u8; 32],
+    pub(in crate::client) k: u32,
+    pub(in crate::client) label: Option<u32>,
+    /// The public tweak.
+    #[serde(serialize_with = "to_hex", deserialize_with = "from_hex")]
+    pub(in crate::client) tweak: [u8; 33],
+}
+
+/// A watched outpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::client) struct WatchedRow {
+    /// First height at which a spend is looked for.
+    pub(in crate::client) from: u32,
+    /// Next height to look at while that is below the wallet's; `None` once both go together.
+    pub(in crate::client) next: Option<u32>,
+}
+
+/// [`Identity`] as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IdentityRow {
+    network: String,
+    wallet: Option<String>,
+}
+
+impl From<Identity> for IdentityRow {
+    fn from(identity: Identity) -> Self {
+        Self {
+            network: identity.network.to_core_arg().to_owned(),
+            wallet: identity.wallet.map(|wallet| wallet.to_string()),
+        }
+    }
+}
+
+impl IdentityRow {
+    pub(super) fn identity(&self) -> Option<Identity> {
+        let wallet = match &self.wallet {
+            Some(text) => Some(WalletId(<[u8; 32]>::from_hex(text).ok()?)),
+            None => None,
+        };
+        Some(Identity {
+            network: Network::from_core_arg(&self.network).ok()?,
+            wallet,
+        })
+    }
+}
+
+/// Txid in internal order, vout little-endian.
+pub(super) fn outpoint_key(outpoint: &OutPoint) -> [u8; 36] {
+    let mut key = [0; 36];
+    let (txid, vout) = key.split_at_mut(32);
+    txid.copy_from_slice(outpoint.txid.as_byte_array());
+    vout.copy_from_slice(&outpoint.vout.to_le_bytes());
+    key
+}
+
+/// The inverse of [`outpoint_key`].
+pub(super) fn outpoint(key: &[u8; 36]) -> OutPoint {
+    let mut txid = [0; 32];
+    let mut vout = [0; 4];
+    txid.copy_from_slice(&key[..32]);
+    vout.copy_from_slice(&key[32..]);
+    OutPoint::new(Txid::from_byte_array(txid), u32::from_le_bytes(vout))
+}
+
+fn to_hex<S: Serializer, const N: usize>(
+    bytes: &[u8; N],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&bytes.as_slice().as_hex())
+}
+
+fn from_hex<'de, D: Deserializer<'de>, const N: usize>(
+    deserializer: D,
+) -> Result<[u8; N], D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Vec::from_hex(&text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| D::Error::custom(format!("not {N} bytes of hex")))
+}
