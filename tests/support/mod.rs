@@ -15,3 +15,4 @@ pub(crate) mod fake_node;
 pub(crate) mod index;
 pub(crate) mod node;
 pub(crate) mod proxy;
+pub(crate) mod spindex;

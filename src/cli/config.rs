@@ -1,0 +1,337 @@
+//! Settings: defaults, then the configuration file, then the environment, then flags.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use bitcoin::Network;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use zeroize::ZeroizeOnDrop;
+
+/// Wrong usage: the process exits with status 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Builds a [`UsageError`] inside an [`anyhow::Error`].
+macro_rules! usage {
+    ($($argument:tt)*) => {
+        anyhow::Error::new($crate::cli::config::UsageError(format!($($argument)*)))
+    };
+}
+pub(super) use usage;
+
+/// A network by any of the names in use: Bitcoin Core's (`main`, `test`, …) and others' (`mainnet`, `testnet`, …).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkName(pub Network);
+
+impl FromStr for NetworkName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Ok(Self(match name {
+            "main" | "mainnet" | "bitcoin" => Network::Bitcoin,
+            "test" | "testnet" | "testnet3" => Network::Testnet,
+            "testnet4" => Network::Testnet4,
+            "signet" => Network::Signet,
+            "regtest" => Network::Regtest,
+            _ => {
+                return Err(format!(
+                    "unknown network {name:?}; choose main, test, testnet4, signet or regtest"
+                ));
+            }
+        }))
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.to_core_arg())
+    }
+}
+
+impl<'de> Deserialize<'de> for NetworkName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A text that `Debug` masks and that is wiped when dropped.
+#[derive(Clone, Deserialize, Serialize, ZeroizeOnDrop)]
+#[serde(transparent)]
+pub(super) struct Secret(String);
+
+impl Secret {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Settings of every command that works on a data directory.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CommonSettings {
+    /// Configuration file [default: spindex.toml in the data directory, if there is one]
+    #[arg(long, env = "SPINDEX_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub(super) config: Option<PathBuf>,
+    /// Network: main, test, testnet4, signet or regtest [default: main]
+    #[arg(long, env = "SPINDEX_NETWORK")]
+    pub(super) network: Option<NetworkName>,
+    /// Data directory; each network has a folder of its own in it [default: ~/.spindex]
+    #[arg(long, env = "SPINDEX_DATA_DIR", value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Threads for computing [default: one per core]
+    #[arg(long, env = "SPINDEX_THREADS", value_name = "N")]
+    pub(super) threads: Option<usize>,
+}
+
+/// Settings of the index and its server.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ServerSettings {
+    /// Address of Bitcoin Core's REST interface [default: http://127.0.0.1 and the network's port]
+    #[arg(long, env = "SPINDEX_NODE_URL", value_name = "URL")]
+    pub(super) node_url: Option<String>,
+    /// Address of Bitcoin Core's RPC interface, for broadcasting [default: the node URL]
+    #[arg(long, env = "SPINDEX_RPC_URL", value_name = "URL")]
+    pub(super) rpc_url: Option<String>,
+    /// Cookie file with the RPC credentials [default: Bitcoin Core's usual place, if it is there]
+    #[arg(long, env = "SPINDEX_RPC_COOKIE", value_name = "FILE")]
+    pub(super) rpc_cookie: Option<PathBuf>,
+    /// RPC user; the password comes from SPINDEX_RPC_PASSWORD or the configuration file
+    #[arg(long, env = "SPINDEX_RPC_USER", value_name = "NAME")]
+    pub(super) rpc_user: Option<String>,
+    /// Never a flag: arguments are visible to every user of the machine.
+    #[arg(skip)]
+    pub(super) rpc_password: Option<Secret>,
+    /// Address the HTTP server listens on [default: 127.0.0.1:8000]
+    #[arg(long, env = "SPINDEX_HTTP_BIND", value_name = "ADDR")]
+    pub(super) http_bind: Option<SocketAddr>,
+    /// First block to index [default: activation of taproot on main and test, 1 elsewhere]
+    #[arg(long, env = "SPINDEX_FIRST_HEIGHT", value_name = "HEIGHT")]
+    pub(super) first_height: Option<u32>,
+    /// How many of the last blocks a reorg may replace [default: 288]
+    #[arg(long, env = "SPINDEX_UNDO_DEPTH", value_name = "BLOCKS")]
+    pub(super) undo_depth: Option<u32>,
+    /// Requests to the node under way at a time [default: 8]
+    #[arg(long, env = "SPINDEX_IN_FLIGHT", value_name = "N")]
+    pub(super) in_flight: Option<usize>,
+    /// Fetched blocks held in memory, in MiB of their serialized size [default: 256]
+    #[arg(long, env = "SPINDEX_FETCH_MIB", value_name = "MIB")]
+    pub(super) fetch_mib: Option<usize>,
+    /// Blocks per commit, in MiB of their serialized size [default: 64]
+    #[arg(long, env = "SPINDEX_BATCH_MIB", value_name = "MIB")]
+    pub(super) batch_mib: Option<usize>,
+    /// Cache of the index file in MiB [default: 256]
+    #[arg(long, env = "SPINDEX_CACHE_MIB", value_name = "MIB")]
+    pub(super) cache_mib: Option<usize>,
+    /// Pause between two looks at the node's tip, in milliseconds [default: 2000]
+    #[arg(long, env = "SPINDEX_POLL_MS", value_name = "MS")]
+    pub(super) poll_ms: Option<u64>,
+}
+
+/// The environment variable of the RPC password.
+const RPC_PASSWORD_VARIABLE: &str = "SPINDEX_RPC_PASSWORD";
+
+/// Takes each field from the first argument, or else from the second.
+macro_rules! overlay {
+    ($over:expr, $under:expr; $($field:ident),* $(,)?) => {{
+        let (over, under) = ($over, $under);
+        Self { $($field: over.$field.or(under.$field)),* }
+    }};
+}
+
+impl CommonSettings {
+    fn over(self, file: Self) -> Self {
+        overlay!(self, file; config, network, data_dir, threads)
+    }
+
+    /// The network, main unless told otherwise.
+    pub(super) fn network(&self) -> Network {
+        self.network.map_or(Network::Bitcoin, |name| name.0)
+    }
+
+    /// The network's folder in the data directory.
+    ///
+    /// # Errors
+    /// No data directory is set and there is no home directory either.
+    pub(super) fn network_dir(&self) -> Result<PathBuf> {
+        Ok(data_dir(self.data_dir.as_deref())?.join(self.network().to_core_arg()))
+    }
+}
+
+impl ServerSettings {
+    fn over(self, file: Self) -> Self {
+        overlay!(self, file; node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height, undo_depth,
+            in_flight, fetch_mib, batch_mib, cache_mib, poll_ms)
+    }
+}
+
+fn data_dir(setting: Option<&Path>) -> Result<PathBuf> {
+    match setting {
+        Some(dir) => Ok(dir.to_owned()),
+        None => std::env::home_dir()
+            .map(|home| home.join(".spindex"))
+            .ok_or_else(|| {
+                usage!("there is no home directory; name a data directory with --data-dir")
+            }),
+    }
+}
+
+/// Completes flags and environment, which clap has joined, with the configuration file and the password variable.
+///
+/// # Errors
+/// A configuration file that is named but missing, that cannot be read, or that has an unknown key or a bad value.
+pub(super) fn complete(
+    common: CommonSettings,
+    server: ServerSettings,
+) -> Result<(CommonSettings, ServerSettings)> {
+    let mut server = server;
+    if let Ok(password) = std::env::var(RPC_PASSWORD_VARIABLE) {
+        server.rpc_password = Some(Secret::new(password));
+    }
+    let path = match &common.config {
+        Some(path) => path.clone(),
+        None => {
+            let path = data_dir(common.data_dir.as_deref())?.join("spindex.toml");
+            if !path.exists() {
+                return Ok((common, server));
+            }
+            path
+        }
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        usage!(
+            "cannot read the configuration file {}: {error}",
+            path.display()
+        )
+    })?;
+    let (common_file, server_file) = parse(&text)
+        .map_err(|error| usage!("{error:#} in the configuration file {}", path.display()))?;
+    Ok((common.over(common_file), server.over(server_file)))
+}
+
+fn parse(text: &str) -> Result<(CommonSettings, ServerSettings)> {
+    // The parser's own message quotes the line, which may hold the password: only its position is passed on.
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error
+            .span()
+            .map_or(0, |span| text[..span.start.min(text.len())].lines().count());
+        anyhow::anyhow!("line {line} is no valid TOML")
+    })?;
+    let known = known_keys();
+    if let Some(key) = table.keys().find(|key| !known.contains(key.as_str())) {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        anyhow::bail!("unknown key `{key}` (known: {})", known.join(", "));
+    }
+    if table
+        .get("rpc_password")
+        .is_some_and(|password| !password.is_str())
+    {
+        anyhow::bail!("rpc_password is no text");
+    }
+    let common = CommonSettings::deserialize(table.clone()).context("bad value")?;
+    let server = ServerSettings::deserialize(table).context("bad value")?;
+    Ok((common, server))
+}
+
+/// Every key a configuration file may have: the names of the flags, and the password, which is none.
+fn known_keys() -> BTreeSet<String> {
+    let command =
+        ServerSettings::augment_args(CommonSettings::augment_args(clap::Command::new("")));
+    let flags = command
+        .get_arguments()
+        .map(|argument| argument.get_id().to_string());
+    flags
+        .filter(|key| key != "config")
+        .chain(["rpc_password".to_owned()])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_nothing() {
+        let (_, file) = parse("node_url = 'http://file'\nundo_depth = 7").unwrap();
+        let flags = ServerSettings {
+            node_url: Some("http://flag".to_owned()),
+            ..Default::default()
+        };
+        let settings = flags.over(file);
+        assert_eq!(settings.node_url.as_deref(), Some("http://flag"));
+        assert_eq!(settings.undo_depth, Some(7));
+        assert_eq!(settings.first_height, None);
+    }
+
+    #[test]
+    fn every_flag_is_a_key_of_the_file() {
+        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
+            rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nundo_depth = 2\nin_flight = 3\n\
+            fetch_mib = 4\nbatch_mib = 5\ncache_mib = 6\npoll_ms = 7";
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), known_keys());
+        let (common, server) = parse(text).unwrap();
+        assert_eq!(common.network(), Network::Signet);
+        assert_eq!(server.http_bind, Some("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(server.poll_ms, Some(7));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = parse("nodeurl = 'x'").unwrap_err().to_string();
+        assert!(
+            error.contains("`nodeurl`") && error.contains("node_url"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_password_is_shown_nowhere() {
+        let (_, server) = parse("rpc_password = 'correct horse'").unwrap();
+        assert!(!format!("{server:?}").contains("horse"));
+        for broken in [
+            "rpc_password = correct horse",
+            "rpc_password = ['correct horse']",
+        ] {
+            let error = format!("{:#}", parse(broken).unwrap_err());
+            assert!(!error.contains("horse"), "{error}");
+        }
+    }
+
+    #[test]
+    fn networks_go_by_the_names_in_use() {
+        for (name, network) in [
+            ("main", Network::Bitcoin),
+            ("bitcoin", Network::Bitcoin),
+            ("testnet3", Network::Testnet),
+            ("testnet4", Network::Testnet4),
+            ("regtest", Network::Regtest),
+        ] {
+            assert_eq!(name.parse(), Ok(NetworkName(network)));
+        }
+        assert!(
+            "mainet"
+                .parse::<NetworkName>()
+                .unwrap_err()
+                .contains("choose main")
+        );
+    }
+}

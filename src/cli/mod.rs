@@ -1,0 +1,73 @@
+//! Commands and configuration: the only place that reads arguments, environment and settings files, and prints.
+
+mod config;
+mod demo;
+mod output;
+mod scan;
+mod server;
+mod tweaks;
+mod wallet;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use config::{NetworkName, UsageError};
+
+/// Silent Payments (BIP352) index, server and light client.
+///
+/// Exit status: 0 done, 1 failed, 2 wrong usage.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+struct Cli {
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as "spindex=debug"
+    #[arg(
+        long,
+        env = "SPINDEX_LOG",
+        default_value = "info",
+        global = true,
+        value_name = "LEVEL"
+    )]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sync, follow the node's tip, and serve
+    Run(server::RunArgs),
+    /// Index up to the node's tip and exit
+    Sync(server::SyncArgs),
+    /// Serve an existing index without following a node
+    Serve(server::ServeArgs),
+    /// Light client: find a wallet's outputs and spends through an oracle
+    Scan(scan::ScanArgs),
+    /// Create a test wallet, print its addresses, import a descriptor
+    Wallet(wallet::WalletArgs),
+    /// Everything on a simulated regtest chain, in one process, with nothing installed
+    Demo(demo::DemoArgs),
+    /// Print `txid tweak` for each eligible transaction of one block
+    Tweaks(tweaks::TweaksArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = output::start_log(&cli.log).and_then(|()| match cli.command {
+        Command::Run(args) => server::run(args),
+        Command::Sync(args) => server::sync(args),
+        Command::Serve(args) => server::serve(args),
+        Command::Scan(args) => scan::scan(args),
+        Command::Wallet(args) => wallet::wallet(args),
+        Command::Demo(args) => demo::demo(args),
+        Command::Tweaks(args) => tweaks::tweaks(args),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the terminal shows: log, progress, errors. Results go to stdout, everything else to stderr.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use tracing_subscriber::EnvFilter;
+
+use super::config::usage;
+use crate::index::BatchReport;
+
+/// Starts logging to stderr.
+pub(super) fn start_log(filter: &str) -> Result<()> {
+    let filter =
+        EnvFilter::try_new(filter).map_err(|error| usage!("bad value for --log: {error}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    Ok(())
+}
+
+/// Prints an error with its causes on one line.
+pub(super) fn print_error(error: &anyhow::Error) {
+    // Nothing is left to do if stderr is closed too.
+    let _ = writeln!(std::io::stderr(), "error: {}", one_line(error));
+}
+
+/// The error and its causes, without those that the texts before already quote.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().replace('\n', " ");
+        if !line.contains(&text) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&text);
+        }
+    }
+    line
+}
+
+/// Writes a result to stdout; a reader that has gone away (`| head`) is no failure.
+pub(super) fn write_stdout(
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+pub(super) fn progress_bar(length: u64, unit: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{eta}} left");
+    let style =
+        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}
+
+/// One log line per commit: where it stands, how fast it goes, how long it will take.
+pub(super) fn log_batch(report: &BatchReport) {
+    let seconds = report.elapsed.as_secs_f64().max(1e-6);
+    let Some(tip) = report.tip else {
+        tracing::warn!(
+            disconnected = report.disconnected,
+            "the index is empty again"
+        );
+        return;
+    };
+    if report.disconnected > 0 {
+        tracing::warn!(disconnected = report.disconnected, connected = report.blocks, %tip, "reorg");
+    }
+    let left = report.target.saturating_sub(tip.height);
+    let eta = Duration::from_secs_f64(f64::from(left) * seconds / (report.blocks.max(1) as f64));
+    tracing::info!(
+        height = tip.height,
+        target = report.target,
+        blocks_per_s = format_args!("{:.1}", report.blocks as f64 / seconds),
+        tweaks_per_s = format_args!("{:.0}", report.tweaks as f64 / seconds),
+        mb_per_s = format_args!("{:.1}", report.bytes as f64 / 1e6 / seconds),
+        eta_s = eta.as_secs(),
+        "indexed"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_that_repeats_nothing() {
+        let disk = std::io::Error::other("no room\nleft");
+        let quoting = anyhow::Error::new(disk).context("cannot write x (no room left)");
+        assert_eq!(one_line(&quoting), "cannot write x (no room left)");
+        let plain = anyhow::Error::new(std::io::Error::other("no room")).context("cannot write x");
+        assert_eq!(one_line(&plain), "cannot write x: no room");
+    }
+}

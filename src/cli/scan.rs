@@ -1,0 +1,282 @@
+//! `spindex scan`: the light client.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bitcoin::{Network, OutPoint};
+use clap::Args;
+
+use super::config::{self, CommonSettings, ServerSettings, usage};
+use super::output::{progress_bar, write_stdout};
+use super::server::block_on;
+use super::wallet::WalletSource;
+use crate::bip352::keys::ReceiverKeys;
+use crate::client::{
+    HttpOracle, HttpSettings, Identity, LightClient, LightSettings, Oracle, ScanReport, Spend,
+    State, WalletId,
+};
+use crate::curve::libsecp256k1::LibSecp256k1;
+use crate::runtime::Stop;
+use crate::scan::Scanner;
+
+#[derive(Args)]
+pub(super) struct ScanArgs {
+    #[command(flatten)]
+    common: CommonSettings,
+    /// Base address of a tweak server (BlindBit HTTP version 1), with any path in front
+    #[arg(
+        long,
+        env = "SPINDEX_ORACLE",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000"
+    )]
+    oracle: String,
+    #[command(flatten)]
+    wallet: WalletSource,
+    /// Also look for who spends this taproot output, such as a process tip (may be repeated)
+    #[arg(long, value_name = "TXID:VOUT")]
+    outpoint: Vec<OutPoint>,
+    /// File with such outpoints, one a line; `#` begins a comment
+    #[arg(long, value_name = "FILE")]
+    outpoints: Option<PathBuf>,
+    /// First height to scan [default: where an earlier scan began, else the server's first block since taproot]
+    #[arg(long, value_name = "HEIGHT")]
+    from: Option<u32>,
+    /// Last height to scan [default: the server's tip]
+    #[arg(long, value_name = "HEIGHT")]
+    to: Option<u32>,
+    /// Skip transactions whose largest taproot output is below this, in satoshi
+    #[arg(
+        long,
+        env = "SPINDEX_DUST_LIMIT",
+        value_name = "SAT",
+        default_value_t = 0
+    )]
+    dust_limit: u64,
+    /// Ask only for transactions that still have an unspent taproot output: quicker, but blind to what is spent
+    #[arg(long, env = "SPINDEX_CUT_THROUGH")]
+    cut_through: bool,
+    /// Blocks whose requests are under way at a time
+    #[arg(
+        long,
+        env = "SPINDEX_CONCURRENCY",
+        value_name = "N",
+        default_value_t = 32
+    )]
+    concurrency: usize,
+    /// Proxy such as socks5://127.0.0.1:9050; it resolves the server's name too
+    #[arg(
+        long,
+        env = "SPINDEX_PROXY",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    proxy: Option<String>,
+    /// How long to wait for an answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    timeout: u64,
+    /// File with progress and finds, no secrets [default: a file per wallet in the data directory]
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn scan(args: ScanArgs) -> Result<()> {
+    let (mut common, _) = config::complete(args.common.clone(), ServerSettings::default())?;
+    if common.network.is_none() {
+        common.network = args.wallet.network()?.map(config::NetworkName);
+    }
+    let network = common.network();
+    let keys = args.wallet.keys(network)?;
+    let watched = watched_outpoints(&args)?;
+    if keys.is_none() && watched.is_empty() {
+        return Err(usage!(
+            "nothing to scan for: name a wallet (--wallet FILE, --prompt, or SPINDEX_DESCRIPTOR, or SPINDEX_SCAN_KEY with \
+             SPINDEX_SPEND_PUBKEY) or an outpoint (--outpoint)"
+        ));
+    }
+    if args.concurrency == 0 || args.timeout == 0 {
+        return Err(usage!("--concurrency and --timeout must be at least 1"));
+    }
+    let state = open_state(&args, &common, keys.as_ref())?;
+    let settings = LightSettings {
+        from: args.from,
+        to: args.to,
+        dust_limit_sat: args.dust_limit,
+        cut_through: args.cut_through,
+        concurrency: args.concurrency,
+        ..LightSettings::new(network)
+    };
+    let http = HttpSettings {
+        timeout: Duration::from_secs(args.timeout),
+        proxy: args.proxy.clone(),
+        ..HttpSettings::default()
+    };
+    let report = block_on(&common, async {
+        let stop = Stop::new();
+        stop.on_signal()?;
+        let oracle = Arc::new(HttpOracle::new(&args.oracle, http)?);
+        let mut client = light_client(oracle, keys, watched, state, settings)?;
+        tokio::select! {
+            report = run_with_progress(&mut client) => report,
+            () = stop.requested() => anyhow::bail!("stopped; the same command goes on from the last stored block"),
+        }
+    })?;
+    if args.json {
+        write_stdout(|out| {
+            serde_json::to_writer(&mut *out, &report)?;
+            writeln!(out)
+        })
+    } else {
+        write_stdout(|out| print_report(out, &report))
+    }
+}
+
+/// A client over any oracle, with the engine every command uses.
+pub(super) fn light_client(
+    oracle: Arc<dyn Oracle>,
+    keys: Option<ReceiverKeys>,
+    watched: Vec<OutPoint>,
+    state: State,
+    settings: LightSettings,
+) -> Result<LightClient> {
+    let scanner = keys
+        .map(|keys| Scanner::new(Arc::new(LibSecp256k1), keys))
+        .transpose()?;
+    Ok(LightClient::new(oracle, scanner, watched, state, settings)?)
+}
+
+/// Runs a scan under a progress bar.
+pub(super) async fn run_with_progress(client: &mut LightClient) -> Result<ScanReport> {
+    let bar = progress_bar(0, "blocks");
+    let report = client
+        .run(&mut |progress| {
+            bar.set_length(u64::from(progress.last - progress.first + 1));
+            bar.set_position(u64::from(
+                progress.done.map_or(0, |done| done - progress.first + 1),
+            ));
+            bar.set_message(format!(
+                "{} found, {} spent",
+                progress.found, progress.spends
+            ));
+        })
+        .await;
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+fn open_state(
+    args: &ScanArgs,
+    common: &CommonSettings,
+    keys: Option<&ReceiverKeys>,
+) -> Result<State> {
+    let identity = Identity {
+        network: common.network(),
+        wallet: keys.map(WalletId::of),
+    };
+    let path = match &args.state {
+        Some(path) => path.clone(),
+        None => common.network_dir()?.join(match identity.wallet {
+            Some(wallet) => format!("scan-{:.16}.redb", wallet.to_string()),
+            None => "scan-outpoints.redb".to_owned(),
+        }),
+    };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    Ok(State::open(&path, identity)?)
+}
+
+fn watched_outpoints(args: &ScanArgs) -> Result<Vec<OutPoint>> {
+    let mut outpoints = args.outpoint.clone();
+    let Some(path) = &args.outpoints else {
+        return Ok(outpoints);
+    };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    for (number, line) in (1..).zip(text.lines()) {
+        let entry = line.split('#').next().unwrap_or_default().trim();
+        if !entry.is_empty() {
+            let outpoint = entry.parse().map_err(|_| {
+                anyhow::anyhow!("line {number} of {} is no TXID:VOUT", path.display())
+            })?;
+            outpoints.push(outpoint);
+        }
+    }
+    Ok(outpoints)
+}
+
+/// The report as tables.
+pub(super) fn print_report(
+    out: &mut dyn std::io::Write,
+    report: &ScanReport,
+) -> std::io::Result<()> {
+    if !report.found.is_empty() {
+        writeln!(
+            out,
+            "{:>8}  {:>14}  {:<8}  {:<70}  spent",
+            "height", "sat", "label", "output"
+        )?;
+        for found in &report.found {
+            let label = found.label.map_or_else(String::new, |m| match m {
+                0 => "change".to_owned(),
+                m => m.to_string(),
+            });
+            let spent = found
+                .spent
+                .as_ref()
+                .map_or_else(|| "no".to_owned(), spend_text);
+            writeln!(
+                out,
+                "{:>8}  {:>14}  {label:<8}  {:<70}  {spent}",
+                found.height,
+                found.value_sat,
+                found.outpoint.to_string()
+            )?;
+        }
+    }
+    for watched in &report.watched {
+        let spent = watched.spend.as_ref().map_or_else(
+            || "unspent".to_owned(),
+            |spend| format!("spent {}", spend_text(spend)),
+        );
+        writeln!(out, "{}  {spent}", watched.outpoint)?;
+    }
+    let unspent = report
+        .found
+        .iter()
+        .filter(|found| found.spent.is_none())
+        .count();
+    let reached = report.scanned_to.map_or_else(
+        || "no block to scan".to_owned(),
+        |height| format!("scanned up to {height}"),
+    );
+    writeln!(
+        out,
+        "{reached} ({}): {} found, {unspent} unspent, {} sat",
+        network_name(report.network),
+        report.found.len(),
+        report.unspent_sat
+    )
+}
+
+fn spend_text(spend: &Spend) -> String {
+    use bitcoin::hex::DisplayHex;
+    let mut text = format!("at {}", spend.height);
+    if let Some(txid) = spend.spending_txid {
+        text.push_str(&format!(" by {txid}"));
+    }
+    for state_id in &spend.op_return {
+        text.push_str(&format!(", state id {}", state_id.as_hex()));
+    }
+    text
+}
+
+fn network_name(network: Network) -> &'static str {
+    network.to_core_arg()
+}

@@ -1,0 +1,314 @@
+//! `spindex run`, `sync` and `serve`.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bitcoin::Network;
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::config::{self, CommonSettings, ServerSettings, usage};
+use super::output;
+use crate::api::{self, ApiState, ServeSettings};
+use crate::chain::BlockSource;
+use crate::chain::rest::{RestSettings, RestSource};
+use crate::chain::rpc::{RpcAuth, RpcSettings};
+use crate::curve::libsecp256k1::LibSecp256k1;
+use crate::index::{BatchReport, IndexSettings, Indexer};
+use crate::runtime::Stop;
+use crate::store::{self, Store, StoreError, StoreOptions};
+
+const DEFAULT_BIND: &str = "127.0.0.1:8000";
+const DEFAULT_UNDO_DEPTH: u32 = 288;
+/// A sync of fewer blocks leaves too little slack in the file to be worth the time that compacting takes.
+const COMPACT_AFTER_BLOCKS: usize = 1_000;
+
+#[derive(Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    common: CommonSettings,
+    #[command(flatten)]
+    server: ServerSettings,
+}
+
+#[derive(Args)]
+pub(super) struct SyncArgs {
+    #[command(flatten)]
+    common: CommonSettings,
+    #[command(flatten)]
+    server: ServerSettings,
+    /// Last block to index [default: the node's tip]
+    #[arg(long, value_name = "HEIGHT")]
+    until: Option<u32>,
+    /// How long to wait for a node that does not answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+}
+
+#[derive(Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    common: CommonSettings,
+    #[command(flatten)]
+    server: ServerSettings,
+}
+
+pub(super) fn run(args: RunArgs) -> Result<()> {
+    let (common, server) = config::complete(args.common, args.server)?;
+    block_on(&common, async {
+        let stop = Stop::new();
+        stop.on_signal()?;
+        let store = Arc::new(open_store(&common, &server, Store::open)?);
+        let node = node(&common, &server)?;
+        let listener = bind(&server).await?;
+        let indexer = indexer(
+            &server,
+            store.clone(),
+            node.clone(),
+            None,
+            &stop,
+            output::log_batch,
+        )?;
+
+        // Whichever ends first, by a failure or a signal, ends the other.
+        let serving = async {
+            let served = serve_api(
+                listener,
+                ApiState {
+                    store,
+                    node: Some(node),
+                },
+                stop.clone(),
+            )
+            .await;
+            stop.request();
+            served
+        };
+        let indexing = async {
+            let indexed = match indexer.check_source().await {
+                Ok(()) => indexer.follow().await,
+                Err(error) => Err(error),
+            };
+            stop.request();
+            indexed
+        };
+        let (served, indexed) = tokio::join!(serving, indexing);
+        indexed?;
+        served
+    })
+}
+
+pub(super) fn sync(args: SyncArgs) -> Result<()> {
+    let (common, server) = config::complete(args.common, args.server)?;
+    block_on(&common, async {
+        let stop = Stop::new();
+        stop.on_signal()?;
+        let mut store = Arc::new(open_store(&common, &server, Store::open)?);
+        let node = node(&common, &server)?;
+        let wait = Some(Duration::from_secs(args.wait));
+        let connected = Arc::new(AtomicUsize::new(0));
+        let on_batch = {
+            let connected = connected.clone();
+            move |report: &BatchReport| {
+                connected.fetch_add(report.blocks, Ordering::Relaxed);
+                output::log_batch(report);
+            }
+        };
+        let indexer = indexer(&server, store.clone(), node, wait, &stop, on_batch)?;
+        indexer.check_source().await?;
+        let tip = indexer.sync(args.until).await?;
+        drop(indexer);
+        let is_long = connected.load(Ordering::Relaxed) >= COMPACT_AFTER_BLOCKS;
+        if let Some(store) = Arc::get_mut(&mut store).filter(|_| is_long && !stop.is_requested()) {
+            store.compact()?;
+        }
+        match tip {
+            _ if stop.is_requested() => tracing::info!("stopped; the next sync goes on from here"),
+            Some(tip) => tracing::info!(%tip, "in sync"),
+            None => tracing::info!("the node's chain ends below the first height to index"),
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn serve(args: ServeArgs) -> Result<()> {
+    let (common, server) = config::complete(args.common, args.server)?;
+    block_on(&common, async {
+        let stop = Stop::new();
+        stop.on_signal()?;
+        let store = Arc::new(open_store(&common, &server, Store::open_existing)?);
+        // A node is only asked for broadcasts and details of spends, and only where the user names one.
+        let node = match &server.node_url {
+            Some(_) => Some(node(&common, &server)?),
+            None => None,
+        };
+        let listener = bind(&server).await?;
+        serve_api(listener, ApiState { store, node }, stop).await
+    })
+}
+
+/// Runs a command's async part on a runtime of its own, after sizing rayon's pool.
+pub(super) fn block_on<T>(
+    common: &CommonSettings,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    if let Some(threads) = common.threads {
+        if threads == 0 {
+            return Err(usage!("--threads must be at least 1"));
+        }
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .context("cannot start threads")?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(work)
+}
+
+/// Serves until the stop, and says where in a line that scripts may wait for.
+pub(super) async fn serve_api(listener: TcpListener, state: ApiState, stop: Stop) -> Result<()> {
+    tracing::info!("serving HTTP on {}", listener.local_addr()?);
+    let requested = async move { stop.requested().await };
+    api::serve(listener, state, requested, ServeSettings::default())
+        .await
+        .context("the HTTP server failed")
+}
+
+/// Opens the network's index file in the given way.
+fn open_store(
+    common: &CommonSettings,
+    server: &ServerSettings,
+    open: impl Fn(&Path, &StoreOptions) -> Result<Store, StoreError>,
+) -> Result<Store> {
+    let path = common.network_dir()?.join(store::FILE_NAME);
+    let options = StoreOptions {
+        network: common.network(),
+        first_height: server.first_height,
+        undo_depth: server.undo_depth.unwrap_or(DEFAULT_UNDO_DEPTH),
+        cache_bytes: server.cache_mib.unwrap_or(256) << 20,
+    };
+    let store = open(&path, &options)?;
+    tracing::info!(
+        "index {} ({})",
+        path.display(),
+        common.network().to_core_arg()
+    );
+    Ok(store)
+}
+
+async fn bind(server: &ServerSettings) -> Result<TcpListener> {
+    let address = match server.http_bind {
+        Some(address) => address,
+        None => DEFAULT_BIND.parse()?,
+    };
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; choose another address with --http-bind")
+    })
+}
+
+fn indexer(
+    server: &ServerSettings,
+    store: Arc<Store>,
+    node: Arc<dyn BlockSource>,
+    give_up_after: Option<Duration>,
+    stop: &Stop,
+    on_batch: impl Fn(&BatchReport) + Send + Sync + 'static,
+) -> Result<Indexer> {
+    let defaults = IndexSettings::default();
+    let settings = IndexSettings {
+        in_flight: server.in_flight.unwrap_or(defaults.in_flight),
+        budget_bytes: server
+            .fetch_mib
+            .map_or(defaults.budget_bytes, |mib| mib << 20),
+        batch_bytes: server
+            .batch_mib
+            .map_or(defaults.batch_bytes, |mib| mib << 20),
+        poll_interval: server
+            .poll_ms
+            .map_or(defaults.poll_interval, Duration::from_millis),
+        give_up_after,
+    };
+    if settings.in_flight == 0 || settings.batch_bytes == 0 || settings.poll_interval.is_zero() {
+        return Err(usage!(
+            "--in-flight, --batch-mib and --poll-ms must be at least 1"
+        ));
+    }
+    let engine = Arc::new(LibSecp256k1);
+    Ok(Indexer::new(
+        store,
+        node,
+        engine,
+        settings,
+        stop.clone(),
+        on_batch,
+    ))
+}
+
+/// The node as the settings describe it; nothing is asked of it yet.
+fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Arc<dyn BlockSource>> {
+    let network = common.network();
+    let url = server
+        .node_url
+        .clone()
+        .unwrap_or_else(|| format!("http://127.0.0.1:{}", default_port(network)));
+    let auth = match (&server.rpc_user, &server.rpc_password, &server.rpc_cookie) {
+        (Some(user), Some(password), _) => Some(RpcAuth::UserPassword {
+            user: user.clone(),
+            password: password.expose().to_owned().into(),
+        }),
+        (Some(_), None, _) => {
+            return Err(usage!(
+                "--rpc-user needs a password in SPINDEX_RPC_PASSWORD or the configuration file"
+            ));
+        }
+        (None, _, Some(cookie)) => Some(RpcAuth::CookieFile(cookie.clone())),
+        (None, _, None) => default_cookie(network)
+            .filter(|path| path.exists())
+            .map(RpcAuth::CookieFile),
+    };
+    let rpc = auth.map(|auth| RpcSettings {
+        url: server.rpc_url.clone().unwrap_or_else(|| url.clone()),
+        auth,
+    });
+    if rpc.is_none() {
+        tracing::info!("no RPC credentials: transactions cannot be broadcast (see --rpc-cookie)");
+    }
+    let mut settings = RestSettings::new(url);
+    settings.rpc = rpc;
+    if let Some(in_flight) = server.in_flight {
+        settings.max_in_flight = in_flight;
+    }
+    let source = RestSource::new(settings)?;
+    tracing::info!("node: {}", source.describe());
+    Ok(Arc::new(source))
+}
+
+/// The port Bitcoin Core's REST and RPC share, by network.
+fn default_port(network: Network) -> u16 {
+    match network {
+        Network::Bitcoin => 8332,
+        Network::Testnet => 18332,
+        Network::Testnet4 => 48332,
+        Network::Signet => 38332,
+        Network::Regtest => 18443,
+    }
+}
+
+/// Where Bitcoin Core keeps its cookie unless told otherwise.
+fn default_cookie(network: Network) -> Option<PathBuf> {
+    let dir = std::env::home_dir()?.join(".bitcoin");
+    Some(match network {
+        Network::Bitcoin => dir.join(".cookie"),
+        Network::Testnet => dir.join("testnet3/.cookie"),
+        Network::Testnet4 => dir.join("testnet4/.cookie"),
+        Network::Signet => dir.join("signet/.cookie"),
+        Network::Regtest => dir.join("regtest/.cookie"),
+    })
+}

@@ -1,0 +1,385 @@
+//! Everything together against a real Bitcoin Core in regtest mode: `spindex run` and `sync` as processes, real sockets, and
+//! `spindex scan` as the light client.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Network, OutPoint, ScriptBuf, Transaction};
+use secp256k1::{Scalar, SecretKey};
+use serde_json::Value;
+use spindex::bip352::descriptor::DescriptorKey;
+use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
+use spindex::chain::rest::{RestSettings, RestSource};
+use spindex::chain::simulated::builder::{
+    InputKind, SpendableOutput, build_transaction, op_return_output,
+};
+use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, SimulationSettings};
+use spindex::curve::TweakPoint;
+use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::scan::{Scanner, TaprootOutput};
+use spindex::store::FILE_NAME;
+use support::index::{content_of_file, fresh_content};
+use support::node::TestNode;
+use support::spindex::{Spindex, command, run, stderr};
+
+/// A wallet whose keys the test knows, in a folder that is the home of every command.
+struct Wallet {
+    scan_key: ScanKey,
+    spend_key: SpendKey,
+}
+
+impl Wallet {
+    fn new() -> Self {
+        Self {
+            scan_key: ScanKey::from_bytes([0x51; 32]).unwrap(),
+            spend_key: SpendKey::from_bytes([0x52; 32]).unwrap(),
+        }
+    }
+
+    fn keys(&self) -> ReceiverKeys {
+        ReceiverKeys::new(self.scan_key.clone(), self.spend_key.public_key(), [1, 2])
+    }
+
+    /// `spscan1…`: all that a light client may have.
+    fn scan_descriptor(&self) -> String {
+        let key = DescriptorKey::Scan {
+            scan_key: self.scan_key.clone(),
+            spend_pubkey: self.spend_key.public_key(),
+            test_network: true,
+        };
+        key.to_secret_string()
+    }
+}
+
+fn chain(transactions_per_block: u32, blocks: u32) -> SimulatedChain {
+    let chain = SimulatedChain::new(SimulationSettings {
+        seed: 11,
+        transactions_per_block,
+        ..SimulationSettings::default()
+    });
+    chain.mine(blocks);
+    chain
+}
+
+/// Hands the blocks above a height to the node.
+fn submit(node: &TestNode, chain: &SimulatedChain, above: u32) {
+    for block in chain.active_blocks().iter().skip(above as usize + 1) {
+        match node.submit_block(&block.block) {
+            Ok(()) => {}
+            // A block of a branch that is not yet the longest.
+            Err(reason) if reason == "inconclusive" => {}
+            Err(reason) => panic!("the node refuses block {}: {reason}", block.id),
+        }
+    }
+    assert_eq!(node.tip(), chain.tip_id());
+}
+
+fn server_args(command: &str, node: &TestNode) -> Vec<String> {
+    let cookie = node.cookie_path();
+    [
+        command,
+        "--network=regtest",
+        "--first-height=0",
+        "--poll-ms=20",
+        &format!("--node-url={}", node.url()),
+        &format!("--rpc-cookie={}", cookie.display()),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn start_run(home: &Path, node: &TestNode) -> Spindex {
+    let mut args = server_args("run", node);
+    args.push("--http-bind=127.0.0.1:0".to_owned());
+    Spindex::start(command(home, &args))
+}
+
+fn scan(home: &Path, wallet: &Wallet, url: &str, more: &[&str]) -> Value {
+    let args = [
+        &[
+            "scan",
+            "--json",
+            "--network=regtest",
+            "--labels=2",
+            "--oracle",
+            url,
+        ],
+        more,
+    ]
+    .concat();
+    let output = command(home, &args)
+        .env("SPINDEX_DESCRIPTOR", wallet.scan_descriptor())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Outpoint to amount and label of what a scan found.
+fn found(report: &Value) -> BTreeMap<OutPoint, (u64, Option<u64>)> {
+    let outputs = report["found"].as_array().unwrap().iter();
+    outputs
+        .map(|output| {
+            let outpoint = output["outpoint"].as_str().unwrap().parse().unwrap();
+            (
+                outpoint,
+                (
+                    output["value_sat"].as_u64().unwrap(),
+                    output["label"].as_u64(),
+                ),
+            )
+        })
+        .collect()
+}
+
+fn index_file(home: &Path) -> PathBuf {
+    home.join(".spindex/regtest").join(FILE_NAME)
+}
+
+/// What an index says that is built fresh from the node, in this process.
+fn content_from(node: &TestNode) -> [u8; 32] {
+    let source = Arc::new(RestSource::new(RestSettings::new(node.url())).unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(fresh_content(source))
+}
+
+#[test]
+fn payments_from_every_input_type_are_found_and_their_spends_seen() {
+    let home = tempfile::tempdir().unwrap();
+    let wallet = Wallet::new();
+    let keys = wallet.keys();
+    let address = |label| keys.address(label, Network::Regtest).unwrap();
+    let labels = [None, Some(1), Some(2), Some(0)];
+
+    // Every kind of input alone or, where it yields no key, beside one that does; plain and labelled addresses in turn.
+    let chain = chain(8, 105);
+    let mut requests = Vec::new();
+    for (kind, label) in InputKind::ALL.into_iter().zip(labels.iter().cycle()) {
+        let inputs = if kind.yields_key() {
+            vec![kind]
+        } else {
+            vec![kind, InputKind::P2wpkh]
+        };
+        if kind.disqualifies() {
+            continue;
+        }
+        requests.push(
+            PaymentRequest::to(address(*label), 10_000 + requests.len() as u64)
+                .from_inputs(&inputs),
+        );
+    }
+    // One transaction with k up to 3, and one address twice.
+    let several = [None, Some(1), None, Some(2)]
+        .map(|label| (address(label), 77_000))
+        .to_vec();
+    requests.push(PaymentRequest {
+        recipients: several,
+        inputs: vec![InputKind::P2tr, InputKind::P2pkh, InputKind::P2shP2wpkh],
+        ..PaymentRequest::default()
+    });
+    for requests in requests.chunks(3) {
+        chain.mine_with(requests).unwrap();
+    }
+    chain.mine(2);
+    let expected: BTreeMap<OutPoint, (u64, Option<u64>)> = chain
+        .paid_outputs()
+        .into_iter()
+        .map(|paid| {
+            let label = labels
+                .into_iter()
+                .find(|label| address(*label).spend_pubkey == paid.address.spend_pubkey);
+            (
+                paid.outpoint,
+                (paid.value_sat, label.unwrap().map(u64::from)),
+            )
+        })
+        .collect();
+    assert_eq!(expected.len(), requests.len() + 3);
+
+    let node = TestNode::start(&[]);
+    submit(&node, &chain, 0);
+    let mut server = start_run(home.path(), &node);
+    let url = server.url();
+    server.wait_for_height(chain.tip_id().height);
+    let report = scan(home.path(), &wallet, &url, &["--from=0"]);
+    assert_eq!(found(&report), expected);
+    assert_eq!(
+        report["unspent_sat"].as_u64().unwrap(),
+        expected.values().map(|(value, _)| value).sum::<u64>()
+    );
+
+    // Spend one of them as its owner would, with a state id, through the server and the node's own mempool.
+    let paid = chain
+        .paid_outputs()
+        .into_iter()
+        .find(|paid| paid.address == address(Some(1)))
+        .unwrap();
+    let block = chain.stored_block(paid.block.unwrap().hash).unwrap();
+    let position = block
+        .txids
+        .iter()
+        .position(|txid| *txid == paid.outpoint.txid)
+        .unwrap();
+    let tx = &block.block.txdata[position];
+    let spend = spend(
+        &wallet,
+        tx,
+        &block.prevouts[position],
+        paid.outpoint,
+        b"state 42",
+    );
+    let txid = spend.compute_txid();
+    let answer = post_tx(&url, &spend);
+    assert_eq!(answer, serde_json::json!(txid));
+    assert_eq!(node.call("getrawmempool", &[]), serde_json::json!([txid]));
+    node.mine(1, &ScriptBuf::new_op_return([]));
+    let height = node.tip().height;
+    server.wait_for_height(height);
+
+    let outpoint = paid.outpoint.to_string();
+    let report = scan(home.path(), &wallet, &url, &["--outpoint", &outpoint]);
+    let outputs = report["found"].as_array().unwrap();
+    assert_eq!(outputs.len(), expected.len());
+    for output in outputs {
+        let spent = &output["spent"];
+        if output["outpoint"] == outpoint.as_str() {
+            assert_eq!(spent["height"], height);
+            assert_eq!(spent["block_hash"], node.tip().hash.to_string());
+            assert_eq!(spent["spending_txid"], txid.to_string());
+            assert_eq!(spent["op_return"], serde_json::json!(["7374617465203432"]));
+        } else {
+            assert!(spent.is_null(), "{output}");
+        }
+    }
+    let watched = report["watched"].as_array().unwrap();
+    assert_eq!(watched.len(), 1);
+    assert_eq!(watched[0]["outpoint"], outpoint.as_str());
+
+    let (status, lines) = server.terminate();
+    assert!(status.success(), "{lines:#?}");
+    let secret = wallet.scan_descriptor();
+    assert!(!lines.iter().any(|line| line.contains(&secret)));
+}
+
+/// A transaction of the wallet that spends one of its outputs; the secret is worked out from the paying transaction.
+fn spend(
+    wallet: &Wallet,
+    tx: &Transaction,
+    prevouts: &[bitcoin::TxOut],
+    outpoint: OutPoint,
+    state_id: &[u8],
+) -> Transaction {
+    let tweak: TweakPoint =
+        spindex::bip352::tweak::transaction_tweak(&LibSecp256k1, tx, prevouts).unwrap();
+    let outputs: Vec<TaprootOutput> = (0..)
+        .zip(&tx.output)
+        .filter_map(|(vout, output)| {
+            Some(TaprootOutput {
+                outpoint: OutPoint::new(outpoint.txid, vout),
+                key: spindex::bip352::inputs::taproot_output_key(&output.script_pubkey)?,
+                value_sat: output.value.to_sat(),
+            })
+        })
+        .collect();
+    let scanner = Scanner::new(Arc::new(LibSecp256k1), wallet.keys()).unwrap();
+    let finds = scanner.confirm(&tweak, &outputs);
+    let find = finds.iter().find(|find| find.outpoint == outpoint).unwrap();
+    let secret: SecretKey = wallet
+        .spend_key
+        .secret()
+        .add_tweak(&Scalar::from_be_bytes(find.tweak).unwrap())
+        .unwrap();
+    let input = SpendableOutput::new(InputKind::P2tr, secret, outpoint, find.value_sat);
+    assert_eq!(
+        input.txout, tx.output[outpoint.vout as usize],
+        "the secret is not that of the output"
+    );
+    let change = bitcoin::TxOut {
+        value: bitcoin::Amount::from_sat(find.value_sat - 2_000),
+        script_pubkey: InputKind::P2wpkh.script_pubkey(wallet.spend_key.secret()),
+    };
+    build_transaction(&[input], vec![change, op_return_output(state_id)]).unwrap()
+}
+
+fn post_tx(url: &str, tx: &Transaction) -> Value {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let body = serde_json::json!({"data": serialize_hex(tx)});
+        let request = reqwest::Client::new()
+            .post(format!("{url}/forward-tx"))
+            .json(&body);
+        request.send().await.unwrap().json().await.unwrap()
+    })
+}
+
+#[test]
+fn after_a_reorg_of_6_blocks_the_index_equals_one_built_fresh() {
+    let home = tempfile::tempdir().unwrap();
+    let chain = chain(10, 130);
+    let node = TestNode::start(&[]);
+    submit(&node, &chain, 0);
+    let mut server = start_run(home.path(), &node);
+    server.wait_for_height(130);
+    let old_tip = node.tip();
+
+    // The other branch is longer by one, so that the node follows by itself.
+    let reorg = chain.reorganize(6, 7, Orphaned::Resubmit).unwrap();
+    assert_eq!(reorg.fork.height, 124);
+    submit(&node, &chain, 124);
+    server.wait_for_height(131);
+
+    // And one by hand: the tip moves back 6 blocks, then the first branch returns and is given one more block.
+    node.invalidate_block(reorg.connected[0].hash);
+    assert_eq!(node.tip(), old_tip);
+    server.wait_for_height(130);
+    node.mine(1, &ScriptBuf::new_op_return([]));
+    server.wait_for_height(131);
+
+    let (status, lines) = server.terminate();
+    assert!(status.success(), "{lines:#?}");
+    assert!(
+        lines.iter().filter(|line| line.contains("reorg")).count() >= 2,
+        "{lines:#?}"
+    );
+    assert_eq!(
+        content_of_file(&index_file(home.path())),
+        content_from(&node)
+    );
+}
+
+#[test]
+fn a_sync_that_was_killed_or_stopped_goes_on_where_it_was() {
+    let home = tempfile::tempdir().unwrap();
+    // Some 4 MB, so that batches of 1 MiB leave several commits to be interrupted between.
+    let chain = chain(60, 260);
+    let node = TestNode::start(&[]);
+    submit(&node, &chain, 0);
+    let mut args = server_args("sync", &node);
+    args.extend(["--batch-mib=1".to_owned(), "--threads=1".to_owned()]);
+
+    for stop in [Spindex::kill as fn(Spindex), |sync| {
+        let (status, lines) = sync.terminate();
+        assert!(status.success(), "{lines:#?}");
+    }] {
+        let mut sync = Spindex::start(command(home.path(), &args));
+        sync.wait_for(&["indexed"]);
+        stop(sync);
+    }
+    let output = run(home.path(), &args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("in sync"));
+    assert_eq!(
+        content_of_file(&index_file(home.path())),
+        content_from(&node)
+    );
+}
