@@ -94,7 +94,21 @@ pub trait Engine: Send + Sync {
     /// `scalar·point` for each product, in order; `None` where the scalar is 0 or not below the group
     /// order, or the point is off the curve. Variable time: public data only.
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>>;
+
+    /// 2^64·T for each tweak, in order; `None` where it is off the curve.
+    fn multiples(&self, tweaks: &[TweakPoint]) -> Vec<Option<TweakPoint>> {
+        let mut scalar = [0; 32];
+        scalar[31 - MULTIPLE_BITS / 8] = 1 << (MULTIPLE_BITS % 8);
+        let product = |point: &TweakPoint| Product {
+            point: *point,
+            scalar,
+        };
+        self.multiply(&tweaks.iter().map(product).collect::<Vec<_>>())
+    }
 }
+
+/// The multiple of a tweak that may be stored with it is 2 to this power.
+const MULTIPLE_BITS: usize = 64;
 
 /// A scan prepared for one wallet: tweaks in, candidate output keys out.
 pub trait CandidateScanner: Send + Sync {
