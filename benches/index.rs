@@ -61,8 +61,14 @@ fn index(c: &mut Criterion) {
         b.iter(|| tweaks(&LibSecp256k1, black_box(&inputs)))
     });
     group.bench_function("block to rows, libsecp256k1, all threads", |b| {
-        b.iter(|| derive_records(&LibSecp256k1, std::slice::from_ref(&block)));
+        b.iter(|| derive_records(&LibSecp256k1, std::slice::from_ref(&block), false));
     });
+    group.bench_function(
+        "block to rows with multiples, libsecp256k1, all threads",
+        |b| {
+            b.iter(|| derive_records(&LibSecp256k1, std::slice::from_ref(&block), true));
+        },
+    );
     group.finish();
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng};
 use redb::StorageBackend;
 use spindex::store::{BlockRecord, Store, StoreError, Update};
-use store_support::{Model, SMALL, Size, options};
+use store_support::{Model, SMALL, Size, options_with};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,14 +165,14 @@ impl Step {
 }
 
 /// Batches and reorgs; large enough that one of them makes the file grow.
-fn history() -> Vec<Step> {
+fn history(multiples: bool) -> Vec<Step> {
     let medium = Size {
         transactions: 60,
         outputs: 3,
         spends: 100,
         filter_bytes: 9_000,
     };
-    let mut model = Model::default();
+    let mut model = Model::new(multiples);
     let mut seed = 0;
     let mut steps = Vec::new();
     for (disconnect, grow, size) in [
@@ -197,8 +197,8 @@ fn history() -> Vec<Step> {
     steps
 }
 
-fn open(backend: &Backend) -> Result<Store, StoreError> {
-    let mut options = options(UNDO_DEPTH);
+fn open(backend: &Backend, multiples: bool) -> Result<Store, StoreError> {
+    let mut options = options_with(UNDO_DEPTH, multiples);
     // So small that pages are also written in the middle of a transaction.
     options.cache_bytes = 256 << 10;
     Store::open_with_backend(backend.clone(), &options)
@@ -209,18 +209,36 @@ fn contents(store: &Store) -> [u8; 32] {
     snapshot.content_hash().expect("sound index")
 }
 
-/// Contents before the first step and after each, and the number of calls the whole takes.
-fn undisturbed(steps: &[Step]) -> (Vec<[u8; 32]>, usize) {
-    let backend = Backend::default();
-    let store = open(&backend).expect("new index");
-    let mut states = vec![contents(&store)];
-    for step in steps {
-        store.apply(step.update()).expect("valid update");
-        states.push(contents(&store));
-    }
-    drop(store);
-    let calls = backend.disk().calls;
-    (states, calls)
+/// A history and how it goes when nothing happens.
+struct Undisturbed {
+    multiples: bool,
+    steps: Vec<Step>,
+    /// Contents before the first step and after each.
+    states: Vec<[u8; 32]>,
+    /// Number of calls the whole takes.
+    calls: usize,
+}
+
+/// The history of an index without multiples, and of one with them.
+fn undisturbed() -> [Undisturbed; 2] {
+    [false, true].map(|multiples| {
+        let steps = history(multiples);
+        let backend = Backend::default();
+        let store = open(&backend, multiples).expect("new index");
+        let mut states = vec![contents(&store)];
+        for step in &steps {
+            store.apply(step.update()).expect("valid update");
+            states.push(contents(&store));
+        }
+        drop(store);
+        let calls = backend.disk().calls;
+        Undisturbed {
+            multiples,
+            steps,
+            states,
+            calls,
+        }
+    })
 }
 
 /// What an accident left.
@@ -235,13 +253,19 @@ enum Left {
 }
 
 /// Runs the history until the accident happens, opens what is left, and finishes the history.
-fn disturb(steps: &[Step], states: &[[u8; 32]], call: usize, accident: Accident) -> Left {
-    let what = format!("{accident:?} at call {call}");
+fn disturb(history: &Undisturbed, call: usize, accident: Accident) -> Left {
+    let Undisturbed {
+        multiples,
+        steps,
+        states,
+        ..
+    } = history;
+    let what = format!("{accident:?} at call {call}, multiples: {multiples}");
     let backend = Backend::default();
     backend.fail_at(call, accident);
     let mut done = 0;
     let mut created = false;
-    if let Ok(store) = open(&backend) {
+    if let Ok(store) = open(&backend, *multiples) {
         created = true;
         for step in steps {
             match store.apply(step.update()) {
@@ -266,7 +290,7 @@ fn disturb(steps: &[Step], states: &[[u8; 32]], call: usize, accident: Accident)
         _ => backend.disk().live.clone(),
     };
     let backend = Backend::holding(left);
-    let store = match open(&backend) {
+    let store = match open(&backend, *multiples) {
         Ok(store) => store,
         // Only a file that never was an index may be refused.
         Err(StoreError::NotAnIndex { .. }) if !created => return Left::Nothing,
@@ -307,36 +331,35 @@ fn calls(total: usize, spread: usize) -> impl Iterator<Item = usize> {
 
 #[test]
 fn power_loss_leaves_the_state_before_or_after() {
-    let steps = history();
-    let (states, total) = undisturbed(&steps);
-    let mut left = Vec::new();
-    for call in calls(total, 250) {
-        left.push(disturb(&steps, &states, call, Accident::PowerLoss));
-    }
-    for outcome in [Left::Nothing, Left::Before, Left::After] {
-        assert!(left.contains(&outcome), "{outcome:?} never happened");
+    for history in undisturbed() {
+        let left: Vec<Left> = calls(history.calls, 150)
+            .map(|call| disturb(&history, call, Accident::PowerLoss))
+            .collect();
+        for outcome in [Left::Nothing, Left::Before, Left::After] {
+            assert!(left.contains(&outcome), "{outcome:?} never happened");
+        }
     }
 }
 
 #[test]
 fn full_disk_leaves_the_state_before_or_after() {
-    let steps = history();
-    let (states, total) = undisturbed(&steps);
     let kinds = [
         io::ErrorKind::StorageFull,
         io::ErrorKind::QuotaExceeded,
         io::ErrorKind::FileTooLarge,
     ];
-    for (index, call) in calls(total, 60).enumerate() {
-        disturb(&steps, &states, call, Accident::Full(kinds[index % 3]));
+    for history in undisturbed() {
+        for (index, call) in calls(history.calls, 40).enumerate() {
+            disturb(&history, call, Accident::Full(kinds[index % 3]));
+        }
     }
 }
 
 #[test]
 fn a_single_failed_call_leaves_the_state_before_or_after() {
-    let steps = history();
-    let (states, total) = undisturbed(&steps);
-    for call in calls(total, 60) {
-        disturb(&steps, &states, call, Accident::Hiccup);
+    for history in undisturbed() {
+        for call in calls(history.calls, 40) {
+            disturb(&history, call, Accident::Hiccup);
+        }
     }
 }

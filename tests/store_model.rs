@@ -2,10 +2,16 @@
 
 mod store_support;
 
+use std::ops::RangeInclusive;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
-use spindex::store::{BlockRecord, Snapshot, Store, StoreError, Update};
-use store_support::{LARGE, Model, SMALL, assert_equal, connect, memory_store};
+use proptest::test_runner::TestRunner;
+use spindex::store::{BlockRecord, ScanColumns, Snapshot, Store, StoreError, Update};
+use store_support::{
+    FIRST_HEIGHT, LARGE, Model, SMALL, Size, assert_equal, assert_scan, connect, memory_store,
+    memory_store_with,
+};
 
 /// One update: blocks away, blocks new.
 #[derive(Debug, Clone)]
@@ -34,9 +40,9 @@ fn hash(snapshot: &Snapshot) -> [u8; 32] {
 }
 
 /// A store built from the chain alone, in batches of a size.
-fn fresh(chain: &[BlockRecord], batch: usize, undo_depth: u32) -> Store {
-    let store = memory_store(undo_depth);
-    for records in chain.chunks(batch.max(1)) {
+fn fresh(model: &Model, batch: usize, undo_depth: u32) -> Store {
+    let store = memory_store_with(undo_depth, model.multiples);
+    for records in model.chain.chunks(batch.max(1)) {
         connect(&store, records);
     }
     store
@@ -46,9 +52,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_history_is_the_naive_one((depth, steps) in history()) {
-        let store = memory_store(depth as u32);
-        let mut model = Model::default();
+    fn every_history_is_the_naive_one((depth, steps) in history(), multiples in any::<bool>()) {
+        let store = memory_store_with(depth as u32, multiples);
+        let mut model = Model::new(multiples);
         // Heights that can be disconnected, oldest first.
         let mut undo: Vec<u32> = Vec::new();
         for Step { disconnect, connect } in steps {
@@ -106,7 +112,7 @@ proptest! {
         }
         let expected = hash(&store.snapshot().expect("snapshot"));
         for batch in [1, 3, 1000] {
-            let other = fresh(&model.chain, batch, 2);
+            let other = fresh(&model, batch, 2);
             prop_assert_eq!(hash(&other.snapshot().expect("snapshot")), expected);
         }
     }
@@ -115,8 +121,9 @@ proptest! {
 /// Blocks that fill many chunks of every column, and reorgs that cut within and at their ends.
 #[test]
 fn large_blocks_and_reorgs() {
-    let store = memory_store(10);
-    let mut model = Model::default();
+    let multiples = true;
+    let store = memory_store_with(10, multiples);
+    let mut model = Model::new(multiples);
     let mut seed = 0;
     for (disconnect, grow) in [(0, 3), (2, 1), (0, 2), (3, 3), (1, 0), (3, 4), (0, 1)] {
         model.disconnect(disconnect);
@@ -132,7 +139,7 @@ fn large_blocks_and_reorgs() {
             })
             .expect("valid update");
         assert_equal(&store.snapshot().expect("snapshot"), &model);
-        let other = fresh(&model.chain, 2, 10);
+        let other = fresh(&model, 2, 10);
         assert_eq!(
             hash(&store.snapshot().expect("snapshot")),
             hash(&other.snapshot().expect("snapshot"))
@@ -147,16 +154,18 @@ fn large_blocks_and_reorgs() {
 /// Contents that differ in any kind of row have other hashes.
 #[test]
 fn content_hash_sees_every_kind_of_row() {
-    let mut model = Model::default();
+    let mut model = Model::new(true);
     while model.chain.last().is_none_or(|last| {
         last.transactions.is_empty() || last.outputs.is_empty() || last.spends.is_empty()
     }) {
         model.grow(model.chain.len() as u64, SMALL);
     }
     let last = model.chain.len() - 1;
-    let plain = hash(&fresh(&model.chain, 10, 5).snapshot().expect("snapshot"));
-    let changes: [fn(&mut BlockRecord); 8] = [
+    let content = |model: &Model| hash(&fresh(model, 10, 5).snapshot().expect("snapshot"));
+    let plain = content(&model);
+    let changes: [fn(&mut BlockRecord); 9] = [
         |record| record.transactions[0].tweak[40] ^= 1,
+        |record| record.multiples[0][40] ^= 1,
         |record| record.transactions[0].txid = bitcoin::hashes::Hash::all_zeros(),
         |record| record.outputs[0].key[31] ^= 1,
         |record| record.outputs[0].value_sat ^= 1,
@@ -167,14 +176,68 @@ fn content_hash_sees_every_kind_of_row() {
     ];
     let mut seen = vec![plain];
     for change in changes {
-        let mut chain = model.chain.clone();
-        change(&mut chain[last]);
-        seen.push(hash(&fresh(&chain, 10, 5).snapshot().expect("snapshot")));
+        let mut model = model.clone();
+        change(&mut model.chain[last]);
+        seen.push(content(&model));
     }
+    // The same chain without multiples.
+    model.multiples = false;
+    for record in &mut model.chain {
+        record.multiples.clear();
+    }
+    seen.push(content(&model));
     let all = seen.len();
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), all);
     // And the empty index has one too.
     hash(&memory_store(1).snapshot().expect("snapshot"));
+}
+
+/// A chain of blocks of all sizes, several batches long, that scans start and end anywhere in.
+fn long_chain() -> (Store, Model) {
+    let mut model = Model::new(true);
+    for seed in 0..40 {
+        let size = match seed % 4 {
+            0 => LARGE,
+            1 | 2 => SMALL,
+            _ => Size {
+                transactions: 0,
+                ..SMALL
+            },
+        };
+        model.grow(seed, size);
+    }
+    (fresh(&model, 7, 3), model)
+}
+
+#[test]
+fn scans_give_what_the_queries_for_each_block_do() {
+    let (store, model) = long_chain();
+    let snapshot = store.snapshot().expect("snapshot");
+    let transactions = snapshot.counts().expect("counts").transactions;
+    assert!(transactions > 4080, "more than one batch: {transactions}");
+    let heights = 0..model.chain.len() as u32;
+    let runner = &mut TestRunner::new(ProptestConfig::with_cases(40));
+    let ranges = (heights.clone(), heights, any::<bool>(), any::<bool>());
+    let result = runner.run(&ranges, |(one, other, multiples, short_keys)| {
+        let from = FIRST_HEIGHT + one.min(other);
+        let to = FIRST_HEIGHT + one.max(other);
+        let columns = ScanColumns {
+            multiples,
+            short_keys,
+        };
+        assert_scan(&snapshot, &model, from..=to, columns);
+        // The other way round there is nothing, indexed or not.
+        if from < to {
+            let scan = snapshot.scan(RangeInclusive::new(to, from), columns);
+            prop_assert_eq!(scan.expect("scan").expect("no blocks").count(), 0);
+        }
+        // Not beyond either end.
+        for heights in [from..=u32::MAX, 0..=to] {
+            prop_assert!(snapshot.scan(heights, columns).expect("scan").is_none());
+        }
+        Ok(())
+    });
+    result.unwrap();
 }

@@ -124,6 +124,7 @@ async fn run(args: DemoArgs) -> Result<()> {
     let options = StoreOptions {
         network: NETWORK,
         first_height: Some(0),
+        multiples: None,
         undo_depth: 288,
         cache_bytes: 64 << 20,
     };

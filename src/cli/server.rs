@@ -191,14 +191,20 @@ fn open_store(
     let options = StoreOptions {
         network: common.network(),
         first_height: server.first_height,
+        multiples: server.multiples,
         undo_depth: server.undo_depth.unwrap_or(DEFAULT_UNDO_DEPTH),
         cache_bytes: server.cache_mib.unwrap_or(256) << 20,
     };
     let store = open(&path, &options)?;
     tracing::info!(
-        "index {} ({})",
+        "index {} ({}{})",
         path.display(),
-        common.network().to_core_arg()
+        common.network().to_core_arg(),
+        if store.has_multiples() {
+            ", with multiples"
+        } else {
+            ""
+        }
     );
     Ok(store)
 }

@@ -39,7 +39,7 @@ pub(super) fn tweaks(args: TweaksArgs) -> Result<()> {
             args.spent.display()
         )
     })?;
-    let records = derive_records(&LibSecp256k1, std::slice::from_ref(&block));
+    let records = derive_records(&LibSecp256k1, std::slice::from_ref(&block), false);
     write_stdout(|out| {
         for transaction in records.iter().flat_map(|record| &record.transactions) {
             let tweak = TweakPoint::from_bytes(transaction.tweak).to_compressed();

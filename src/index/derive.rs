@@ -13,10 +13,15 @@ use crate::store::{BlockRecord, OutputRow, SpendRow, TransactionRow};
 /// Transactions one call of the engine gets: enough to share work among them, few enough to spread over threads.
 const TWEAK_BATCH: usize = 256;
 
-/// Derives the index rows of each block, in order.
+/// Derives the index rows of each block, in order; `with_multiples` as the index wants it
+/// ([`Store::has_multiples`](crate::store::Store::has_multiples)).
 ///
 /// Curve work is spread over rayon across all blocks, so that many small blocks cost no more than few large ones.
-pub fn derive_records(engine: &dyn Engine, blocks: &[BlockWithPrevouts]) -> Vec<BlockRecord> {
+pub fn derive_records(
+    engine: &dyn Engine,
+    blocks: &[BlockWithPrevouts],
+    with_multiples: bool,
+) -> Vec<BlockRecord> {
     let candidates: Vec<(usize, usize, TweakInputs)> = blocks
         .par_iter()
         .enumerate()
@@ -32,16 +37,31 @@ pub fn derive_records(engine: &dyn Engine, blocks: &[BlockWithPrevouts]) -> Vec<
         .into_iter()
         .map(|(block, position, inputs)| ((block, position), inputs))
         .unzip();
-    let points: Vec<Option<TweakPoint>> = inputs
+    let points: Vec<Option<(TweakPoint, Option<TweakPoint>)>> = inputs
         .par_chunks(TWEAK_BATCH)
-        .flat_map_iter(|batch| tweaks(engine, batch))
+        .flat_map_iter(|batch| {
+            let tweaks = tweaks(engine, batch);
+            let mut multiples = Vec::new();
+            if with_multiples {
+                let points: Vec<TweakPoint> = tweaks.iter().flatten().copied().collect();
+                multiples = engine.multiples(&points);
+            }
+            let mut multiples = multiples.into_iter();
+            tweaks
+                .into_iter()
+                .map(move |tweak| Some((tweak?, multiples.next().flatten())))
+        })
         .collect();
 
     // Both lists are ordered by block, then position: each block's share is one run.
-    let mut eligible: Vec<Vec<(usize, TweakPoint)>> = vec![Vec::new(); blocks.len()];
+    let mut eligible: Vec<Vec<Eligible>> = vec![Vec::new(); blocks.len()];
     for ((block, position), point) in places.into_iter().zip(points) {
-        if let Some(point) = point {
-            eligible[block].push((position, point));
+        if let Some((tweak, multiple)) = point {
+            eligible[block].push(Eligible {
+                position,
+                tweak,
+                multiple,
+            });
         }
     }
     blocks
@@ -51,18 +71,31 @@ pub fn derive_records(engine: &dyn Engine, blocks: &[BlockWithPrevouts]) -> Vec<
         .collect()
 }
 
-/// Assembles the rows of one block; `eligible` holds position and tweak of its eligible transactions, ascending.
-fn record(source: &BlockWithPrevouts, eligible: &[(usize, TweakPoint)]) -> BlockRecord {
+/// An eligible transaction of a block.
+#[derive(Clone)]
+struct Eligible {
+    /// Index among all transactions of the block.
+    position: usize,
+    tweak: TweakPoint,
+    /// `None` if not wanted. An engine that fails to give one leaves the record short of it, and the store refuses that.
+    multiple: Option<TweakPoint>,
+}
+
+/// Assembles the rows of one block; `eligible` holds its eligible transactions, ascending by position.
+fn record(source: &BlockWithPrevouts, eligible: &[Eligible]) -> BlockRecord {
     let transactions = &source.block.txdata;
     let mut rows = Vec::with_capacity(eligible.len());
+    let mut multiples = Vec::new();
     let mut outputs = Vec::new();
-    for (index, (position, tweak)) in eligible.iter().enumerate() {
+    for (index, eligible) in eligible.iter().enumerate() {
+        let position = eligible.position;
         rows.push(TransactionRow {
-            txid: source.txids[*position],
-            tweak: *tweak.as_bytes(),
+            txid: source.txids[position],
+            tweak: *eligible.tweak.as_bytes(),
         });
+        multiples.extend(eligible.multiple.map(|multiple| *multiple.as_bytes()));
         outputs.extend(
-            taproot_outputs(&transactions[*position]).map(|(vout, key, value_sat)| OutputRow {
+            taproot_outputs(&transactions[position]).map(|(vout, key, value_sat)| OutputRow {
                 key,
                 value_sat,
                 vout,
@@ -84,6 +117,7 @@ fn record(source: &BlockWithPrevouts, eligible: &[(usize, TweakPoint)]) -> Block
         id: source.id,
         header: source.block.header,
         transactions: rows,
+        multiples,
         outputs,
         new_utxos_filter: filter::new_utxos_filter(&source.id.hash, &keys),
         spent_filter: filter::spent_filter(&source.id.hash, &items),

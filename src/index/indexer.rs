@@ -253,12 +253,13 @@ impl Indexer {
         batch: Vec<FetchedBlock>,
     ) -> Result<(Vec<BlockRecord>, usize), IndexError> {
         let engine = self.engine.clone();
+        let with_multiples = self.store.has_multiples();
         blocking(move || {
             let bytes = batch.iter().map(|fetched| fetched.size_bytes).sum();
             // The permits go with `batch`, after the rows are made.
             let (blocks, permits): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(FetchedBlock::into_parts).unzip();
-            let records = derive_records(engine.as_ref(), &blocks);
+            let records = derive_records(engine.as_ref(), &blocks, with_multiples);
             drop((blocks, permits));
             (records, bytes)
         })

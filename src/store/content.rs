@@ -10,14 +10,16 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use super::column::Column;
 use super::digest::{DIGEST_START, roll_digest};
 use super::error::{Fault, InRow, StoreError};
-use super::schema::{BlockRow, Ends, FILTERS, OUTPUTS, SPENDS, SPENT, TWEAKS, TXIDS, decode_undo};
+use super::schema::{
+    BlockRow, Ends, FILTERS, MULTIPLES, OUTPUTS, SPENDS, SPENT, TWEAKS, TXIDS, decode_undo,
+};
 use super::snapshot::{Snapshot, View};
 use super::{SpendRow, bitmap};
 use crate::BlockId;
 
 impl Snapshot {
     /// A hash over everything the index says of its chain: two files with the same blocks have the same hash,
-    /// however they came to them (batches, reorgs, restarts, compaction).
+    /// however they came to them (batches, reorgs, restarts, compaction), if both have multiples or neither has.
     ///
     /// Covered are network, first height, every directory row (positions included), digest, column and spent bit.
     /// Checked but not hashed, because they follow from the rest or from how the file was built, are `heights`,
@@ -69,6 +71,9 @@ fn verify(view: &View, mut progress: impl FnMut(u32)) -> Result<[u8; 32], Fault>
         (SPENT, &view.spent, bitmap::len_bytes(ends.outputs)),
     ] {
         hash.input(&column_hash(column, table, len)?);
+    }
+    if let Some(table) = &view.multiples {
+        hash.input(&column_hash(MULTIPLES, table, ends.transactions)?);
     }
     Ok(sha256::Hash::from_engine(hash).to_byte_array())
 }

@@ -80,7 +80,7 @@ pub enum StoreError {
     },
     /// The file was written by an older spindex in a format this one no longer reads.
     #[error(
-        "the index {} has format {found}, this spindex reads format {expected}: delete it and run `spindex sync`",
+        "the index {} has format {found}, this spindex reads formats from {expected} on: delete it and run `spindex sync`",
         file.display()
     )]
     OlderSchema {
@@ -88,12 +88,12 @@ pub enum StoreError {
         file: PathBuf,
         /// Format number of the file.
         found: u32,
-        /// Format number of this program.
+        /// Oldest format this program reads.
         expected: u32,
     },
     /// The file was written by a newer spindex.
     #[error(
-        "the index {} has format {found}, this spindex reads format {expected}: use the newer spindex that wrote it, or choose another --data-dir",
+        "the index {} has format {found}, this spindex reads formats up to {expected}: use the newer spindex that wrote it, or choose another --data-dir",
         file.display()
     )]
     NewerSchema {
@@ -101,7 +101,7 @@ pub enum StoreError {
         file: PathBuf,
         /// Format number of the file.
         found: u32,
-        /// Format number of this program.
+        /// Newest format this program reads.
         expected: u32,
     },
     /// The index is of another chain.
@@ -129,6 +129,26 @@ pub enum StoreError {
         found: u32,
         /// First height asked for.
         expected: u32,
+    },
+    /// The index was created with the other setting of multiples, which cannot be changed later.
+    #[error(
+        "the index {} was built {} multiples: pass --multiples={found}, or choose another --data-dir to build one {} them",
+        file.display(), with(*found), with(!*found)
+    )]
+    WrongMultiples {
+        /// The index file.
+        file: PathBuf,
+        /// Whether it has multiples; the opposite was asked for.
+        found: bool,
+    },
+    /// A read of multiples from an index that has none.
+    #[error(
+        "the index {} was built without multiples: read it without, or choose another --data-dir to build one with --multiples",
+        file.display()
+    )]
+    NoMultiples {
+        /// The index file.
+        file: PathBuf,
     },
     /// No room: the disk, a quota or the largest file size is used up. The last commit is intact.
     #[error(
@@ -225,6 +245,10 @@ pub enum StoreError {
         /// What the engine says.
         reason: String,
     },
+}
+
+const fn with(multiples: bool) -> &'static str {
+    if multiples { "with" } else { "without" }
 }
 
 /// What goes wrong below the public surface, where the file's name is not at hand.

@@ -1,4 +1,4 @@
-//! What the file says of itself: format, network, first height, the locator's hash key.
+//! What the file says of itself: format, network, first height, multiples, the locator's hash key.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use redb::{ReadTransaction, ReadableTable, Table, TableError, WriteTransaction};
 
 use super::error::{Fault, StoreError};
 use super::schema::{
-    BLOCKS, DIGEST, FILTERS, HEIGHTS, LOCATOR, LocatorHasher, META, OUTPUTS, SCHEMA_VERSION,
-    SPENDS, SPENT, TWEAKS, TXIDS, UNDO,
+    BLOCKS, DIGEST, FILTERS, HEIGHTS, LOCATOR, LocatorHasher, META, MULTIPLES, MULTIPLES_POWER,
+    OUTPUTS, SCHEMA_MULTIPLES, SCHEMA_PLAIN, SCHEMA_VERSION, SPENDS, SPENT, TWEAKS, TXIDS, UNDO,
 };
 use super::{StoreOptions, default_first_height};
 
@@ -18,6 +18,8 @@ const SCHEMA: &str = "schema";
 const NETWORK: &str = "network";
 /// First height, u32 LE.
 const FIRST_HEIGHT: &str = "first_height";
+/// Which multiple of each tweak the column `multiples` has, as a power of two, u32 LE; only if there is such a column.
+const MULTIPLES_RECORD: &str = "multiples";
 /// Key of the locator's hash, 16 bytes.
 const LOCATOR_KEY: &str = "locator_key";
 /// Program and version that created the file, ASCII; for people, never checked.
@@ -28,6 +30,8 @@ const CREATED_BY: &str = "created_by";
 pub(super) struct Meta {
     pub(super) network: Network,
     pub(super) first_height: u32,
+    /// Whether there is a column of multiples.
+    pub(super) multiples: bool,
     pub(super) locator: LocatorHasher,
 }
 
@@ -69,6 +73,7 @@ impl Meta {
                 FIRST_HEIGHT,
                 &required(&table, FIRST_HEIGHT)?,
             )?),
+            multiples: load_multiples(&table, version)?,
             locator: LocatorHasher::new(fixed(LOCATOR_KEY, &required(&table, LOCATOR_KEY)?)?),
         };
         meta.check(file, options)?;
@@ -83,11 +88,19 @@ impl Meta {
                 expected: options.network,
             });
         }
-        match options.first_height {
-            Some(expected) if expected != self.first_height => Err(StoreError::WrongFirstHeight {
+        if let Some(expected) = options.first_height
+            && expected != self.first_height
+        {
+            return Err(StoreError::WrongFirstHeight {
                 file: file.into(),
                 found: self.first_height,
                 expected,
+            });
+        }
+        match options.multiples {
+            Some(expected) if expected != self.multiples => Err(StoreError::WrongMultiples {
+                file: file.into(),
+                found: self.multiples,
             }),
             _ => Ok(()),
         }
@@ -100,10 +113,19 @@ impl Meta {
             first_height: options
                 .first_height
                 .unwrap_or_else(|| default_first_height(options.network)),
+            multiples: options.multiples.unwrap_or(false),
             locator: LocatorHasher::new(bitcoin::secp256k1::rand::random()),
         };
         let mut table = write.open_table(META)?;
-        put(&mut table, SCHEMA, &SCHEMA_VERSION.to_le_bytes())?;
+        // A program that does not know of multiples must not write to a file that has them.
+        let schema = if meta.multiples {
+            put(&mut table, MULTIPLES_RECORD, &MULTIPLES_POWER.to_le_bytes())?;
+            write.open_table(MULTIPLES.definition())?;
+            SCHEMA_MULTIPLES
+        } else {
+            SCHEMA_PLAIN
+        };
+        put(&mut table, SCHEMA, &schema.to_le_bytes())?;
         put(&mut table, NETWORK, meta.network.to_core_arg().as_bytes())?;
         put(&mut table, FIRST_HEIGHT, &meta.first_height.to_le_bytes())?;
         put(&mut table, LOCATOR_KEY, meta.locator.key())?;
@@ -124,19 +146,37 @@ impl Meta {
 
 fn check_version(found: u32, file: &Path) -> Result<(), StoreError> {
     let file = file.into();
-    let expected = SCHEMA_VERSION;
-    match found.cmp(&expected) {
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Less => Err(StoreError::OlderSchema {
+    match found {
+        ..SCHEMA_PLAIN => Err(StoreError::OlderSchema {
             file,
             found,
-            expected,
+            expected: SCHEMA_PLAIN,
         }),
-        std::cmp::Ordering::Greater => Err(StoreError::NewerSchema {
+        SCHEMA_PLAIN..=SCHEMA_VERSION => Ok(()),
+        _ => Err(StoreError::NewerSchema {
             file,
             found,
-            expected,
+            expected: SCHEMA_VERSION,
         }),
+    }
+}
+
+/// Whether the file has multiples, by its format number and the record that goes with it.
+fn load_multiples(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    version: u32,
+) -> Result<bool, Fault> {
+    let wrong = |reason: String| Fault::row("meta", MULTIPLES_RECORD, reason);
+    match (version, table.get(MULTIPLES_RECORD)?) {
+        (SCHEMA_PLAIN, None) => Ok(false),
+        (SCHEMA_PLAIN, Some(_)) => Err(wrong(format!("not in a file of format {version}"))),
+        (_, None) => Err(wrong("missing".to_owned())),
+        (_, Some(value)) => match u32::from_le_bytes(fixed(MULTIPLES_RECORD, value.value())?) {
+            MULTIPLES_POWER => Ok(true),
+            power => Err(wrong(format!(
+                "2^{power} where 2^{MULTIPLES_POWER} was expected"
+            ))),
+        },
     }
 }
 

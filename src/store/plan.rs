@@ -26,6 +26,8 @@ pub(super) struct Plan<'a> {
     pub(super) disconnect: Vec<BlockId>,
     /// Blocks that come.
     pub(super) connect: &'a [BlockRecord],
+    /// Whether the index has multiples, and with it every record.
+    pub(super) multiples: bool,
     /// Column lengths before the update.
     pub(super) old: Ends,
     /// Column lengths at the fork.
@@ -57,7 +59,9 @@ impl<'a> Plan<'a> {
     pub(super) fn new(view: &View, update: Update<'a>, undo_depth: u32) -> Result<Self, Fault> {
         let mut plan = Self::disconnect(view, update)?;
         check_chain(view.meta.first_height, plan.fork, update.connect)?;
-        update.connect.iter().try_for_each(check_record)?;
+        let multiples = view.meta.multiples;
+        let mut records = update.connect.iter();
+        records.try_for_each(|record| check_record(record, multiples))?;
         let mut live = Live::default();
         plan.revive(view, &mut live)?;
         plan.lay_out()?;
@@ -123,6 +127,7 @@ impl<'a> Plan<'a> {
         Ok(Self {
             disconnect: blocks,
             connect: update.connect,
+            multiples: view.meta.multiples,
             old: view.ends,
             cut,
             new: cut,
@@ -383,8 +388,8 @@ fn check_chain(
     Ok(())
 }
 
-/// The rows of a record fit each other.
-fn check_record(record: &BlockRecord) -> Result<(), StoreError> {
+/// The rows of a record fit each other and the index.
+fn check_record(record: &BlockRecord, multiples: bool) -> Result<(), StoreError> {
     if record.header.block_hash() != record.id.hash {
         let found: BlockHash = record.header.block_hash();
         return Err(invalid(record, format!("its header hashes to {found}")));
@@ -402,6 +407,12 @@ fn check_record(record: &BlockRecord) -> Result<(), StoreError> {
         return Err(invalid(record, "a filter longer than a block's can be"));
     }
     let transactions = record.transactions.len();
+    let expected = if multiples { transactions } else { 0 };
+    if record.multiples.len() != expected {
+        let found = record.multiples.len();
+        let reason = format!("{found} multiples where {expected} were expected");
+        return Err(invalid(record, reason));
+    }
     if let Some(output) = record
         .outputs
         .iter()

@@ -44,6 +44,9 @@ pub struct BlockRecord {
     pub header: Header,
     /// Eligible transactions in block order.
     pub transactions: Vec<TransactionRow>,
+    /// The multiple 2^64·T of each of their tweaks in the same order, x then y, big-endian; empty for an index without
+    /// multiples.
+    pub multiples: Vec<[u8; 64]>,
     /// Taproot outputs of those, in block order then by vout.
     pub outputs: Vec<OutputRow>,
     /// Spent taproot outpoints in block order then input order.

@@ -8,8 +8,12 @@ use super::SpendRow;
 use super::column::Column;
 use crate::BlockId;
 
-/// Format of the file. Raised whenever a table, a key or a row changes its meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Newest format there is. Raised whenever a table, a key or a row is added or changes its meaning.
+pub const SCHEMA_VERSION: u32 = 2;
+/// Format of a file without multiples, and the oldest that is read.
+pub const SCHEMA_PLAIN: u32 = 1;
+/// Format of a file with multiples.
+pub const SCHEMA_MULTIPLES: u32 = 2;
 
 /// Name to value: see [`meta`](self).
 pub const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
@@ -27,6 +31,11 @@ pub const LOCATOR: TableDefinition<'static, &LocatorKey, ()> = TableDefinition::
 
 /// Per eligible transaction its tweak: x then y, big-endian.
 pub const TWEAKS: Column = Column::new("tweaks", 64, 255);
+/// Per eligible transaction the multiple 2^[`MULTIPLES_POWER`]·T of its tweak T: x then y, big-endian. Only in a file
+/// with multiples.
+pub const MULTIPLES: Column = Column::new("multiples", 64, 255);
+/// Which multiple of a tweak is stored with it: 2 to this power, as [`Engine::multiples`](crate::curve::Engine) has it.
+pub const MULTIPLES_POWER: u32 = 64;
 /// Per eligible transaction its txid, internal order.
 pub const TXIDS: Column = Column::new("txids", 32, 511);
 /// Per taproot output of an eligible transaction an [`OutputItem`].

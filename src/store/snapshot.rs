@@ -14,8 +14,8 @@ use super::error::{Fault, InRow, StoreError};
 use super::meta::Meta;
 use super::record::SpendRow;
 use super::schema::{
-    BLOCKS, BlockRow, DIGEST, Ends, FILTERS, HEIGHTS, LOCATOR, LocatorKey, OUTPUTS, OUTPUTS_MAX,
-    OutputItem, SPENDS, SPENT, Span, TWEAKS, TXIDS, UNDO, decode_undo, locator_key,
+    BLOCKS, BlockRow, DIGEST, Ends, FILTERS, HEIGHTS, LOCATOR, LocatorKey, MULTIPLES, OUTPUTS,
+    OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span, TWEAKS, TXIDS, UNDO, decode_undo, locator_key,
     split_locator_key,
 };
 use crate::BlockId;
@@ -132,6 +132,11 @@ impl Snapshot {
     /// First height the index holds or will hold.
     pub fn first_height(&self) -> u32 {
         self.view.meta.first_height
+    }
+
+    /// Whether each tweak is stored with its multiple.
+    pub fn has_multiples(&self) -> bool {
+        self.view.meta.multiples
     }
 
     /// The last block, `None` in an empty index.
@@ -329,6 +334,8 @@ pub(super) struct View {
     pub(super) undo: ReadOnlyTable<u32, &'static [u8]>,
     pub(super) locator: ReadOnlyTable<&'static LocatorKey, ()>,
     pub(super) tweaks: Chunks,
+    /// Only in a file with multiples.
+    pub(super) multiples: Option<Chunks>,
     pub(super) txids: Chunks,
     pub(super) outputs: Chunks,
     pub(super) spends: Chunks,
@@ -361,6 +368,10 @@ impl View {
             }
             None => None,
         };
+        let multiples = match meta.multiples {
+            true => Some(column(MULTIPLES)?),
+            false => None,
+        };
         Ok(Self {
             file,
             meta,
@@ -372,6 +383,7 @@ impl View {
             undo: read.open_table(UNDO)?,
             locator: read.open_table(LOCATOR)?,
             tweaks: column(TWEAKS)?,
+            multiples,
             txids: column(TXIDS)?,
             outputs: column(OUTPUTS)?,
             spends: column(SPENDS)?,
@@ -388,6 +400,9 @@ impl View {
     pub(super) fn check_ends(&self) -> Result<(), Fault> {
         let ends = self.ends;
         TWEAKS.check_end(&self.tweaks, ends.transactions)?;
+        if let Some(multiples) = &self.multiples {
+            MULTIPLES.check_end(multiples, ends.transactions)?;
+        }
         TXIDS.check_end(&self.txids, ends.transactions)?;
         OUTPUTS.check_end(&self.outputs, ends.outputs)?;
         SPENDS.check_end(&self.spends, ends.spends)?;

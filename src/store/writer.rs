@@ -8,7 +8,8 @@ use super::column::Column;
 use super::error::Fault;
 use super::plan::Plan;
 use super::schema::{
-    BLOCKS, DIGEST, FILTERS, HEIGHTS, LOCATOR, OUTPUTS, OutputItem, SPENDS, TWEAKS, TXIDS, UNDO,
+    BLOCKS, DIGEST, FILTERS, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, OutputItem, SPENDS, TWEAKS,
+    TXIDS, UNDO,
 };
 
 /// Commits a plan: on disk when this returns, or not at all.
@@ -38,6 +39,15 @@ fn write_columns(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault>
         tail.push(&row.tweak)?;
     }
     tail.finish()?;
+
+    if plan.multiples {
+        let mut table = column(MULTIPLES)?;
+        let mut tail = MULTIPLES.truncate(&mut table, old, cut)?;
+        for multiple in plan.connect.iter().flat_map(|record| &record.multiples) {
+            tail.push(multiple)?;
+        }
+        tail.finish()?;
+    }
 
     let mut table = column(TXIDS)?;
     let mut tail = TXIDS.truncate(&mut table, old, cut)?;

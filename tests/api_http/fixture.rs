@@ -264,6 +264,7 @@ impl TestChain {
                 id,
                 header: block.header,
                 transactions,
+                multiples: Vec::new(),
                 outputs,
                 spends,
                 new_utxos_filter,
@@ -485,6 +486,7 @@ impl TestStore {
         let options = StoreOptions {
             network,
             first_height: Some(first_height),
+            multiples: None,
             undo_depth: 100,
             cache_bytes: 16 << 20,
         };
@@ -500,6 +502,7 @@ impl TestStore {
         let options = StoreOptions {
             network: Network::Regtest,
             first_height: Some(1),
+            multiples: None,
             undo_depth: 100,
             cache_bytes: 0,
         };

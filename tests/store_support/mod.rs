@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses another part")]
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use bitcoin::block::{Header, Version};
@@ -14,26 +15,43 @@ use redb::backends::InMemoryBackend;
 use spindex::BlockId;
 use spindex::curve::TweakPoint;
 use spindex::store::{
-    BlockRecord, OutputRow, RowFilter, Snapshot, SpendRow, Store, StoreOptions, TransactionRow,
-    Update, Utxo,
+    BlockRecord, OutputRow, RowFilter, ScanColumns, Snapshot, SpendRow, Store, StoreOptions,
+    TransactionEntry, TransactionRow, TweakBatch, Update, Utxo,
 };
 
 /// Height of the first block in these tests.
 pub(crate) const FIRST_HEIGHT: u32 = 7;
 
-/// Options of these tests.
+/// Options of these tests: an index without multiples.
 pub(crate) fn options(undo_depth: u32) -> StoreOptions {
+    options_with(undo_depth, false)
+}
+
+/// Options of an index with or without multiples.
+pub(crate) fn options_with(undo_depth: u32, multiples: bool) -> StoreOptions {
     StoreOptions {
         network: Network::Regtest,
         first_height: Some(FIRST_HEIGHT),
+        multiples: Some(multiples),
         undo_depth,
         cache_bytes: 8 << 20,
     }
 }
 
-/// An empty index in memory.
+/// An empty index in memory, without multiples.
 pub(crate) fn memory_store(undo_depth: u32) -> Store {
-    Store::open_with_backend(InMemoryBackend::new(), &options(undo_depth)).expect("empty index")
+    memory_store_with(undo_depth, false)
+}
+
+/// An empty index in memory.
+pub(crate) fn memory_store_with(undo_depth: u32, multiples: bool) -> Store {
+    let options = options_with(undo_depth, multiples);
+    Store::open_with_backend(InMemoryBackend::new(), &options).expect("empty index")
+}
+
+/// What stands for the multiple of a tweak here, where tweaks are no points: the store does no arithmetic.
+pub(crate) fn multiple_of(tweak: &[u8; 64]) -> [u8; 64] {
+    tweak.map(|byte| byte.wrapping_mul(3) ^ 0x5a)
 }
 
 /// Connects blocks in one update.
@@ -79,6 +97,8 @@ pub(crate) const LARGE: Size = Size {
 /// A chain of records that grows and shrinks; remembers what was disconnected, to mine it again.
 #[derive(Default, Clone)]
 pub(crate) struct Model {
+    /// Whether its records have multiples.
+    pub(crate) multiples: bool,
     /// The active chain from the first height on.
     pub(crate) chain: Vec<BlockRecord>,
     orphans: Vec<(TransactionRow, Vec<OutputRow>)>,
@@ -87,6 +107,20 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    /// An empty chain.
+    pub(crate) fn new(multiples: bool) -> Self {
+        Self {
+            multiples,
+            ..Self::default()
+        }
+    }
+
+    /// What the records of this chain have as multiples.
+    pub(crate) fn multiples(&self, transactions: &[TransactionRow]) -> Vec<[u8; 64]> {
+        let rows = transactions.iter().filter(|_| self.multiples);
+        rows.map(|row| multiple_of(&row.tweak)).collect()
+    }
+
     /// The tip.
     pub(crate) fn tip(&self) -> Option<BlockId> {
         self.chain.last().map(|record| record.id)
@@ -197,6 +231,7 @@ impl Model {
                 hash: header.block_hash(),
             },
             header,
+            multiples: self.multiples(&transactions),
             transactions,
             outputs,
             spends,
@@ -414,6 +449,14 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
         }
     }
 
+    let columns = ScanColumns {
+        multiples: model.multiples,
+        short_keys: true,
+    };
+    if let Some(tip) = model.tip() {
+        assert_scan(snapshot, model, FIRST_HEIGHT..=tip.height, columns);
+    }
+
     // Nothing outside.
     let above = FIRST_HEIGHT + model.chain.len() as u32;
     for height in [0, FIRST_HEIGHT - 1, above, u32::MAX] {
@@ -425,10 +468,113 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
         assert_eq!(snapshot.new_utxos_filter(height).expect("no row"), None);
         assert_eq!(snapshot.spent_filter(height).expect("no row"), None);
         assert_eq!(snapshot.digest(height).expect("no row"), None);
+        assert!(
+            snapshot
+                .scan(height..=height, columns)
+                .expect("no row")
+                .is_none()
+        );
     }
+    let transactions = counts.transactions;
+    assert_eq!(snapshot.transaction(transactions).expect("none"), None);
+    assert_eq!(snapshot.block_of(transactions).expect("none"), None);
     for hash in &model.orphan_hashes {
         assert_eq!(snapshot.height_of(hash).expect("no row"), None);
     }
+}
+
+/// Asserts that a scan of indexed heights gives what the queries for each of its blocks do, and returns its batches.
+pub(crate) fn assert_scan(
+    snapshot: &Snapshot,
+    model: &Model,
+    heights: RangeInclusive<u32>,
+    columns: ScanColumns,
+) -> Vec<TweakBatch> {
+    let scan = snapshot.scan(heights.clone(), columns).expect("scan");
+    let scan = scan.expect("indexed");
+    let positions = scan.positions();
+    let batches: Vec<TweakBatch> = scan.map(|batch| batch.expect("batch")).collect();
+
+    let before = |height: u32| -> u64 {
+        let blocks = model
+            .chain
+            .iter()
+            .filter(|record| record.id.height < height);
+        blocks.map(|record| record.transactions.len() as u64).sum()
+    };
+    let mut next = before(*heights.start());
+    assert_eq!(positions, next..before(*heights.end() + 1));
+    let filter = RowFilter::default();
+    let mut rows = batches.iter().flat_map(|batch| {
+        assert_eq!(batch.first, next, "batches follow each other");
+        let count = batch.tweaks.len();
+        assert!((1..=4080).contains(&count));
+        next += count as u64;
+        let end = next;
+        assert!(
+            end % 255 == 0 || end == positions.end || batch.keys.len() > 1 << 14,
+            "batches end with chunks, unless they have many keys"
+        );
+        let with = |wanted: bool| if wanted { count } else { 0 };
+        assert_eq!(batch.multiples.len(), with(columns.multiples));
+        assert_eq!(batch.ends.len(), with(columns.short_keys));
+        let last = batch.ends.last().map_or(0, |end| *end as usize);
+        assert_eq!(batch.keys.len(), last);
+        (0..count).map(move |index| {
+            let start = index.checked_sub(1).map_or(0, |before| {
+                batch.ends.get(before).map_or(0, |end| *end as usize)
+            });
+            let end = batch.ends.get(index).map_or(0, |end| *end as usize);
+            (
+                batch.first + index as u64,
+                batch.tweaks[index],
+                batch.multiples.get(index),
+                &batch.keys[start..end],
+            )
+        })
+    });
+    for height in heights {
+        let tweaks = snapshot
+            .tweaks(height, filter)
+            .expect("tweaks")
+            .expect("indexed");
+        let utxos = snapshot
+            .utxos(height, filter)
+            .expect("utxos")
+            .expect("indexed");
+        for (txid, tweak) in tweaks {
+            let (position, found, multiple, keys) =
+                rows.next().expect("as many tweaks as the blocks have");
+            assert_eq!(found, tweak);
+            let expected = TweakPoint::from_bytes(multiple_of(tweak.as_bytes()));
+            assert_eq!(multiple, columns.multiples.then_some(&expected));
+            let outputs: Vec<Utxo> = utxos
+                .iter()
+                .filter(|utxo| utxo.txid == txid)
+                .cloned()
+                .collect();
+            if columns.short_keys {
+                let short =
+                    |utxo: &Utxo| u64::from_be_bytes(*utxo.key.first_chunk().expect("32 bytes"));
+                assert!(outputs.iter().map(short).eq(keys.iter().copied()));
+            }
+            // Every lookup costs the block's outputs: of large blocks a sample will do.
+            if utxos.len() < 100 || position % 97 == 0 {
+                let block = snapshot.block(height).expect("row").expect("indexed").id;
+                let entry = TransactionEntry {
+                    block,
+                    txid,
+                    tweak,
+                    outputs,
+                };
+                assert_eq!(snapshot.block_of(position).expect("row"), Some(block));
+                assert_eq!(snapshot.transaction(position).expect("row"), Some(entry));
+            }
+        }
+    }
+    assert!(rows.next().is_none(), "no more tweaks than the blocks have");
+    drop(rows);
+    batches
 }
 
 /// What the store holds, hashed; fails if it contradicts itself.
@@ -445,8 +591,8 @@ pub(crate) fn place() -> (tempfile::TempDir, PathBuf) {
 }
 
 /// A short chain in which everything occurs.
-pub(crate) fn small_chain() -> Model {
-    let mut model = Model::default();
+pub(crate) fn small_chain(multiples: bool) -> Model {
+    let mut model = Model::new(multiples);
     for seed in 0..6 {
         model.grow(seed, SMALL);
     }
@@ -454,9 +600,9 @@ pub(crate) fn small_chain() -> Model {
 }
 
 /// A file that holds [`small_chain`].
-pub(crate) fn small_index(path: &Path) -> Model {
-    let model = small_chain();
-    let store = Store::open(path, &options(3)).expect("new index");
+pub(crate) fn small_index(path: &Path, multiples: bool) -> Model {
+    let model = small_chain(multiples);
+    let store = Store::open(path, &options_with(3, multiples)).expect("new index");
     connect(&store, &model.chain);
     model
 }

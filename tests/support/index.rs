@@ -15,6 +15,7 @@ pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         network: Network::Regtest,
         first_height: Some(0),
+        multiples: None,
         undo_depth: 288,
         cache_bytes: 8 << 20,
     }
