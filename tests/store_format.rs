@@ -5,20 +5,21 @@ mod store_support;
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, TxMerkleNode, Txid};
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 use spindex::BlockId;
 use spindex::store::column::Column;
 use spindex::store::schema::{
-    BLOCKS, BlockRow, DIGEST, FILTERS, HEIGHTS, LOCATOR, LocatorHasher, META, OUTPUTS, OutputItem,
-    RowError, SCHEMA_VERSION, SPENDS, SPENT, SPENT_CHUNK_BITS, Span, TWEAKS, TXIDS, UNDO,
-    decode_undo, encode_undo, locator_key, split_locator_key,
+    BLOCKS, BlockRow, DIGEST, FILTERS, HEIGHTS, LOCATOR, LocatorHasher, META, MULTIPLES, OUTPUTS,
+    OutputItem, RowError, SPENDS, SPENT, SPENT_CHUNK_BITS, Span, TWEAKS, TXIDS, UNDO, decode_undo,
+    encode_undo, locator_key, split_locator_key,
 };
 use spindex::store::{
-    BlockRecord, OutputRow, RowFilter, SpendRow, Store, StoreError, StoreOptions, TransactionRow,
-    Update, default_first_height,
+    BlockRecord, OutputRow, RowFilter, ScanColumns, SpendRow, Store, StoreError, StoreOptions,
+    TransactionRow, Update, default_first_height,
 };
 use store_support::{
-    FIRST_HEIGHT, Model, connect, content, memory_store, options, place, small_index, tamper,
+    FIRST_HEIGHT, Model, assert_scan, connect, content, memory_store_with, multiple_of, options,
+    options_with, place, small_index, tamper,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -188,6 +189,7 @@ const SIPHASH_OF_36_BYTES: u64 = 0x314d_ffbe_0815_a3b4;
 fn chunks_fill_a_page_of_the_engine() {
     for (column, item_bytes, chunk_items) in [
         (TWEAKS, 64, 255),
+        (MULTIPLES, 64, 255),
         (TXIDS, 32, 511),
         (OUTPUTS, 48, 341),
         (SPENDS, 44, 372),
@@ -240,18 +242,20 @@ fn block(model: &mut Model, transactions: u32, outputs: u32, spends: u32, filter
         })
         .collect();
     drop(live);
+    let rows: Vec<TransactionRow> = (0..transactions)
+        .map(|index| TransactionRow {
+            txid: Txid::from_byte_array(id(1, index)),
+            tweak: bytes(index as u8),
+        })
+        .collect();
     let record = BlockRecord {
         id: BlockId {
             height,
             hash: header.block_hash(),
         },
         header,
-        transactions: (0..transactions)
-            .map(|index| TransactionRow {
-                txid: Txid::from_byte_array(id(1, index)),
-                tweak: bytes(index as u8),
-            })
-            .collect(),
+        multiples: model.multiples(&rows),
+        transactions: rows,
         // Spread over the transactions as evenly as goes, in order.
         outputs: (0..outputs)
             .map(|index| OutputRow {
@@ -271,17 +275,17 @@ fn block(model: &mut Model, transactions: u32, outputs: u32, spends: u32, filter
 
 /// Connects two blocks one by one, disconnects both one by one, and compares each state with a fresh index.
 fn across(first: (u32, u32, u32, usize), second: (u32, u32, u32, usize)) {
-    let mut model = Model::default();
+    let mut model = Model::new(true);
     block(&mut model, first.0, first.1, first.2, first.3);
     block(&mut model, second.0, second.1, second.2, second.3);
     let states: Vec<[u8; 32]> = (0..=2)
         .map(|count| {
-            let store = memory_store(3);
+            let store = memory_store_with(3, true);
             connect(&store, &model.chain[..count]);
             content(&store)
         })
         .collect();
-    let store = memory_store(3);
+    let store = memory_store_with(3, true);
     for (record, state) in model.chain.iter().zip(&states) {
         assert_eq!(content(&store), *state);
         connect(&store, std::slice::from_ref(record));
@@ -301,6 +305,11 @@ fn across(first: (u32, u32, u32, usize), second: (u32, u32, u32, usize)) {
         let filter = snapshot.spent_filter(height).expect("filter");
         assert_eq!(filter.as_ref(), Some(&record.spent_filter));
     }
+    let columns = ScanColumns {
+        multiples: true,
+        short_keys: true,
+    };
+    assert_scan(&snapshot, &model, FIRST_HEIGHT..=FIRST_HEIGHT + 1, columns);
     drop(snapshot);
     for count in (0..2).rev() {
         let disconnect = Update {
@@ -347,20 +356,48 @@ fn spent_bits_grow_and_shrink_across_chunk_ends() {
     across((3, end + 9, 0, 0), (3, 8, end + 9, 0));
 }
 
+/// Batches of transactions with very many outputs end early, and one transaction goes alone.
+#[test]
+fn scans_of_many_outputs_stay_small() {
+    let mut model = Model::new(false);
+    block(&mut model, 300, 0, 0, 0);
+    block(&mut model, 7, 140_000, 0, 0);
+    block(&mut model, 1, 200_000, 0, 0);
+    block(&mut model, 300, 600, 0, 0);
+    let store = memory_store_with(1, false);
+    connect(&store, &model.chain);
+    let snapshot = store.snapshot().expect("snapshot");
+    let short_keys = ScanColumns {
+        short_keys: true,
+        ..ScanColumns::default()
+    };
+    let heights = FIRST_HEIGHT..=FIRST_HEIGHT + 3;
+    let batches = assert_scan(&snapshot, &model, heights.clone(), short_keys);
+    let keys: Vec<usize> = batches.iter().map(|batch| batch.keys.len()).collect();
+    assert_eq!(keys.iter().sum::<usize>(), 340_600);
+    assert!(keys.contains(&200_000), "{keys:?}");
+    let large = batches.iter().filter(|batch| batch.keys.len() > 1 << 16);
+    assert!(large.map(|batch| batch.tweaks.len()).eq([1]), "{keys:?}");
+    // Without keys there is no reason to stop.
+    let batches = assert_scan(&snapshot, &model, heights, ScanColumns::default());
+    assert_eq!(batches.len(), 1);
+}
+
 /// Every chunk in the file is full but the last, and the last holds the rest.
 #[test]
 fn chunks_in_the_file_have_their_lengths() {
     let (_directory, path) = place();
-    let mut model = Model::default();
+    let mut model = Model::new(true);
     block(&mut model, 600, 700, 0, 20_000);
     block(&mut model, 423, 322, 745, 12_744);
-    let store = Store::open(&path, &options(2)).expect("new index");
+    let store = Store::open(&path, &options_with(2, true)).expect("new index");
     connect(&store, &model.chain);
     drop(store);
     let database = Database::open(&path).expect("a redb file");
     let read = database.begin_read().expect("read");
     for (column, items) in [
         (TWEAKS, 1023_u64),
+        (MULTIPLES, 1023),
         (TXIDS, 1023),
         (OUTPUTS, 1022),
         (SPENDS, 745),
@@ -388,14 +425,25 @@ fn chunks_in_the_file_have_their_lengths() {
 
 #[test]
 fn rows_in_the_file_are_what_the_schema_says() {
+    for multiples in [false, true] {
+        check_rows(multiples);
+    }
+}
+
+fn check_rows(multiples: bool) {
     let (_directory, path) = place();
-    let model = small_index(&path);
+    let model = small_index(&path, multiples);
     let database = Database::open(&path).expect("a redb file");
     let read = database.begin_read().expect("read");
 
     let meta = read.open_table(META).expect("meta");
     let value = |name| meta.get(name).expect("meta").expect(name).value().to_vec();
-    assert_eq!(value("schema"), SCHEMA_VERSION.to_le_bytes());
+    // A file without multiples is one that older programs read; one with them is not.
+    let schema: u32 = if multiples { 2 } else { 1 };
+    assert_eq!(value("schema"), schema.to_le_bytes());
+    let power = meta.get("multiples").expect("meta");
+    let power = power.map(|power| power.value().to_vec());
+    assert_eq!(power, multiples.then(|| 64_u32.to_le_bytes().to_vec()));
     assert_eq!(value("network"), b"regtest");
     assert_eq!(value("first_height"), FIRST_HEIGHT.to_le_bytes());
     assert!(value("created_by").starts_with(b"spindex "));
@@ -435,6 +483,17 @@ fn rows_in_the_file_are_what_the_schema_says() {
         column(TWEAKS),
         rows.clone().flat_map(|row| row.tweak).collect::<Vec<u8>>()
     );
+    if multiples {
+        assert_eq!(
+            column(MULTIPLES),
+            rows.clone()
+                .flat_map(|row| multiple_of(&row.tweak))
+                .collect::<Vec<u8>>()
+        );
+    } else {
+        let table = read.open_table(MULTIPLES.definition());
+        assert!(matches!(table, Err(TableError::TableDoesNotExist(_))));
+    }
     assert_eq!(
         column(TXIDS),
         rows.flat_map(|row| row.txid.to_byte_array())
@@ -537,9 +596,15 @@ fn colliding_locators_are_told_apart() {
 
 #[test]
 fn survives_reopening_compaction_and_a_page_check() {
+    for multiples in [false, true] {
+        check_reopening(multiples);
+    }
+}
+
+fn check_reopening(multiples: bool) {
     let (_directory, path) = place();
-    let model = small_index(&path);
-    let mut store = Store::open_existing(&path, &options(3)).expect("index");
+    let model = small_index(&path, multiples);
+    let mut store = Store::open_existing(&path, &options_with(3, multiples)).expect("index");
     store_support::assert_equal(&store.snapshot().expect("snapshot"), &model);
     let before = content(&store);
     assert!(store.check_pages().expect("sound pages"));
@@ -552,20 +617,23 @@ fn survives_reopening_compaction_and_a_page_check() {
     assert_eq!(store.undo_depth(), 3);
     drop(store);
 
-    // The file knows network and first height.
+    // The file knows network, first height, and whether it has multiples.
     let unsaid = StoreOptions {
         first_height: None,
+        multiples: None,
         ..options(9)
     };
     let store = Store::open(&path, &unsaid).expect("index");
+    assert_eq!(store.has_multiples(), multiples);
     let snapshot = store.snapshot().expect("snapshot");
+    assert_eq!(snapshot.has_multiples(), multiples);
     assert_eq!(snapshot.first_height(), FIRST_HEIGHT);
     assert_eq!(snapshot.network(), Network::Regtest);
     assert_eq!(snapshot.content_hash().expect("sound"), before);
 }
 
 #[test]
-fn default_first_heights() {
+fn defaults_of_a_new_file() {
     assert_eq!(default_first_height(Network::Bitcoin), 709_632);
     assert_eq!(default_first_height(Network::Testnet), 2_011_968);
     for network in [Network::Testnet4, Network::Signet, Network::Regtest] {
@@ -575,37 +643,58 @@ fn default_first_heights() {
     let unsaid = StoreOptions {
         network: Network::Bitcoin,
         first_height: None,
+        multiples: None,
         ..options(9)
     };
     let store = Store::open(&path, &unsaid).expect("new index");
     let first = store.snapshot().expect("snapshot").first_height();
     assert_eq!(first, 709_632);
+    assert!(!store.has_multiples());
 }
 
 // ---- Files of released formats ----
 
-/// An index in format 1 as it was first written: it opens, means the same, and goes on.
-#[test]
-fn format_1_file() {
-    let packed = include_bytes!("../fixtures/store/format-1.redb.zst");
+/// An index as it was first written: it opens, means the same, and goes on.
+fn check_released(packed: &[u8], multiples: bool, contents: [&str; 2]) {
     let (_directory, path) = place();
-    let file = zstd::decode_all(&packed[..]).expect("zstd");
+    let file = zstd::decode_all(packed).expect("zstd");
     std::fs::write(&path, file).expect("write");
-    let store = Store::open(&path, &options(3)).expect("format 1 is read");
+    let unsaid = StoreOptions {
+        multiples: None,
+        ..options(3)
+    };
+    let store = Store::open(&path, &unsaid).expect("the format is read");
+    assert_eq!(store.has_multiples(), multiples);
     let snapshot = store.snapshot().expect("snapshot");
     assert_eq!(snapshot.tip().expect("six blocks").height, 12);
     assert_eq!(snapshot.undo_from().expect("undo"), Some(10));
     drop(snapshot);
-    assert_eq!(hex(&content(&store)), FORMAT_1_CONTENT);
+    assert_eq!(hex(&content(&store)), contents[0]);
     let back = Update {
         disconnect: 3,
         connect: &[],
     };
     let tip = store.apply(back).expect("its undo rows are read");
     assert_eq!(tip.expect("three blocks").height, 9);
-    assert_eq!(hex(&content(&store)), FORMAT_1_CONTENT_AT_9);
+    assert_eq!(hex(&content(&store)), contents[1]);
 }
 
-const FORMAT_1_CONTENT: &str = "7fcbfb8d562d7b6faf1753b8bfa568ed4757bdb2772e43c6b4d4221c1d6d26aa";
-const FORMAT_1_CONTENT_AT_9: &str =
-    "ce7ec30e88e251c9dd1c65ab996ae0556e3026ad520bd16f67acfc5664a667b6";
+#[test]
+fn format_1_file() {
+    let contents = [
+        "7fcbfb8d562d7b6faf1753b8bfa568ed4757bdb2772e43c6b4d4221c1d6d26aa",
+        "ce7ec30e88e251c9dd1c65ab996ae0556e3026ad520bd16f67acfc5664a667b6",
+    ];
+    let packed = include_bytes!("../fixtures/store/format-1.redb.zst");
+    check_released(packed, false, contents);
+}
+
+#[test]
+fn format_2_file() {
+    let contents = [
+        "7ea2460241ad41adb29060b39c30b926e0448d4b0889383b84b0efc16fd777f2",
+        "6feeef6aad21c07705997a202e0c70ae27ecfc3f7d78eaa016384111bbd4d240",
+    ];
+    let packed = include_bytes!("../fixtures/store/format-2.redb.zst");
+    check_released(packed, true, contents);
+}

@@ -6,15 +6,19 @@ use std::fs;
 use std::path::Path;
 
 use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use bitcoin::{BlockHash, Network};
 use redb::{Database, ReadableTable};
 use spindex::store::schema::{
-    BLOCKS, DIGEST, FILTERS, LOCATOR, META, OUTPUTS, SCHEMA_VERSION, SPENDS, SPENT, TWEAKS, TXIDS,
-    UNDO,
+    BLOCKS, DIGEST, FILTERS, LOCATOR, META, MULTIPLES, OUTPUTS, SCHEMA_PLAIN, SCHEMA_VERSION,
+    SPENDS, SPENT, TWEAKS, TXIDS, UNDO,
 };
-use spindex::store::{BlockRecord, OutputRow, Store, StoreError, StoreOptions, Update};
+use spindex::store::{
+    BlockRecord, OutputRow, ScanColumns, Snapshot, Store, StoreError, StoreOptions, Update,
+};
 use store_support::{
-    FIRST_HEIGHT, connect, content, memory_store, options, place, small_chain, small_index, tamper,
+    FIRST_HEIGHT, Model, connect, content, memory_store, memory_store_with, options, options_with,
+    place, small_chain, small_index, tamper,
 };
 
 /// The error, whose text must name the file and a cure.
@@ -75,7 +79,7 @@ fn missing_file_and_directory() {
 fn forbidden_file() {
     use std::os::unix::fs::PermissionsExt;
     let (_directory, path) = place();
-    small_index(&path);
+    small_index(&path, false);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("own file");
     if fs::File::open(&path).is_ok() {
         println!("skipped: this user may read every file");
@@ -92,7 +96,7 @@ fn forbidden_file() {
 #[test]
 fn another_network_or_first_height() {
     let (_directory, path) = place();
-    small_index(&path);
+    small_index(&path, false);
     let signet = StoreOptions {
         network: Network::Signet,
         ..options(3)
@@ -112,6 +116,40 @@ fn another_network_or_first_height() {
             ..
         }
     ));
+}
+
+#[test]
+fn with_multiples_or_without() {
+    for found in [false, true] {
+        let (_directory, path) = place();
+        small_index(&path, found);
+        let other = Store::open(&path, &options_with(3, !found));
+        let error = refused(other, &path, &format!("--multiples={found}"));
+        assert!(matches!(error, StoreError::WrongMultiples { found: text, .. } if text == found));
+        assert!(error.to_string().contains("--data-dir"), "{error}");
+        // Nothing was changed by the attempt.
+        Store::open(&path, &options_with(3, found)).expect("index");
+    }
+}
+
+#[test]
+fn multiples_of_an_index_without() {
+    let (_directory, path) = place();
+    small_index(&path, false);
+    let store = Store::open(&path, &options(3)).expect("index");
+    let snapshot = store.snapshot().expect("snapshot");
+    let multiples = ScanColumns {
+        multiples: true,
+        ..ScanColumns::default()
+    };
+    // Whether or not the heights are there.
+    for heights in [FIRST_HEIGHT..=FIRST_HEIGHT, 0..=u32::MAX] {
+        let error = snapshot.scan(heights, multiples).expect_err("has none");
+        assert!(matches!(error, StoreError::NoMultiples { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        assert!(text.contains("--multiples"), "{text}");
+    }
 }
 
 #[test]
@@ -141,7 +179,7 @@ fn creation_cut_short_is_taken_up() {
     // The engine's file exists, our first commit does not.
     drop(Database::create(&path).expect("create"));
     let store = Store::open(&path, &options(3)).expect("initialised");
-    connect(&store, &small_chain().chain);
+    connect(&store, &small_chain(false).chain);
     drop(store);
     // Nothing at all was written.
     fs::write(&path, []).expect("write");
@@ -152,7 +190,7 @@ fn creation_cut_short_is_taken_up() {
 #[test]
 fn truncated_file() {
     let (_directory, path) = place();
-    small_index(&path);
+    small_index(&path, false);
     let whole = fs::read(&path).expect("read");
     for len in [9, 100, 320, 4096, 5000, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..len]).expect("write");
@@ -177,12 +215,12 @@ fn set_meta(path: &Path, name: &str, value: Option<&[u8]>) {
 #[test]
 fn other_formats() {
     let (_directory, path) = place();
-    small_index(&path);
+    small_index(&path, false);
     let version = |version: u32| version.to_le_bytes();
     set_meta(&path, "schema", Some(&version(SCHEMA_VERSION + 1)));
     let error = refused(Store::open(&path, &options(3)), &path, "newer spindex");
-    assert!(matches!(error, StoreError::NewerSchema { found: 2, .. }));
-    set_meta(&path, "schema", Some(&version(SCHEMA_VERSION - 1)));
+    assert!(matches!(error, StoreError::NewerSchema { found: 3, .. }));
+    set_meta(&path, "schema", Some(&version(SCHEMA_PLAIN - 1)));
     let error = refused(Store::open(&path, &options(3)), &path, "`spindex sync`");
     assert!(matches!(error, StoreError::OlderSchema { found: 0, .. }));
     set_meta(&path, "schema", None);
@@ -192,20 +230,26 @@ fn other_formats() {
 
 #[test]
 fn odd_meta() {
-    for (name, value) in [
-        ("schema", Some(&b"1"[..])),
-        ("network", Some(b"litecoin")),
-        ("network", Some(b"\xff\xfe")),
-        ("network", None),
-        ("first_height", Some(b"123")),
-        ("first_height", None),
-        ("locator_key", Some(b"short")),
-        ("locator_key", None),
+    for (multiples, name, value) in [
+        (false, "schema", Some(&b"1"[..])),
+        (false, "network", Some(b"litecoin")),
+        (false, "network", Some(b"\xff\xfe")),
+        (false, "network", None),
+        (false, "first_height", Some(b"123")),
+        (false, "first_height", None),
+        (false, "locator_key", Some(b"short")),
+        (false, "locator_key", None),
+        // Neither does a file of format 1 have this, nor does one of format 2 go without.
+        (false, "multiples", Some(b"\x40\0\0\0")),
+        (true, "multiples", Some(b"\x20\0\0\0")),
+        (true, "multiples", Some(b"\x40")),
+        (true, "multiples", None),
     ] {
         let (_directory, path) = place();
-        small_index(&path);
+        small_index(&path, multiples);
         set_meta(&path, name, value);
-        match refused(Store::open(&path, &options(3)), &path, "`spindex sync`") {
+        let opened = Store::open(&path, &options_with(3, multiples));
+        match refused(opened, &path, "`spindex sync`") {
             StoreError::Corrupt { table, key, .. } => {
                 assert_eq!((table, key.as_str()), ("meta", name));
             }
@@ -217,10 +261,10 @@ fn odd_meta() {
 /// Chunks of odd length, missing chunks and surplus ones.
 #[test]
 fn odd_chunks_are_refused_when_opening() {
-    for column in [TWEAKS, TXIDS, OUTPUTS, SPENDS, FILTERS, SPENT] {
+    for column in [TWEAKS, MULTIPLES, TXIDS, OUTPUTS, SPENDS, FILTERS, SPENT] {
         for change in ["shorter", "longer", "gone", "surplus"] {
             let (_directory, path) = place();
-            small_index(&path);
+            small_index(&path, true);
             tamper(&path, |write| {
                 let mut table = write.open_table(column.definition()).expect("table");
                 let chunk = table.get(0).expect("row").expect("chunk").value().to_vec();
@@ -233,7 +277,8 @@ fn odd_chunks_are_refused_when_opening() {
                     _ => drop(table.insert(1, chunk.as_slice()).expect("insert")),
                 }
             });
-            match refused(Store::open(&path, &options(3)), &path, "`spindex sync`") {
+            let opened = Store::open(&path, &options_with(3, true));
+            match refused(opened, &path, "`spindex sync`") {
                 StoreError::Corrupt { table, .. } => assert_eq!(table, column.name()),
                 error => panic!("{change}: {error:?}"),
             }
@@ -245,7 +290,7 @@ fn odd_chunks_are_refused_when_opening() {
 #[test]
 fn odd_rows_are_errors_not_panics() {
     type Change = fn(&redb::WriteTransaction);
-    let changes: [(&str, Change); 7] = [
+    let changes: [(&str, Change); 9] = [
         ("blocks", |write| {
             let mut table = write.open_table(BLOCKS).expect("table");
             let mut row = *table.get(9).expect("row").expect("block").value();
@@ -277,10 +322,21 @@ fn odd_rows_are_errors_not_panics() {
             let mut table = write.open_table(LOCATOR).expect("table");
             table.insert(&[7; 13], ()).expect("insert");
         }),
+        // The second output is of the last transaction there can be, or the last one of the first transaction.
+        ("outputs", |write| {
+            change_outputs(write, |items| items[1][44..].fill(0xff))
+        }),
+        ("outputs", |write| {
+            change_outputs(write, |items| {
+                if let Some(last) = items.last_mut() {
+                    last[44..].fill(0);
+                }
+            });
+        }),
     ];
     for (index, (expected, change)) in changes.into_iter().enumerate() {
         let (_directory, path) = place();
-        let model = small_index(&path);
+        let model = small_index(&path, false);
         tamper(&path, change);
         let store = Store::open(&path, &options(3)).expect("the ends are sound");
         let snapshot = store.snapshot().expect("snapshot");
@@ -301,12 +357,115 @@ fn odd_rows_are_errors_not_panics() {
             let _ = (snapshot.spends(height), snapshot.undo(height));
             let _ = (snapshot.spent_filter(height), snapshot.block(height));
         }
+        let refused = scan_everything(&snapshot, &model);
+        if expected == "outputs" {
+            assert!(matches!(
+                refused,
+                Some(StoreError::Corrupt {
+                    table: "outputs",
+                    ..
+                })
+            ));
+        }
         // And an update over it is refused or leaves the rest as it was, but never goes on with half of it.
         let _ = store.apply(Update {
             disconnect: 3,
             connect: &[],
         });
     }
+}
+
+fn change_outputs(write: &redb::WriteTransaction, change: fn(&mut [[u8; 48]])) {
+    let mut table = write.open_table(OUTPUTS.definition()).expect("table");
+    let mut chunk = table.get(0).expect("row").expect("chunk").value().to_vec();
+    change(chunk.as_chunks_mut().0);
+    table.insert(0, chunk.as_slice()).expect("insert");
+}
+
+/// Scans every range of heights and looks every position up; returns an error that occurred, if any did. What is given
+/// out fits together.
+fn scan_everything(snapshot: &Snapshot, model: &Model) -> Option<StoreError> {
+    let columns = ScanColumns {
+        multiples: model.multiples,
+        short_keys: true,
+    };
+    let mut refused = None;
+    let end = FIRST_HEIGHT + model.chain.len() as u32;
+    for from in FIRST_HEIGHT..end {
+        for to in from..end {
+            match snapshot.scan(from..=to, columns) {
+                Ok(None) => {}
+                Ok(Some(mut scan)) => {
+                    while let Some(batch) = scan.next() {
+                        match batch {
+                            Ok(batch) => {
+                                assert!((1..=4080).contains(&batch.tweaks.len()));
+                                assert_eq!(batch.tweaks.len(), batch.ends.len());
+                                assert!(batch.ends.is_sorted());
+                                assert_eq!(
+                                    batch.ends.last().copied(),
+                                    Some(batch.keys.len() as u32)
+                                );
+                            }
+                            Err(error) => {
+                                assert!(scan.next().is_none(), "an error ends it");
+                                refused = Some(error);
+                            }
+                        }
+                    }
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+    }
+    for position in (0..30).chain([1 << 31, u64::MAX]) {
+        refused = snapshot.block_of(position).err().or(refused);
+        refused = snapshot.transaction(position).err().or(refused);
+    }
+    refused
+}
+
+/// Directory rows and outputs with any byte changed, singly and several at once.
+#[test]
+fn scans_over_odd_bytes_are_errors_not_panics() {
+    let (_directory, path) = place();
+    let model = small_index(&path, true);
+    let sound = fs::read(&path).expect("read");
+    let mut refusals = 0;
+    for seed in 0..150 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        fs::write(&path, &sound).expect("write");
+        tamper(&path, |write| {
+            let mut blocks = write.open_table(BLOCKS).expect("table");
+            for _ in 0..rng.gen_range(0..4) {
+                // Not the last row, which opening checks.
+                let height = rng.gen_range(FIRST_HEIGHT..FIRST_HEIGHT + 5);
+                let mut row = *blocks.get(height).expect("row").expect("block").value();
+                // Spans that are a little off, and wildly off.
+                let at = *[112, 113, 116, 120, 121, 124, 125, 128, 132, 133, 134]
+                    .choose(&mut rng)
+                    .expect("one");
+                row[at] ^= rng.gen_range(1..=255_u8) >> rng.gen_range(0..8);
+                blocks.insert(height, &row).expect("insert");
+            }
+            let mut outputs = write.open_table(OUTPUTS.definition()).expect("table");
+            let mut chunk = outputs
+                .get(0)
+                .expect("row")
+                .expect("chunk")
+                .value()
+                .to_vec();
+            for _ in 0..rng.gen_range(0..3) {
+                let item = rng.gen_range(0..chunk.len() / 48);
+                chunk[item * 48 + rng.gen_range(44..48)] = rng.gen_range(0..20);
+            }
+            outputs.insert(0, chunk.as_slice()).expect("insert");
+        });
+        let store = Store::open(&path, &options_with(3, true)).expect("the ends are sound");
+        let snapshot = store.snapshot().expect("snapshot");
+        refusals += usize::from(scan_everything(&snapshot, &model).is_some());
+    }
+    assert!(refusals > 100, "{refusals}");
 }
 
 fn assert_refused(store: &Store, update: Update<'_>, expected: fn(&StoreError) -> bool) {
@@ -318,7 +477,7 @@ fn assert_refused(store: &Store, update: Update<'_>, expected: fn(&StoreError) -
 
 #[test]
 fn updates_that_do_not_fit() {
-    let model = small_chain();
+    let model = small_chain(false);
     let store = memory_store(2);
     fn update(connect: &[BlockRecord]) -> Update<'_> {
         Update {
@@ -347,7 +506,8 @@ fn updates_that_do_not_fit() {
         |error| matches!(error, StoreError::UndoExhausted { available: 2, .. }),
     );
 
-    let changes: [fn(&mut BlockRecord); 5] = [
+    let changes: [fn(&mut BlockRecord); 6] = [
+        |record| record.multiples.push([1; 64]),
         |record| record.id.hash = BlockHash::all_zeros(),
         |record| {
             let output = record.outputs[0].clone();
@@ -388,6 +548,25 @@ fn updates_that_do_not_fit() {
     // None of this stops the store.
     connect(&store, rest);
     assert_eq!(store.snapshot().expect("snapshot").tip(), model.tip());
+
+    // As many multiples as transactions, or none at all.
+    let with = small_chain(true);
+    let store = memory_store_with(2, true);
+    assert_refused(&store, update(&model.chain), invalid);
+    for change in [
+        |multiples: &mut Vec<[u8; 64]>| multiples.truncate(multiples.len() - 1),
+        |multiples: &mut Vec<[u8; 64]>| multiples.push([1; 64]),
+    ] {
+        let mut chain = with.chain.clone();
+        let record = chain
+            .iter_mut()
+            .rfind(|record| !record.multiples.is_empty());
+        change(&mut record.expect("some transaction").multiples);
+        assert_refused(&store, update(&chain), invalid);
+    }
+    connect(&store, &with.chain);
+    let store = memory_store(2);
+    assert_refused(&store, update(&with.chain), invalid);
 }
 
 /// Handles and errors go to other threads.

@@ -220,33 +220,44 @@ fn read_batch(
     Ok((batch, next_output))
 }
 
-/// Takes transactions off the end of a range until the outputs of the rest, which start at `output`, are few enough.
-/// Returns the new end and the range of the outputs.
+/// Takes transactions off the end of a range, but not its first one, until the outputs of the rest are few enough.
+/// `output` is the position of their first one. Returns the new end and the range of the outputs.
 fn fit_outputs(
     view: &View,
     transactions: Range<u64>,
     output: u64,
 ) -> Result<(u64, Range<u64>), Fault> {
-    let mut end = transactions.end;
-    loop {
-        let outputs = output..first_output(view, end)?;
-        let count = outputs.end.checked_sub(outputs.start).ok_or_else(|| {
-            let reason = format!("outputs of transaction {end} are not behind it");
-            Fault::row(OUTPUTS.name(), outputs.end, reason)
-        })?;
-        let tweaks = end - transactions.start;
-        if count <= BATCH_KEYS {
-            return Ok((end, outputs));
-        }
-        if tweaks == 1 {
-            if count > u64::from(BLOCK_ITEMS_MAX) {
-                let reason = "more outputs of a transaction than a block can have";
-                return Err(Fault::row(OUTPUTS.name(), output, reason));
+    let outputs_before = |end| {
+        let next = first_output(view, end)?;
+        match next.checked_sub(output) {
+            Some(count) => Ok((output..next, count)),
+            None => {
+                let reason = format!("outputs before transaction {end} are behind it");
+                Err(Fault::row(OUTPUTS.name(), next, reason))
             }
-            return Ok((end, outputs));
         }
-        end -= tweaks / 2;
+    };
+    let (outputs, count) = outputs_before(transactions.end)?;
+    if count <= BATCH_KEYS {
+        return Ok((transactions.end, outputs));
     }
+    let mut end = transactions.start + 1;
+    let mut too_far = transactions.end;
+    while end + 1 < too_far {
+        let middle = end + (too_far - end) / 2;
+        let (_, count) = outputs_before(middle)?;
+        if count <= BATCH_KEYS {
+            end = middle;
+        } else {
+            too_far = middle;
+        }
+    }
+    let (outputs, count) = outputs_before(end)?;
+    if count > u64::from(BLOCK_ITEMS_MAX) {
+        let reason = "more outputs of a transaction than a block can have";
+        return Err(Fault::row(OUTPUTS.name(), output, reason));
+    }
+    Ok((end, outputs))
 }
 
 /// Keys and ends, as a batch has them, of the transactions whose outputs are at `outputs`.

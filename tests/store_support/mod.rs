@@ -505,15 +505,17 @@ pub(crate) fn assert_scan(
     let mut next = before(*heights.start());
     assert_eq!(positions, next..before(*heights.end() + 1));
     let filter = RowFilter::default();
-    let mut rows = batches.iter().flat_map(|batch| {
+    let mut rows = batches.iter().enumerate().flat_map(|(number, batch)| {
         assert_eq!(batch.first, next, "batches follow each other");
         let count = batch.tweaks.len();
         assert!((1..=4080).contains(&count));
         next += count as u64;
-        let end = next;
+        let following = batches.get(number + 1).and_then(|next| next.ends.first());
         assert!(
-            end % 255 == 0 || end == positions.end || batch.keys.len() > 1 << 14,
-            "batches end with chunks, unless they have many keys"
+            next.is_multiple_of(255)
+                || next == positions.end
+                || following.is_some_and(|end| batch.keys.len() + *end as usize > 1 << 16),
+            "batches end with chunks, unless the next transaction has too many keys"
         );
         let with = |wanted: bool| if wanted { count } else { 0 };
         assert_eq!(batch.multiples.len(), with(columns.multiples));
