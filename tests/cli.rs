@@ -283,3 +283,30 @@ fn a_wallet_file_keeps_keys_and_labels_and_shows_no_secret() {
     assert!(imported.status.success(), "{}", stderr(&imported));
     assert_eq!(stdout(&imported), made);
 }
+
+#[test]
+fn an_index_keeps_the_multiples_it_was_created_with() {
+    let home = tempfile::tempdir().unwrap();
+    let fail = |args: &[&str]| {
+        let output = run(home.path(), &[args, &["--network=regtest"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        stderr(&output)
+    };
+    // Nothing listens there: the index is created, and stays empty.
+    let node = ["--node-url=http://127.0.0.1:1", "--wait=0"];
+    let sync = |more: &[&'static str]| fail(&[&["sync"], more, &node].concat());
+    assert!(sync(&["--multiples"]).contains("(regtest, with multiples)"));
+    assert!(sync(&[]).contains("(regtest, with multiples)"));
+    for refused in [
+        sync(&["--multiples=false"]),
+        fail(&["serve", "--multiples=false"]),
+    ] {
+        assert!(refused.contains("pass --multiples=true"), "{refused}");
+        assert!(refused.contains("--data-dir"), "{refused}");
+    }
+    // From the file, and a flag over it.
+    let config = home.path().join(".spindex/spindex.toml");
+    std::fs::write(config, "multiples = false").unwrap();
+    assert!(sync(&[]).contains("pass --multiples=true"));
+    assert!(sync(&["--multiples"]).contains("(regtest, with multiples)"));
+}

@@ -1,9 +1,15 @@
 //! The index follows a simulated chain: sync, resume, reorgs, faults of the source. The judge is an index built fresh
 //! and a slow twin of the derivation.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
 mod support;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,16 +19,21 @@ use bitcoin::{Network, OutPoint, Transaction, Txid};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use proptest::prelude::*;
+use secp256k1::PublicKey;
 use spindex::BlockId;
 use spindex::bip352::inputs::taproot_output_key;
 use spindex::bip352::tweak::transaction_tweak;
+use spindex::chain::parse::block_from_rest_bytes;
 use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::curve::{CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint};
 use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer, derive_records};
 use spindex::runtime::Stop;
-use spindex::store::{RowFilter, Store, StoreOptions};
-use support::index::{content, fresh_content, fresh_store, memory_store, options};
+use spindex::store::{RowFilter, ScanColumns, Store, StoreError, StoreOptions};
+use support::index::{
+    content, fresh_content, fresh_store, fresh_store_with, memory_store, options,
+};
 
 fn quick() -> IndexSettings {
     IndexSettings {
@@ -185,24 +196,78 @@ fn a_batch_derives_what_single_blocks_do() {
         .iter()
         .map(|block| BlockWithPrevouts::clone(block))
         .collect();
-    let together = derive_records(&LibSecp256k1, &blocks);
-    let apart: Vec<_> = blocks
-        .iter()
-        .flat_map(|block| derive_records(&LibSecp256k1, std::slice::from_ref(block)))
-        .collect();
-    assert_eq!(together, apart);
-    assert!(
-        together
+    let mut derived = [false, true].map(|with_multiples| {
+        let derive = |blocks: &[_]| derive_records(&LibSecp256k1, blocks, with_multiples);
+        let together = derive(&blocks);
+        let apart: Vec<_> = blocks
             .iter()
-            .any(|record| !record.transactions.is_empty())
+            .flat_map(|block| derive(std::slice::from_ref(block)))
+            .collect();
+        assert_eq!(together, apart);
+        together
+    });
+    assert!(
+        derived[0]
+            .iter()
+            .any(|record| record.transactions.len() > 1)
     );
+    // They differ in the multiples alone, which are so many doublings of the tweaks.
+    for record in &mut derived[0] {
+        assert!(record.multiples.is_empty());
+        let rows = record.transactions.iter();
+        record.multiples = rows.map(|row| doubled_64_times(&row.tweak)).collect();
+    }
+    assert_eq!(derived[0], derived[1]);
+}
+
+/// 2^64·T of a point T, x then y, in the plainest way.
+fn doubled_64_times(point: &[u8; 64]) -> [u8; 64] {
+    let sec1 = [&[4], &point[..]].concat();
+    let mut point = PublicKey::from_slice(&sec1).unwrap();
+    for _ in 0..64 {
+        point = point.combine(&point).unwrap();
+    }
+    point.serialize_uncompressed()[1..].try_into().unwrap()
+}
+
+/// The tweaks of a real block, where nobody has chosen the keys.
+#[test]
+fn multiples_of_a_real_block() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/mainnet-866342");
+    if !folder.exists() {
+        println!("skipped: ../shared/data is missing");
+        return;
+    }
+    let unpack = |name: &str| {
+        let packed = std::fs::File::open(folder.join(name)).unwrap();
+        zstd::decode_all(packed).unwrap()
+    };
+    let (block, spent) = (unpack("block.bin.zst"), unpack("spenttxouts.bin.zst"));
+    let block = block_from_rest_bytes(Some(866_342), &block, &spent).unwrap();
+    let records = derive_records(&LibSecp256k1, std::slice::from_ref(&block), true);
+    let (rows, multiples) = (&records[0].transactions, &records[0].multiples);
+    assert_eq!(rows.len(), multiples.len());
+    assert!(rows.len() > 1000, "{}", rows.len());
+    for (row, multiple) in rows.iter().zip(multiples).step_by(20) {
+        assert_eq!(doubled_64_times(&row.tweak), *multiple, "{}", row.txid);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_in_small_steps_and_over_restarts_gives_the_same_index() {
-    let chain = chain(3, 140);
+    for multiples in [false, true] {
+        sync_in_small_steps(chain(3, 140), multiples).await;
+    }
+}
+
+async fn sync_in_small_steps(chain: Arc<SimulatedChain>, multiples: bool) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index.redb");
+    let created = StoreOptions {
+        multiples: Some(multiples),
+        ..options()
+    };
+    drop(Store::open(&path, &created).unwrap());
     let small_batches = IndexSettings {
         batch_bytes: 5_000,
         ..quick()
@@ -222,13 +287,78 @@ async fn a_sync_in_small_steps_and_over_restarts_gives_the_same_index() {
         .unwrap();
     let snapshot = store.snapshot().unwrap();
     assert_eq!(snapshot.tip(), Some(chain.tip_id()));
-    assert_eq!(content(&store), fresh_content(chain).await);
+    let fresh = fresh_store_with(chain, multiples).await;
+    assert_eq!(content(&store), content(&fresh));
+
+    let columns = ScanColumns {
+        multiples,
+        short_keys: true,
+    };
+    let batches = snapshot.scan(0..=140, columns).unwrap().unwrap();
+    let mut tweaks = 0;
+    for batch in batches {
+        let batch = batch.unwrap();
+        tweaks += batch.tweaks.len();
+        for (tweak, multiple) in batch.tweaks.iter().zip(&batch.multiples) {
+            assert_eq!(doubled_64_times(tweak.as_bytes()), *multiple.as_bytes());
+        }
+        let expected = if multiples { batch.tweaks.len() } else { 0 };
+        assert_eq!(batch.multiples.len(), expected);
+    }
+    assert_eq!(tweaks as u64, snapshot.counts().unwrap().transactions);
+    assert!(tweaks > 100, "{tweaks}");
+}
+
+/// An engine that finds no multiple of some tweaks.
+struct Forgetful;
+
+impl Engine for Forgetful {
+    fn name(&self) -> &'static str {
+        "forgetful"
+    }
+
+    fn scanner(&self, target: &ScanTarget) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
+        LibSecp256k1.scanner(target)
+    }
+
+    fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
+        LibSecp256k1.multiply(products)
+    }
+
+    fn multiples(&self, tweaks: &[TweakPoint]) -> Vec<Option<TweakPoint>> {
+        let mut multiples = LibSecp256k1.multiples(tweaks);
+        if let Some(last) = multiples.last_mut() {
+            *last = None;
+        }
+        multiples
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_multiple_that_is_missing_is_an_error_and_nothing_is_written() {
+    let chain = chain(3, 110);
+    let store = memory_store(true);
+    let indexer = Indexer::new(
+        store.clone(),
+        chain,
+        Arc::new(Forgetful),
+        quick(),
+        Stop::new(),
+        |_| (),
+    );
+    let error = indexer.sync(None).await.unwrap_err();
+    assert!(
+        matches!(error, IndexError::Store(StoreError::InvalidRecord { .. })),
+        "{error}"
+    );
+    assert!(error.to_string().contains("multiples"), "{error}");
+    assert_eq!(store.snapshot().unwrap().tip(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_in_the_middle_keeps_what_is_committed() {
     let chain = chain(4, 120);
-    let store = memory_store();
+    let store = memory_store(false);
     let stop = Stop::new();
     let on_batch = {
         let stop = stop.clone();
@@ -293,11 +423,12 @@ proptest! {
     fn after_any_reorgs_the_index_equals_one_built_fresh(
         seed in any::<u64>(),
         events in prop::collection::vec(event(), 1..10),
+        multiples in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let chain = chain(seed, 130);
-            let store = memory_store();
+            let store = memory_store(multiples);
             let indexer = indexer(&store, chain.clone(), quick());
             indexer.sync(None).await.unwrap();
             let mut before = chain.tip_id();
@@ -316,8 +447,8 @@ proptest! {
                 let synced = indexer.sync(None).await.unwrap();
                 assert_eq!(synced, Some(chain.tip_id()));
             }
-            let ours = content(&store);
-            assert_eq!(ours, fresh_content(chain).await);
+            let fresh = fresh_store_with(chain, multiples).await;
+            assert_eq!(content(&store), content(&fresh));
         });
     }
 }
@@ -421,7 +552,7 @@ async fn a_node_that_goes_away_is_waited_for() {
         batch_bytes: 3_000,
         ..quick()
     };
-    let store = memory_store();
+    let store = memory_store(false);
     let tip = indexer(&store, source, patient).sync(None).await.unwrap();
     assert_eq!(tip, Some(chain.tip_id()));
     let hash = content(&store);
@@ -436,7 +567,7 @@ async fn a_node_that_stays_away_ends_the_sync_with_what_is_committed() {
         fault: Fault::Away(60),
         strikes: AtomicU32::new(u32::MAX),
     });
-    let store = memory_store();
+    let store = memory_store(false);
     let error = indexer(&store, source, quick())
         .sync(None)
         .await
@@ -463,7 +594,7 @@ async fn blocks_that_do_not_link_are_never_committed() {
             give_up_after: None,
             ..quick()
         };
-        let store = memory_store();
+        let store = memory_store(false);
         let result = indexer(&store, source, patient).sync(None).await;
         let snapshot = store.snapshot().unwrap();
         if recovers {

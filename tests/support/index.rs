@@ -22,14 +22,23 @@ pub(crate) fn options() -> StoreOptions {
 }
 
 /// An empty index in memory.
-pub(crate) fn memory_store() -> Arc<Store> {
+pub(crate) fn memory_store(multiples: bool) -> Arc<Store> {
     let backend = redb::backends::InMemoryBackend::new();
-    Arc::new(Store::open_with_backend(backend, &options()).unwrap())
+    let options = StoreOptions {
+        multiples: Some(multiples),
+        ..options()
+    };
+    Arc::new(Store::open_with_backend(backend, &options).unwrap())
 }
 
-/// An index of all the source has now.
+/// An index of all the source has now, without multiples.
 pub(crate) async fn fresh_store(source: Arc<dyn BlockSource>) -> Arc<Store> {
-    let store = memory_store();
+    fresh_store_with(source, false).await
+}
+
+/// An index of all the source has now, with or without multiples.
+pub(crate) async fn fresh_store_with(source: Arc<dyn BlockSource>, multiples: bool) -> Arc<Store> {
+    let store = memory_store(multiples);
     let engine = Arc::new(LibSecp256k1);
     let settings = IndexSettings::default();
     let indexer = Indexer::new(
