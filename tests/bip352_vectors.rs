@@ -20,7 +20,7 @@ use spindex::bip352::hash;
 use spindex::bip352::inputs::{taproot_output_key, tweak_inputs};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SharedSecret, SpendKey};
 use spindex::bip352::send::{SendError, SenderInput, output_keys};
-use spindex::bip352::tweak::{input_key_sum, transaction_tweak};
+use spindex::bip352::tweak::{key_sums, transaction_tweak};
 use spindex::curve::Engine;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 
@@ -270,8 +270,12 @@ fn check_receiving(receiving: &Receiving) {
         &given.vin,
         outputs.iter().copied().map(taproot_output).collect(),
     );
-    let key_sum = tweak_inputs(&tx, &prevouts).and_then(|inputs| input_key_sum(&inputs.keys));
-    assert_eq!(key_sum, expected.input_pub_key_sum);
+    let inputs = Vec::from_iter(tweak_inputs(&tx, &prevouts));
+    let key_sum = key_sums(&LibSecp256k1, &inputs).pop().flatten();
+    assert_eq!(
+        key_sum.map(|sum| sum.to_compressed()),
+        expected.input_pub_key_sum.map(|sum| sum.serialize())
+    );
     let tweak = transaction_tweak(&LibSecp256k1, &tx, &prevouts);
     assert_eq!(
         tweak.map(|tweak| tweak.to_compressed()),
@@ -332,7 +336,7 @@ fn key_of_input(vin: &Vin) -> Option<PublicKey> {
     let (tx, prevouts) = transaction(std::slice::from_ref(vin), vec![taproot_output([1; 32])]);
     let inputs = tweak_inputs(&tx, &prevouts)?;
     assert_eq!(inputs.keys.len(), 1);
-    inputs.keys.first().copied()
+    PublicKey::from_slice(inputs.keys.first()?).ok()
 }
 
 fn check_sending(sending: &Sending) {
@@ -384,13 +388,14 @@ fn check_sending(sending: &Sending) {
     );
 
     // The sender's side of the tweak: the sum of the secrets gives the sum of the keys.
-    let key_sum = input_key_sum(&pubkeys).expect("not infinity");
+    let key_sum = PublicKey::combine_keys(&pubkeys.iter().collect::<Vec<_>>());
+    let key_sum = key_sum.expect("not infinity");
     let secret_sum = expected.input_private_key_sum.expect("not 0");
     assert_eq!(secret_sum.public_key(SECP256K1), key_sum);
     let smallest = outpoints
         .iter()
         .min_by_key(|&outpoint| encode::serialize(outpoint));
-    let input_hash = hash::input_hash(smallest.expect("an input"), &key_sum);
+    let input_hash = hash::input_hash(smallest.expect("an input"), &key_sum.serialize());
     let partial_secret = secret_sum
         .mul_tweak(&input_hash.expect("in range"))
         .expect("not 0");

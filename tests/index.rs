@@ -32,7 +32,7 @@ use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer, derive_rec
 use spindex::runtime::Stop;
 use spindex::store::{RowFilter, ScanColumns, Store, StoreError, StoreOptions};
 use support::index::{
-    content, fresh_content, fresh_store, fresh_store_with, memory_store, options,
+    content, fresh_content, fresh_store, fresh_store_with, memory_store, options, runnable_engines,
 };
 
 fn quick() -> IndexSettings {
@@ -253,6 +253,29 @@ fn multiples_of_a_real_block() {
     }
 }
 
+#[test]
+fn every_engine_derives_the_same_rows() {
+    let chain = chain(12, 150);
+    let blocks = chain.active_blocks();
+    let blocks: Vec<_> = blocks
+        .iter()
+        .map(|block| BlockWithPrevouts::clone(block))
+        .collect();
+    let expected = derive_records(&LibSecp256k1, &blocks, false);
+    let engines = runnable_engines();
+    assert!(
+        engines.len() >= 3,
+        "auto, libsecp256k1 and portable run everywhere: {engines:?}"
+    );
+    for (kind, name) in engines {
+        let engine = spindex::curve::engine(kind).unwrap();
+        assert!(
+            derive_records(engine.as_ref(), &blocks, false) == expected,
+            "{name}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_in_small_steps_and_over_restarts_gives_the_same_index() {
     for multiples in [false, true] {
@@ -331,6 +354,14 @@ impl Engine for Forgetful {
             *last = None;
         }
         multiples
+    }
+
+    fn decompress(&self, keys: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
+        LibSecp256k1.decompress(keys)
+    }
+
+    fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>> {
+        LibSecp256k1.sums(points, ends)
     }
 }
 

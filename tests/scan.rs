@@ -63,7 +63,10 @@ impl Sender {
         let keys: Vec<PublicKey> = secrets.iter().map(|s| s.public_key(SECP256K1)).collect();
         let sum = PublicKey::combine_keys(&keys.iter().collect::<Vec<_>>()).unwrap();
         let tweak = sum
-            .mul_tweak(SECP256K1, &input_hash(&outpoints[0], &sum).unwrap())
+            .mul_tweak(
+                SECP256K1,
+                &input_hash(&outpoints[0], &sum.serialize()).unwrap(),
+            )
             .unwrap();
         Self {
             inputs: secrets

@@ -5,7 +5,7 @@
 
 use bitcoin::OutPoint;
 use bitcoin::hashes::{Hash, HashEngine, sha256t_hash_newtype};
-use secp256k1::{PublicKey, Scalar};
+use secp256k1::Scalar;
 
 use super::keys::{ScanKey, SharedSecret};
 use crate::curve::libsecp256k1 as curve;
@@ -27,12 +27,12 @@ sha256t_hash_newtype! {
 }
 
 /// `input_hash = H_"BIP0352/Inputs"(outpoint_L || serP(A))`, with the outpoint as txid in internal order
-/// and vout little-endian.
-pub fn input_hash(smallest_outpoint: &OutPoint, key_sum: &PublicKey) -> Option<Scalar> {
+/// and vout little-endian; `key_sum` is `A`, SEC1 compressed.
+pub fn input_hash(smallest_outpoint: &OutPoint, key_sum: &[u8; 33]) -> Option<Scalar> {
     let mut hash = InputsHash::engine();
     hash.input(smallest_outpoint.txid.as_byte_array());
     hash.input(&smallest_outpoint.vout.to_le_bytes());
-    hash.input(&key_sum.serialize());
+    hash.input(key_sum);
     curve::nonzero_scalar(InputsHash::from_engine(hash).to_byte_array())
 }
 

@@ -5,7 +5,6 @@
 
 use bitcoin::hashes::{Hash, hash160};
 use bitcoin::{OutPoint, Script, Transaction, TxIn, TxOut, Witness};
-use secp256k1::{Parity, PublicKey, XOnlyPublicKey};
 
 use super::NUMS_POINT;
 
@@ -26,15 +25,17 @@ pub fn taproot_output_key(script: &Script) -> Option<[u8; 32]> {
 /// What the tweak of an eligible transaction is computed from (before sums and curve work).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TweakInputs {
-    /// Keys of the inputs that yield one, in input order, at least one. A key may occur several times.
-    pub keys: Vec<PublicKey>,
+    /// Keys of the inputs that yield one, SEC1 compressed, in input order, at least one. A key may occur several
+    /// times. An entry may be no point: then its input yields no key after all, which is seen when all keys of many
+    /// transactions are decompressed together.
+    pub keys: Vec<[u8; 33]>,
     /// Smallest of all inputs' outpoints, with or without a key, by their 36 bytes: txid in internal
     /// order, vout little-endian.
     pub smallest_outpoint: OutPoint,
 }
 
-/// The inputs of `tx` if it has a taproot output, an input with a key, and spends no witness program of
-/// version 2 to 16; `prevouts` are the spent outputs in input order.
+/// The inputs of `tx` if it has a taproot output, an input with something like a key, and spends no witness program
+/// of version 2 to 16; `prevouts` are the spent outputs in input order. No arithmetic is done.
 ///
 /// `None` for every other transaction, for a coinbase, and if there are not as many prevouts as inputs.
 pub fn tweak_inputs(tx: &Transaction, prevouts: &[TxOut]) -> Option<TweakInputs> {
@@ -50,7 +51,7 @@ pub fn tweak_inputs(tx: &Transaction, prevouts: &[TxOut]) -> Option<TweakInputs>
     {
         return None;
     }
-    let keys: Vec<PublicKey> = tx
+    let keys: Vec<[u8; 33]> = tx
         .input
         .iter()
         .zip(prevouts)
@@ -80,8 +81,8 @@ fn witness_version(script: &Script) -> Option<u8> {
     ((2..=40).contains(&program.len()) && usize::from(length) == program.len()).then_some(version)
 }
 
-/// The key an input contributes, if it does.
-fn input_key(input: &TxIn, script: &Script) -> Option<PublicKey> {
+/// The key an input contributes, if it does and if the bytes are a point.
+fn input_key(input: &TxIn, script: &Script) -> Option<[u8; 33]> {
     match script.as_bytes() {
         // P2PKH
         [0x76, 0xa9, 0x14, hash @ .., 0x88, 0xac] if hash.len() == 20 => {
@@ -101,8 +102,10 @@ fn input_key(input: &TxIn, script: &Script) -> Option<PublicKey> {
             if input.witness.is_empty() || internal_key(&input.witness) == Some(&NUMS_POINT) {
                 return None;
             }
-            let key = XOnlyPublicKey::from_slice(key).ok()?;
-            Some(key.public_key(Parity::Even))
+            // The output key with even y.
+            let mut even = [2; COMPRESSED_BYTES];
+            even[1..].copy_from_slice(key);
+            Some(even)
         }
         _ => None,
     }
@@ -111,21 +114,18 @@ fn input_key(input: &TxIn, script: &Script) -> Option<PublicKey> {
 /// The compressed key with this HASH160 anywhere in a scriptSig, the last one if there are several.
 ///
 /// scriptSigs are malleable: anyone could have put other pushes around the key.
-fn hashed_key(script_sig: &[u8], hash: &[u8]) -> Option<PublicKey> {
+fn hashed_key(script_sig: &[u8], hash: &[u8]) -> Option<[u8; 33]> {
     script_sig
         .windows(COMPRESSED_BYTES)
         .rev()
-        // No other string can be a compressed key, and this test is far cheaper than the hash.
-        .filter(|window| matches!(window, [0x02 | 0x03, ..]))
-        .filter(|window| hash160::Hash::hash(window).as_byte_array() == hash)
-        .find_map(compressed_key)
+        .filter_map(compressed_key)
+        .find(|key| hash160::Hash::hash(key).as_byte_array() == hash)
 }
 
-fn compressed_key(bytes: &[u8]) -> Option<PublicKey> {
-    if bytes.len() != COMPRESSED_BYTES {
-        return None;
-    }
-    PublicKey::from_slice(bytes).ok()
+/// 33 bytes that start like a compressed key.
+fn compressed_key(bytes: &[u8]) -> Option<[u8; 33]> {
+    matches!(bytes, [0x02 | 0x03, ..]).then_some(())?;
+    bytes.try_into().ok()
 }
 
 /// The internal key in the control block, if the witness is that of a script path spend (BIP341).

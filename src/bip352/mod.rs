@@ -3,7 +3,7 @@
 //! | Step of BIP352 | Here |
 //! |---|---|
 //! | eligible transactions, input keys, `outpoint_L` | [`inputs::tweak_inputs`] |
-//! | `A`, the sum of the input keys | [`tweak::input_key_sum`] |
+//! | `A`, the sum of the input keys | [`tweak::key_sums`] |
 //! | `input_hash` | [`hash::input_hash`] |
 //! | `input_hash·A`, the tweak | [`tweak::tweaks`], [`tweak::transaction_tweak`] |
 //! | `S = b_scan·T` | [`keys::ScanKey::shared_secret`] |

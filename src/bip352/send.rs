@@ -147,7 +147,6 @@ mod tests {
 
     use crate::bip352::hash;
     use crate::bip352::keys::{ReceiverKeys, ScanKey};
-    use crate::bip352::tweak::input_key_sum;
 
     fn secret(byte: u8) -> SecretKey {
         SecretKey::from_slice(&[byte; 32]).expect("in range")
@@ -197,8 +196,8 @@ mod tests {
                 }
             })
             .collect();
-        let sum = input_key_sum(&keys).expect("not infinity");
-        let input_hash = hash::input_hash(&outpoints[0], &sum).expect("in range");
+        let sum = PublicKey::combine_keys(&keys.iter().collect::<Vec<_>>()).expect("not infinity");
+        let input_hash = hash::input_hash(&outpoints[0], &sum.serialize()).expect("in range");
         let tweak = sum.mul_tweak(SECP256K1, &input_hash).expect("not 0");
         let tweak = crate::curve::libsecp256k1::pack(&tweak);
         let shared_secret = receiver.scan_key.shared_secret(&tweak).expect("on curve");

@@ -1,17 +1,21 @@
 //! Eligible transactions to tweaks, one or a batch.
 
 use bitcoin::{Transaction, TxOut};
-use secp256k1::PublicKey;
 
 use super::hash;
 use super::inputs::{TweakInputs, tweak_inputs};
-use crate::curve::{Engine, Product, TweakPoint, libsecp256k1};
+use crate::curve::{Engine, Product, TweakPoint};
 
-/// Tweaks of many transactions, in order; `None` where the key sum is infinity or the input hash no valid scalar.
+/// Tweaks of many transactions, in order; `None` where no key is a point, the key sum is infinity or the input hash is
+/// no valid scalar.
 ///
 /// Works on the calling thread; callers split the slice. Variable time: public data only.
 pub fn tweaks(engine: &dyn Engine, inputs: &[TweakInputs]) -> Vec<Option<TweakPoint>> {
-    let products: Vec<Option<Product>> = inputs.iter().map(product).collect();
+    let products: Vec<Option<Product>> = key_sums(engine, inputs)
+        .into_iter()
+        .zip(inputs)
+        .map(|(sum, inputs)| product(sum?, inputs))
+        .collect();
     let computable: Vec<Product> = products.iter().flatten().copied().collect();
     let mut computed = engine.multiply(&computable).into_iter();
     products
@@ -33,20 +37,30 @@ pub fn transaction_tweak(
         .flatten()
 }
 
-/// `A`, the sum of the input keys; `None` if it is infinity. Partial sums may be infinity.
-pub fn input_key_sum(keys: &[PublicKey]) -> Option<PublicKey> {
-    match keys {
-        [key] => Some(*key),
-        // Adds all at once in Jacobian coordinates, where infinity is a value like others.
-        keys => PublicKey::combine_keys(&keys.iter().collect::<Vec<_>>()).ok(),
-    }
+/// `A`, the sum of the input keys, of many transactions, in order; `None` where no key is a point or the sum is
+/// infinity. Partial sums may be infinity.
+pub fn key_sums(engine: &dyn Engine, inputs: &[TweakInputs]) -> Vec<Option<TweakPoint>> {
+    let keys: Vec<[u8; 33]> = inputs
+        .iter()
+        .flat_map(|inputs| &inputs.keys)
+        .copied()
+        .collect();
+    let mut decompressed = engine.decompress(&keys).into_iter();
+    let mut points = Vec::with_capacity(keys.len());
+    let ends: Vec<usize> = inputs
+        .iter()
+        .map(|inputs| {
+            points.extend(decompressed.by_ref().take(inputs.keys.len()).flatten());
+            points.len()
+        })
+        .collect();
+    engine.sums(&points, &ends)
 }
 
-fn product(inputs: &TweakInputs) -> Option<Product> {
-    let key_sum = input_key_sum(&inputs.keys)?;
-    let input_hash = hash::input_hash(&inputs.smallest_outpoint, &key_sum)?;
+fn product(key_sum: TweakPoint, inputs: &TweakInputs) -> Option<Product> {
+    let input_hash = hash::input_hash(&inputs.smallest_outpoint, &key_sum.to_compressed())?;
     Some(Product {
-        point: libsecp256k1::pack(&key_sum),
+        point: key_sum,
         scalar: input_hash.to_be_bytes(),
     })
 }

@@ -84,6 +84,24 @@ impl Engine for LibSecp256k1 {
             })
             .collect()
     }
+
+    fn decompress(&self, keys: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
+        keys.iter().map(decompress).collect()
+    }
+
+    fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>> {
+        let mut start = 0;
+        let sum = |end: &usize| {
+            let group = &points[start..*end];
+            start = *end;
+            let keys: Option<Vec<PublicKey>> = group.iter().map(unpack).collect();
+            let keys = keys?;
+            // Adds all at once in Jacobian coordinates, where infinity is a value like others.
+            let sum = PublicKey::combine_keys(&keys.iter().collect::<Vec<_>>());
+            sum.ok().as_ref().map(pack)
+        };
+        ends.iter().map(sum).collect()
+    }
 }
 
 /// A target with its keys parsed.

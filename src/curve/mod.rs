@@ -1,11 +1,59 @@
 //! Batched secp256k1 arithmetic for scanning and indexing. Knows nothing of Bitcoin.
 //!
-//! Everything works on plain slices; callers split work over threads. [`Engine`] is what a backend
-//! implements; [`libsecp256k1`] is the one on the library of that name.
+//! Everything works on plain slices; callers split work over threads. [`Engine`] is the one interface:
+//! [`libsecp256k1`] implements it on the library of that name, point by point, and the batched engines
+//! implement it on a backend each, with libsecp256k1 as their judge and last resort. [`engine`] chooses.
+//!
+//! | module | |
+//! |---|---|
+//! | `field`, `field_4x64`, `field_9x29`, `inverse` | field elements: packed, and in the limbs of a backend |
+//! | `scalar` | integers modulo the group order, the endomorphism split, digits |
+//! | `group` | the formulas, by name, with their costs and exceptions |
+//! | `batch` | many points in lockstep with one inversion: the hot loop |
+//! | `schedule`, `products` | one secret scalar times many points, proven never to fail |
+//! | `wallets` | many secret scalars times the same points |
+//! | `multiply` | many points, each times a scalar of its own |
+//! | `generator`, `sha256`, `outputs` | from shared secrets to candidate output keys |
+//! | `points` | decompression and sums of many points |
+//! | `kernel`, `scanner` | the engines: batches, validation, fallback, self-check |
+//! | `arch` | backends: all `unsafe` code of the crate |
+//!
+#![doc = include_str!("../../docs/kernel.md")]
 
+mod arch;
+mod batch;
+mod field;
+mod field_4x64;
+#[cfg(any(target_arch = "x86_64", test))]
+mod field_9x29;
+mod generator;
+mod group;
+mod inverse;
+mod kernel;
 pub mod libsecp256k1;
+#[doc(hidden)]
+pub mod measure;
+mod multiply;
+mod outputs;
+mod points;
+mod products;
+#[cfg(test)]
+mod reference;
+mod scalar;
+mod scanner;
+mod schedule;
+mod selection;
+mod sha256;
+#[cfg(test)]
+mod suite;
+mod wallets;
 
 use std::fmt;
+
+pub use selection::{EngineKind, UnknownEngine, UnsupportedEngine, engine};
+
+use field::FieldElement;
+use group::AffinePoint;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -39,6 +87,26 @@ impl TweakPoint {
     /// Decompresses a SEC1 compressed point; `None` if the bytes are not one.
     pub fn from_compressed(bytes: &[u8; 33]) -> Option<Self> {
         libsecp256k1::decompress(bytes)
+    }
+}
+
+impl TweakPoint {
+    /// The coordinates; `None` if one is not below p. Says nothing about the curve.
+    fn to_affine(self) -> Option<AffinePoint> {
+        let (coordinates, _) = self.0.as_chunks::<32>();
+        Some(AffinePoint {
+            x: FieldElement::from_be_bytes(&coordinates[0])?,
+            y: FieldElement::from_be_bytes(&coordinates[1])?,
+        })
+    }
+}
+
+impl From<AffinePoint> for TweakPoint {
+    fn from(point: AffinePoint) -> Self {
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&point.x.to_be_bytes());
+        bytes[32..].copy_from_slice(&point.y.to_be_bytes());
+        Self(bytes)
     }
 }
 
@@ -81,9 +149,16 @@ pub struct Product {
 }
 
 /// An implementation of the curve work that scanning and indexing are bound by.
+///
+/// All results are exact, whatever the implementation: `docs/kernel.md` says how the batched ones make sure of it.
 pub trait Engine: Send + Sync {
     /// Short name for logs, settings and tables.
     fn name(&self) -> &'static str;
+
+    /// What happened so far, for the caller to log.
+    fn status(&self) -> EngineStatus {
+        EngineStatus::default()
+    }
 
     /// Prepares a scan of many tweaks for one wallet.
     ///
@@ -91,11 +166,24 @@ pub trait Engine: Send + Sync {
     /// [`InvalidTarget`] if the scan key is not in 1..n or a point is not on the curve.
     fn scanner(&self, target: &ScanTarget) -> Result<Box<dyn CandidateScanner>, InvalidTarget>;
 
+    /// Prepares a scan of many tweaks for several wallets in one pass.
+    ///
+    /// # Errors
+    /// [`InvalidTarget`] if a scan key is not in 1..n or a point is not on the curve.
+    fn wallets_scanner(
+        &self,
+        targets: &[ScanTarget],
+    ) -> Result<Box<dyn WalletsScanner>, InvalidTarget> {
+        let scanners = targets.iter().map(|target| self.scanner(target));
+        Ok(Box::new(EachWallet(scanners.collect::<Result<_, _>>()?)))
+    }
+
     /// `scalar·point` for each product, in order; `None` where the scalar is 0 or not below the group
     /// order, or the point is off the curve. Variable time: public data only.
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>>;
 
-    /// 2^64·T for each tweak, in order; `None` where it is off the curve.
+    /// 2^64·T for each tweak, in order, for [`CandidateScanner::candidates_with_multiples`]; `None` where it is
+    /// off the curve.
     fn multiples(&self, tweaks: &[TweakPoint]) -> Vec<Option<TweakPoint>> {
         let mut scalar = [0; 32];
         scalar[31 - MULTIPLE_BITS / 8] = 1 << (MULTIPLE_BITS % 8);
@@ -105,10 +193,31 @@ pub trait Engine: Send + Sync {
         };
         self.multiply(&tweaks.iter().map(product).collect::<Vec<_>>())
     }
+
+    /// The point of each SEC1 compressed key, in order; `None` where the bytes are not one.
+    fn decompress(&self, keys: &[[u8; 33]]) -> Vec<Option<TweakPoint>>;
+
+    /// The sum of each group of points: group g is `points[ends[g - 1]..ends[g]]`, the first one begins at 0. `None`
+    /// for infinity, and so for an empty group, and for a group with a point off the curve.
+    ///
+    /// # Panics
+    /// If `ends` decrease somewhere or exceed the number of points.
+    fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>>;
 }
 
 /// The multiple of a tweak that may be stored with it is 2 to this power.
 const MULTIPLE_BITS: usize = 64;
+
+/// What happened to an engine so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineStatus {
+    /// Batches computed.
+    pub batches: u64,
+    /// Of these, left to libsecp256k1 because points met in them. More than a few are a sign of crafted input.
+    pub fallback_batches: u64,
+    /// A self-check found a wrong result: since then everything is left to libsecp256k1. Report the processor.
+    pub is_broken: bool,
+}
 
 /// A scan prepared for one wallet: tweaks in, candidate output keys out.
 pub trait CandidateScanner: Send + Sync {
@@ -121,6 +230,114 @@ pub trait CandidateScanner: Send + Sync {
     /// A candidate that does not exist (tweak off the curve, sum at infinity, invalid `t_0`) is all zeros,
     /// which is the x coordinate of no point. Clears `candidates` first.
     fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<[u8; 32]>);
+
+    /// The same candidates, faster, for tweaks T whose multiples 2^64·T are stored with them, in the same order.
+    ///
+    /// The multiples are [`Engine::multiples`] of the tweaks; with other points, the candidates are wrong.
+    fn candidates_with_multiples(
+        &self,
+        tweaks: &[TweakPoint],
+        multiples: &[TweakPoint],
+        candidates: &mut Vec<[u8; 32]>,
+    ) {
+        debug_assert_eq!(tweaks.len(), multiples.len());
+        self.candidates(tweaks, candidates);
+    }
+
+    /// Writes the candidates that start with a short output key of their tweak's transaction, in order. Clears
+    /// `matches` first.
+    fn matches(&self, tweaks: &[TweakPoint], outputs: &ShortKeys, matches: &mut Vec<Match>) {
+        matches.clear();
+        let per_tweak = self.candidates_per_tweak();
+        let mut candidates = Vec::new();
+        for (chunk, tweaks) in tweaks.chunks(MATCHED_TWEAKS).enumerate() {
+            self.candidates(tweaks, &mut candidates);
+            for (i, key) in candidates.iter().enumerate() {
+                let tweak = chunk * MATCHED_TWEAKS + i / per_tweak;
+                if outputs.contains(tweak, key) {
+                    matches.push(Match {
+                        tweak,
+                        candidate: i % per_tweak,
+                        key: *key,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Tweaks whose candidates are held at the same time while they are matched.
+const MATCHED_TWEAKS: usize = 4096;
+
+/// The first 8 bytes of the output keys of each tweak's transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct ShortKeys<'a> {
+    /// As big-endian numbers.
+    pub keys: &'a [u64],
+    /// Those of tweak i are `keys[ends[i - 1]..ends[i]]`, the first ones begin at 0.
+    pub ends: &'a [u32],
+}
+
+impl ShortKeys<'_> {
+    fn contains(&self, tweak: usize, key: &[u8; 32]) -> bool {
+        let end = |tweak: usize| {
+            self.ends
+                .get(tweak)
+                .map_or(self.keys.len(), |end| *end as usize)
+        };
+        let start = tweak.checked_sub(1).map_or(0, end);
+        let (short, _) = key.as_chunks::<8>();
+        let short = u64::from_be_bytes(short[0]);
+        let keys = self.keys.get(start..end(tweak)).unwrap_or_default();
+        *key != [0; 32] && keys.contains(&short)
+    }
+}
+
+/// A candidate that starts like an output of its transaction: to be confirmed, since 8 bytes may collide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// Index of the tweak in the slice scanned.
+    pub tweak: usize,
+    /// 0 for the plain address, 1 + i for label i of the target.
+    pub candidate: usize,
+    /// The candidate: an x-only output key.
+    pub key: [u8; 32],
+}
+
+/// A scan prepared for several wallets.
+pub trait WalletsScanner: Send + Sync {
+    /// How many.
+    fn wallets(&self) -> usize;
+
+    /// Candidates per tweak of a wallet.
+    ///
+    /// # Panics
+    /// If there is no such wallet.
+    fn candidates_per_tweak(&self, wallet: usize) -> usize;
+
+    /// Writes the candidates of each wallet as [`CandidateScanner::candidates`] does, wallets in the order of their
+    /// targets. Reuses the vectors.
+    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<Vec<[u8; 32]>>);
+}
+
+/// Several wallets, one after the other.
+struct EachWallet(Vec<Box<dyn CandidateScanner>>);
+
+impl WalletsScanner for EachWallet {
+    fn wallets(&self) -> usize {
+        self.0.len()
+    }
+
+    fn candidates_per_tweak(&self, wallet: usize) -> usize {
+        self.0[wallet].candidates_per_tweak()
+    }
+
+    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<Vec<[u8; 32]>>) {
+        candidates.resize_with(self.0.len(), Vec::new);
+        for (scanner, candidates) in self.0.iter().zip(candidates) {
+            scanner.candidates(tweaks, candidates);
+        }
+    }
 }
 
 /// A scan target with a key that is out of range or not on the curve.

@@ -11,7 +11,7 @@ use crate::filter;
 use crate::store::{BlockRecord, OutputRow, SpendRow, TransactionRow};
 
 /// Transactions one call of the engine gets: enough to share work among them, few enough to spread over threads.
-const TWEAK_BATCH: usize = 256;
+const TWEAK_BATCH: usize = 512;
 
 /// Derives the index rows of each block, in order; `with_multiples` as the index wants it
 /// ([`Store::has_multiples`](crate::store::Store::has_multiples)).

@@ -6,7 +6,7 @@ use super::Candidate;
 use crate::curve::{CandidateScanner, TweakPoint};
 
 /// Most tweaks an engine gets at once: batched engines gain nothing from more.
-const BATCH_MAX: usize = 512;
+const BATCH_MAX: usize = 1024;
 
 /// Fewest, unless there are fewer: below this a batch loses more than a further core gains.
 const BATCH_MIN: usize = 64;

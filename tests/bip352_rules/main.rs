@@ -42,7 +42,12 @@ fn computed_tweak(tx: &Transaction, prevouts: &[TxOut]) -> Option<[u8; 33]> {
 
 fn keys_of(spends: &[Spend]) -> Option<Vec<PublicKey>> {
     let (tx, prevouts) = transaction(spends);
-    tweak_inputs(&tx, &prevouts).map(|inputs| inputs.keys)
+    let inputs = tweak_inputs(&tx, &prevouts)?;
+    let keys = inputs.keys.iter();
+    let points: Vec<PublicKey> = keys
+        .filter_map(|key| PublicKey::from_slice(key).ok())
+        .collect();
+    (!points.is_empty()).then_some(points)
 }
 
 /// A P2WPKH input that stands beside the input under test.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bitcoin::TxOut;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use secp256k1::SecretKey;
+use secp256k1::{PublicKey, SecretKey};
 use spindex::bip352::inputs::{TweakInputs, tweak_inputs};
 use spindex::bip352::tweak::tweaks;
 use spindex::curve::libsecp256k1::LibSecp256k1;
@@ -307,7 +307,12 @@ fn apply(spend: &mut Spend, damage: &Damage) {
 /// The library's answer in the twin's words.
 fn computed_verdict(tx: &bitcoin::Transaction, prevouts: &[TxOut]) -> Verdict {
     match (
-        tweak_inputs(tx, prevouts).is_some(),
+        tweak_inputs(tx, prevouts).is_some_and(|inputs| {
+            inputs
+                .keys
+                .iter()
+                .any(|key| PublicKey::from_slice(key).is_ok())
+        }),
         computed_tweak(tx, prevouts),
     ) {
         (false, None) => Verdict::NotEligible,

@@ -143,7 +143,7 @@ impl World {
             .min_by_key(|o| (o.txid.to_byte_array(), o.vout.to_le_bytes()))
             .unwrap();
         let tweak = sum
-            .mul_tweak(SECP256K1, &input_hash(&smallest, &sum).unwrap())
+            .mul_tweak(SECP256K1, &input_hash(&smallest, &sum.serialize()).unwrap())
             .unwrap();
         let recipients: Vec<_> = pays
             .iter()

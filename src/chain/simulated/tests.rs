@@ -141,7 +141,7 @@ fn each_kind_counts_for_silent_payments_as_it_says() {
                     .public_key(secp256k1::Parity::Even),
                 false => key,
             };
-            assert_eq!(found.keys, [key], "{kind:?}");
+            assert_eq!(found.keys, [key.serialize()], "{kind:?}");
         }
 
         // One disqualifying input is enough, and no other kind is.

@@ -1,0 +1,209 @@
+//! What an engine does when its backend computes wrongly.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::curve::arch::{Portable, Task};
+use crate::curve::field::{Difference, Element, FieldElement, NegatedSum, Sum, Tight};
+use crate::curve::suite::{public, secret};
+
+/// The portable backend, until its results are wrong in one bit.
+#[derive(Clone, Copy)]
+struct Faulty {
+    /// Values stored correctly from now on.
+    correct_stores: &'static AtomicUsize,
+}
+
+impl Faulty {
+    fn new(correct_stores: usize) -> Self {
+        Self {
+            correct_stores: Box::leak(Box::new(AtomicUsize::new(correct_stores))),
+        }
+    }
+}
+
+impl Backend for Faulty {
+    const NAME: &'static str = "faulty";
+    const LANES: usize = 1;
+    type Limbs = <Portable as Backend>::Limbs;
+
+    fn run<T: Task>(self, task: T) -> T::Output {
+        task.run()
+    }
+
+    fn splat(self, value: &FieldElement) -> Tight<Self> {
+        Portable.splat(value)
+    }
+
+    fn load<'a>(self, lane: impl Fn(usize) -> &'a FieldElement) -> Tight<Self> {
+        Portable.load(lane)
+    }
+
+    fn store<const A: u32>(self, a: &Element<Self::Limbs, A>, out: &mut [FieldElement]) {
+        Portable.store(a, out);
+        let left = self.correct_stores.load(Ordering::Relaxed);
+        if left > 0 {
+            self.correct_stores.store(left - 1, Ordering::Relaxed);
+        } else if !out[0].is_zero() {
+            // A curve equation that holds is left alone, so that the fault is not taken for an invalid tweak.
+            out[0] = out[0].times(&FieldElement::TWO);
+        }
+    }
+
+    fn add(self, a: &Tight<Self>, b: &Tight<Self>) -> Sum<Self> {
+        Portable.add(a, b)
+    }
+
+    fn sub(self, a: &Tight<Self>, b: &Tight<Self>) -> Difference<Self> {
+        Portable.sub(a, b)
+    }
+
+    fn negated_sum(self, a: &Tight<Self>, b: &Tight<Self>) -> NegatedSum<Self> {
+        Portable.negated_sum(a, b)
+    }
+
+    fn tighten<const A: u32>(self, a: &Element<Self::Limbs, A>) -> Tight<Self> {
+        Portable.tighten(a)
+    }
+
+    fn mul<const A: u32, const B: u32>(
+        self,
+        a: &Element<Self::Limbs, A>,
+        b: &Element<Self::Limbs, B>,
+    ) -> Tight<Self> {
+        Portable.mul(a, b)
+    }
+
+    fn square<const A: u32>(self, a: &Element<Self::Limbs, A>) -> Tight<Self> {
+        Portable.square(a)
+    }
+
+    fn mul_sub<const A: u32, const B: u32>(
+        self,
+        a: &Element<Self::Limbs, A>,
+        b: &Element<Self::Limbs, B>,
+        c: &Tight<Self>,
+    ) -> Tight<Self> {
+        Portable.mul_sub(a, b, c)
+    }
+
+    fn square_sub2<const A: u32>(
+        self,
+        a: &Element<Self::Limbs, A>,
+        b: &Tight<Self>,
+        c: &Tight<Self>,
+    ) -> Tight<Self> {
+        Portable.square_sub2(a, b, c)
+    }
+
+    fn negate_lanes(self, a: &Tight<Self>, lanes: u32) -> Tight<Self> {
+        Portable.negate_lanes(a, lanes)
+    }
+}
+
+fn target() -> ScanTarget {
+    ScanTarget {
+        scan_key: secret(1).secret_bytes(),
+        spend_key: public(2).serialize(),
+        labels: vec![public(3).serialize()],
+    }
+}
+
+fn tweaks() -> Vec<TweakPoint> {
+    (0..MIN_POINTS as u64 + 4)
+        .map(|i| libsecp256k1::pack(&public(100 + i)))
+        .collect()
+}
+
+fn candidates(engine: &dyn Engine) -> Vec<[u8; 32]> {
+    let mut candidates = Vec::new();
+    let scanner = engine.scanner(&target()).expect("valid keys");
+    scanner.candidates(&tweaks(), &mut candidates);
+    candidates
+}
+
+#[test]
+fn a_backend_that_is_wrong_from_the_start_is_not_used() {
+    let kernel = Kernel::new(Faulty::new(0));
+    assert!(kernel.status().is_broken);
+    assert_eq!(candidates(&kernel), candidates(&LibSecp256k1));
+}
+
+#[test]
+fn a_wrong_result_in_the_sample_ends_the_use_of_the_backend() {
+    // The self-check at the start is left out; the first batch is sampled.
+    let kernel = Kernel::unchecked(Faulty::new(0));
+    assert!(!kernel.status().is_broken);
+    assert_eq!(candidates(&kernel), candidates(&LibSecp256k1));
+    assert!(kernel.status().is_broken);
+
+    let kernel = Kernel::unchecked(Faulty::new(0));
+    let scanner = kernel
+        .wallets_scanner(&[target(), target()])
+        .expect("valid keys");
+    let mut by_wallet = Vec::new();
+    scanner.candidates(&tweaks(), &mut by_wallet);
+    assert_eq!(
+        by_wallet,
+        [candidates(&LibSecp256k1), candidates(&LibSecp256k1)]
+    );
+    assert!(kernel.status().is_broken);
+
+    let kernel = Kernel::unchecked(Faulty::new(0));
+    let scalar = secret(5).secret_bytes();
+    let product = |point: TweakPoint| Product { point, scalar };
+    let products: Vec<Product> = tweaks().into_iter().map(product).collect();
+    assert_eq!(kernel.multiply(&products), LibSecp256k1.multiply(&products));
+    assert!(kernel.status().is_broken);
+}
+
+#[test]
+fn a_fault_between_samples_is_found_by_a_later_one() {
+    let backend = Faulty::new(usize::MAX);
+    let kernel = Kernel::new(backend);
+    assert!(!kernel.status().is_broken);
+    assert_eq!(candidates(&kernel), candidates(&LibSecp256k1));
+    backend.correct_stores.store(0, Ordering::Relaxed);
+    let scanner = kernel.scanner(&target()).expect("valid keys");
+    let mut candidates = Vec::new();
+    for _ in 0..CHECK_INTERVAL {
+        if kernel.status().is_broken {
+            break;
+        }
+        scanner.candidates(&tweaks(), &mut candidates);
+    }
+    assert!(kernel.status().is_broken);
+}
+
+#[test]
+fn batches_are_of_even_size() {
+    assert_eq!(batch_points(0, 1024), 1);
+    assert_eq!(batch_points(1, 1024), 1);
+    assert_eq!(batch_points(1024, 1024), 1024);
+    assert_eq!(batch_points(1025, 1024), 513);
+    assert_eq!(batch_points(10_000, 1024), 1000);
+}
+
+#[test]
+fn matches_are_the_candidates_that_start_alike() {
+    let all = candidates(&LibSecp256k1);
+    let short = |key: &[u8; 32]| u64::from_be_bytes(key[..8].try_into().expect("8 bytes"));
+    // Tweak 0 has an output of its own label, tweak 1 none, tweak 2 one of tweak 3 and its own plain one, tweak 3 one
+    // that belongs to nobody.
+    let keys = [short(&all[1]), short(&all[6]), short(&all[4]), 77];
+    let ends = [1, 1, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4];
+    let outputs = crate::curve::ShortKeys {
+        keys: &keys,
+        ends: &ends,
+    };
+    let kernel = Kernel::new(Portable);
+    let scanner = kernel.scanner(&target()).expect("valid keys");
+    let mut matches = Vec::new();
+    scanner.matches(&tweaks(), &outputs, &mut matches);
+    let expected = [(0, 1, all[1]), (2, 0, all[4])];
+    let found: Vec<_> = matches
+        .iter()
+        .map(|m| (m.tweak, m.candidate, m.key))
+        .collect();
+    assert_eq!(found, expected);
+}

@@ -1,0 +1,132 @@
+//! Which engine: by name, or the fastest that this processor can run.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::Engine;
+use super::arch::Portable;
+#[cfg(target_arch = "x86_64")]
+use super::arch::{avx2::Avx2Words, avx512::Avx512Words};
+#[cfg(target_arch = "x86_64")]
+use super::field_9x29::Field9x29;
+use super::kernel::Kernel;
+use super::libsecp256k1::LibSecp256k1;
+
+/// An engine, as a setting names it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// The fastest that the processor can run.
+    #[default]
+    Auto,
+    /// The library, one point at a time.
+    LibSecp256k1,
+    /// Batches on any 64-bit processor.
+    Portable,
+    /// Batches with AVX2.
+    Avx2,
+    /// Batches with AVX-512.
+    Avx512,
+}
+
+impl EngineKind {
+    /// All of them, with their names.
+    pub const NAMES: [(Self, &'static str); 5] = [
+        (Self::Auto, "auto"),
+        (Self::LibSecp256k1, "libsecp256k1"),
+        (Self::Portable, "portable"),
+        (Self::Avx2, "avx2"),
+        (Self::Avx512, "avx512"),
+    ];
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMES.iter().find(|(kind, _)| kind == self);
+        f.write_str(name.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for EngineKind {
+    type Err = UnknownEngine;
+
+    fn from_str(name: &str) -> Result<Self, UnknownEngine> {
+        let kind = Self::NAMES.iter().find(|(_, known)| *known == name);
+        kind.map(|(kind, _)| *kind)
+            .ok_or_else(|| UnknownEngine(name.to_owned()))
+    }
+}
+
+/// A name that is no engine's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no engine {0:?}: use auto, libsecp256k1, portable, avx2 or avx512")]
+pub struct UnknownEngine(pub String);
+
+/// An engine whose instructions this processor lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this processor lacks the instructions of the engine {0}: use auto")]
+pub struct UnsupportedEngine(pub EngineKind);
+
+/// The engine of a kind, after its self-check (some 30 ms at first). To be kept and shared; [`Engine::name`] says
+/// which one it is, [`Engine::status`] whether it passed.
+///
+/// # Errors
+/// [`UnsupportedEngine`] if the processor cannot run it; never for `Auto`, `LibSecp256k1` and `Portable`.
+pub fn engine(kind: EngineKind) -> Result<Arc<dyn Engine>, UnsupportedEngine> {
+    match kind {
+        EngineKind::Auto => Ok(avx512()
+            .or_else(avx2)
+            .unwrap_or_else(|| Arc::new(Kernel::new(Portable)))),
+        EngineKind::LibSecp256k1 => Ok(Arc::new(LibSecp256k1)),
+        EngineKind::Portable => Ok(Arc::new(Kernel::new(Portable))),
+        EngineKind::Avx2 => avx2().ok_or(UnsupportedEngine(kind)),
+        EngineKind::Avx512 => avx512().ok_or(UnsupportedEngine(kind)),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Option<Arc<dyn Engine>> {
+    Some(Arc::new(Kernel::new(Field9x29(Avx2Words::new()?))))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> Option<Arc<dyn Engine>> {
+    Some(Arc::new(Kernel::new(Field9x29(Avx512Words::new()?))))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx2() -> Option<Arc<dyn Engine>> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512() -> Option<Arc<dyn Engine>> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for (kind, name) in EngineKind::NAMES {
+            assert_eq!(name.parse(), Ok(kind));
+            assert_eq!(kind.to_string(), name);
+        }
+        let unknown = "AVX2".parse::<EngineKind>();
+        assert_eq!(unknown, Err(UnknownEngine("AVX2".to_owned())));
+    }
+
+    #[test]
+    fn every_engine_that_runs_here_passes_its_self_check() {
+        for (kind, name) in EngineKind::NAMES {
+            let Ok(engine) = engine(kind) else {
+                assert!(matches!(kind, EngineKind::Avx2 | EngineKind::Avx512));
+                continue;
+            };
+            assert!(kind == EngineKind::Auto || engine.name() == name);
+            assert!(!engine.status().is_broken, "{name}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Every batched engine that this processor runs, against libsecp256k1 on random points.
+//!
+//! `SPINDEX_DIFFERENTIAL_POINTS` sets how many. A million take some minutes in a release build:
+//! `SPINDEX_DIFFERENTIAL_POINTS=1000000 cargo test --release --test kernel_differential`.
+
+use std::sync::Arc;
+
+use secp256k1::hashes::{Hash, sha256};
+use secp256k1::{SECP256K1, SecretKey};
+use spindex::curve::{Engine, EngineKind, Product, ScanTarget, TweakPoint, engine};
+
+/// Points when the environment does not say.
+const DEFAULT_POINTS: usize = if cfg!(debug_assertions) { 300 } else { 20_000 };
+
+/// Points at a time: more than a batch, and no multiple of one.
+const CHUNK_POINTS: usize = 2500;
+
+/// Wallets of the pass for many.
+const WALLETS: u32 = 3;
+
+/// Every so many points, wallets are scanned for together.
+const WALLETS_EVERY_CHUNKS: u64 = 4;
+
+fn hash(what: &str, i: u64) -> [u8; 32] {
+    sha256::Hash::hash(format!("{what} {i}").as_bytes()).to_byte_array()
+}
+
+fn public(what: &str, i: u64) -> [u8; 33] {
+    let secret = SecretKey::from_slice(&hash(what, i)).expect("a hash in 1..n");
+    secret.public_key(SECP256K1).serialize()
+}
+
+fn target(wallet: u64) -> ScanTarget {
+    ScanTarget {
+        scan_key: hash("scan key", wallet),
+        spend_key: public("spend key", wallet),
+        labels: vec![public("label", wallet)],
+    }
+}
+
+/// Bytes of which about half are points.
+fn keys(start: u64, count: usize) -> Vec<[u8; 33]> {
+    (start..)
+        .take(count)
+        .map(|i| {
+            let mut key = [2; 33];
+            key[1..].copy_from_slice(&hash("x", i));
+            key[0] += key[32] >> 7;
+            key
+        })
+        .collect()
+}
+
+fn engines() -> Vec<Arc<dyn Engine>> {
+    [EngineKind::Portable, EngineKind::Avx2, EngineKind::Avx512]
+        .into_iter()
+        .filter_map(|kind| match engine(kind) {
+            Ok(engine) => Some(engine),
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                None
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn engines_equal_libsecp256k1() {
+    let points = std::env::var("SPINDEX_DIFFERENTIAL_POINTS")
+        .ok()
+        .map_or(DEFAULT_POINTS, |count| {
+            count.parse().expect("a number of points")
+        });
+    let exact = engine(EngineKind::LibSecp256k1).expect("it needs nothing of the processor");
+    let engines = engines();
+    let wallets: Vec<ScanTarget> = (0..u64::from(WALLETS)).map(target).collect();
+    let exact_scanner = exact.scanner(&wallets[0]).expect("valid keys");
+    let scanners: Vec<_> = engines
+        .iter()
+        .map(|engine| engine.scanner(&wallets[0]).expect("valid keys"))
+        .collect();
+
+    let mut compared = 0;
+    let mut expected = Vec::new();
+    let mut candidates = Vec::new();
+    for chunk in 0.. {
+        let left = points - compared;
+        if left == 0 {
+            break;
+        }
+        let start = chunk * 4 * CHUNK_POINTS as u64;
+        let keys = keys(start, 4 * left.min(CHUNK_POINTS));
+        let decompressed = exact.decompress(&keys);
+        let mut tweaks: Vec<TweakPoint> = decompressed.iter().flatten().copied().collect();
+        tweaks.truncate(left.min(CHUNK_POINTS));
+        compared += tweaks.len();
+        let products: Vec<Product> = tweaks
+            .iter()
+            .zip(start..)
+            .map(|(point, i)| Product {
+                point: *point,
+                scalar: hash("scalar", i),
+            })
+            .collect();
+        let ends: Vec<usize> = (0..tweaks.len())
+            .filter(|i| keys[*i][5].is_multiple_of(3))
+            .collect();
+        let multiplied = exact.multiply(&products);
+        let summed = exact.sums(&tweaks, &ends);
+        exact_scanner.candidates(&tweaks, &mut expected);
+        for (engine, scanner) in engines.iter().zip(&scanners) {
+            let name = engine.name();
+            assert!(
+                engine.decompress(&keys) == decompressed,
+                "{name}, chunk {chunk}"
+            );
+            assert!(
+                engine.multiply(&products) == multiplied,
+                "{name}, chunk {chunk}"
+            );
+            assert!(
+                engine.sums(&tweaks, &ends) == summed,
+                "{name}, chunk {chunk}"
+            );
+            scanner.candidates(&tweaks, &mut candidates);
+            assert!(candidates == expected, "{name}, chunk {chunk}");
+            let multiples: Vec<TweakPoint> =
+                engine.multiples(&tweaks).into_iter().flatten().collect();
+            scanner.candidates_with_multiples(&tweaks, &multiples, &mut candidates);
+            assert!(
+                candidates == expected,
+                "{name} with multiples, chunk {chunk}"
+            );
+        }
+        if chunk % WALLETS_EVERY_CHUNKS == 0 {
+            compare_wallets(&*exact, &engines, &wallets, &tweaks);
+        }
+    }
+    for engine in &engines {
+        let status = engine.status();
+        eprintln!("{}: {compared} points, {status:?}", engine.name());
+        assert!(!status.is_broken);
+        assert_eq!(status.fallback_batches, 0, "random points do not meet");
+    }
+}
+
+fn compare_wallets(
+    exact: &dyn Engine,
+    engines: &[Arc<dyn Engine>],
+    wallets: &[ScanTarget],
+    tweaks: &[TweakPoint],
+) {
+    let mut expected = Vec::new();
+    let mut candidates = Vec::new();
+    exact
+        .wallets_scanner(wallets)
+        .expect("valid keys")
+        .candidates(tweaks, &mut expected);
+    for engine in engines {
+        engine
+            .wallets_scanner(wallets)
+            .expect("valid keys")
+            .candidates(tweaks, &mut candidates);
+        assert!(candidates == expected, "{}", engine.name());
+    }
+}
