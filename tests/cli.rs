@@ -14,6 +14,7 @@ use std::process::Output;
 use serde_json::Value;
 use spindex::chain::parse::block_from_rest_bytes;
 use spindex::curve::libsecp256k1::LibSecp256k1;
+use support::index::runnable_engines;
 use support::spindex::{command, run, stderr};
 
 fn stdout(output: &Output) -> String {
@@ -46,9 +47,13 @@ fn the_demo_finds_every_payment_and_the_spend() {
     assert_eq!(spends[0]["spend"]["height"], 131);
     let stages: Vec<&String> = report["seconds"].as_object().unwrap().keys().collect();
     assert_eq!(stages, ["index", "scan", "simulate", "spend"]);
-    // The same seed, the same chain.
-    let again: Value = serde_json::from_str(&succeed(home.path(), &args)).unwrap();
-    assert_eq!(again["found"], report["found"]);
+    // The same seed, the same chain; and the same finds, whatever engine computes them.
+    for (_, engine) in runnable_engines() {
+        let args = [&args[..], &["--engine", engine]].concat();
+        let again: Value = serde_json::from_str(&succeed(home.path(), &args)).unwrap();
+        assert_eq!(again["found"], report["found"], "{engine}");
+        assert_eq!(again["spends"], report["spends"], "{engine}");
+    }
 }
 
 #[test]
@@ -154,6 +159,7 @@ fn wrong_usage_has_status_2() {
         (vec!["sync", "--network=mainet"], "mainet"),
         (vec!["scan", "--network=regtest"], "--wallet"),
         (vec!["scan", "--outpoint=xyz:1"], "xyz:1"),
+        (vec!["demo", "--once", "--engine=abacus"], "abacus"),
         (
             vec!["sync", "--config=/nowhere/spindex.toml"],
             "/nowhere/spindex.toml",
@@ -282,6 +288,30 @@ fn a_wallet_file_keeps_keys_and_labels_and_shows_no_secret() {
     let imported = import(key);
     assert!(imported.status.success(), "{}", stderr(&imported));
     assert_eq!(stdout(&imported), made);
+}
+
+#[test]
+fn a_bench_reports_every_engine_beside_the_library() {
+    let home = tempfile::tempdir().unwrap();
+    for (job, more) in [("scan", &["--tweaks=128"][..]), ("tweak", &[])] {
+        let args = [&["bench", job, "--rounds=1", "--threads=1", "--json"], more].concat();
+        let report: Value = serde_json::from_str(&succeed(home.path(), &args)).unwrap();
+        let rows = report["rows"].as_array().unwrap();
+        for (_, engine) in runnable_engines()
+            .into_iter()
+            .filter(|(_, name)| *name != "auto")
+        {
+            let rows: Vec<&Value> = rows.iter().filter(|row| row["backend"] == engine).collect();
+            assert!(!rows.is_empty(), "{job}: no row for {engine}");
+            for row in rows {
+                assert!(row["us_per_tweak"].as_f64().unwrap() > 0.0, "{row}");
+                assert!(row["ratio"].as_f64().unwrap() > 0.0, "{row}");
+            }
+        }
+        let baseline = &rows[0];
+        assert_eq!(baseline["engine"], "libsecp256k1");
+        assert_eq!(baseline["ratio"], 1.0);
+    }
 }
 
 #[test]

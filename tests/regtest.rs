@@ -27,6 +27,7 @@ use spindex::curve::TweakPoint;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::scan::{Scanner, TaprootOutput};
 use spindex::store::FILE_NAME;
+use support::index::runnable_engines;
 use support::index::{content_of_file, fresh_content};
 use support::node::TestNode;
 use support::spindex::{Spindex, command, run, stderr};
@@ -210,6 +211,14 @@ fn payments_from_every_input_type_are_found_and_their_spends_seen() {
     let mut server = start_run(home.path(), &node);
     let url = server.url();
     server.wait_for_height(chain.tip_id().height);
+    // The same whatever engine computes it, each with a fresh state.
+    for (_, engine) in runnable_engines() {
+        let state = home.path().join(engine);
+        let state = format!("--state={}", state.display());
+        let arguments = ["--from=0", "--engine", engine, &state];
+        let report = scan(home.path(), &wallet, &url, &arguments);
+        assert_eq!(found(&report), expected, "{engine}");
+    }
     let report = scan(home.path(), &wallet, &url, &["--from=0"]);
     assert_eq!(found(&report), expected);
     assert_eq!(

@@ -5,12 +5,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bitcoin::Network;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
+
+use crate::curve::{self, Engine, EngineKind, UnknownEngine};
 
 /// Wrong usage: the process exits with status 2.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,25 @@ impl<'de> Deserialize<'de> for NetworkName {
     }
 }
 
+/// An engine of the curve work by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EngineName(EngineKind);
+
+impl FromStr for EngineName {
+    type Err = UnknownEngine;
+
+    fn from_str(name: &str) -> Result<Self, UnknownEngine> {
+        name.parse().map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EngineName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// A text that `Debug` masks and that is wiped when dropped.
 #[derive(Clone, Deserialize, Serialize, ZeroizeOnDrop)]
 #[serde(transparent)]
@@ -96,9 +118,21 @@ pub(super) struct CommonSettings {
     /// Data directory; each network has a folder of its own in it [default: ~/.spindex]
     #[arg(long, env = "SPINDEX_DATA_DIR", value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(super) compute: ComputeSettings,
+}
+
+/// Settings of every command that computes.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ComputeSettings {
     /// Threads for computing [default: one per core]
     #[arg(long, env = "SPINDEX_THREADS", value_name = "N")]
     pub(super) threads: Option<usize>,
+    /// Engine for the curve work: auto (the fastest this processor runs), avx512, avx2, portable or libsecp256k1
+    #[arg(long, env = "SPINDEX_ENGINE", value_name = "NAME")]
+    pub(super) engine: Option<EngineName>,
 }
 
 /// Settings of the index and its server.
@@ -171,7 +205,12 @@ macro_rules! overlay {
 
 impl CommonSettings {
     fn over(self, file: Self) -> Self {
-        overlay!(self, file; config, network, data_dir, threads)
+        Self {
+            config: self.config.or(file.config),
+            network: self.network.or(file.network),
+            data_dir: self.data_dir.or(file.data_dir),
+            compute: self.compute.over(file.compute),
+        }
     }
 
     /// The network, main unless told otherwise.
@@ -185,6 +224,23 @@ impl CommonSettings {
     /// No data directory is set and there is no home directory either.
     pub(super) fn network_dir(&self) -> Result<PathBuf> {
         Ok(data_dir(self.data_dir.as_deref())?.join(self.network().to_core_arg()))
+    }
+}
+
+impl ComputeSettings {
+    fn over(self, file: Self) -> Self {
+        overlay!(self, file; threads, engine)
+    }
+
+    /// The engine for the curve work, after its self-check; the log says which one it is.
+    ///
+    /// # Errors
+    /// This processor cannot run the engine asked for.
+    pub(super) fn engine(&self) -> Result<Arc<dyn Engine>> {
+        let kind = self.engine.map_or(EngineKind::Auto, |name| name.0);
+        let engine = curve::engine(kind).map_err(|error| usage!("{error}"))?;
+        tracing::info!("curve engine: {}", engine.name());
+        Ok(engine)
     }
 }
 
@@ -297,7 +353,7 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_key_of_the_file() {
-        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
+        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
             rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
             fetch_mib = 4\nbatch_mib = 5\ncache_mib = 6\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();

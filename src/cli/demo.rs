@@ -13,7 +13,7 @@ use secp256k1::Scalar;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::config::{CommonSettings, NetworkName};
+use super::config::{ComputeSettings, NetworkName};
 use super::output::{print_error, write_stdout};
 use super::scan::{light_client, run_with_progress};
 use super::server::{block_on, serve_api};
@@ -44,6 +44,8 @@ const BLOCK_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(super) struct DemoArgs {
+    #[command(flatten)]
+    compute: ComputeSettings,
     /// Everything on the chain follows from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -87,7 +89,7 @@ struct SpendReport {
 }
 
 pub(super) fn demo(args: DemoArgs) -> Result<()> {
-    block_on(&CommonSettings::default(), run(args))
+    block_on(&args.compute.clone(), run(args))
 }
 
 async fn run(args: DemoArgs) -> Result<()> {
@@ -133,11 +135,11 @@ async fn run(args: DemoArgs) -> Result<()> {
         poll_interval: Duration::from_millis(200),
         ..IndexSettings::default()
     };
-    let engine = Arc::new(LibSecp256k1);
+    let engine = args.compute.engine()?;
     let indexer = Indexer::new(
         store.clone(),
         chain.clone(),
-        engine,
+        engine.clone(),
         settings,
         stop.clone(),
         |_| (),
@@ -171,6 +173,7 @@ async fn run(args: DemoArgs) -> Result<()> {
     };
     let state = State::in_memory(identity)?;
     let mut client = light_client(
+        engine.clone(),
         oracle.clone(),
         Some(wallet.keys()),
         Vec::new(),

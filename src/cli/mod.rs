@@ -1,5 +1,6 @@
 //! Commands and configuration: the only place that reads arguments, environment and settings files, and prints.
 
+mod bench;
 mod config;
 mod demo;
 mod output;
@@ -47,6 +48,8 @@ enum Command {
     Wallet(wallet::WalletArgs),
     /// Everything on a simulated regtest chain, in one process, with nothing installed
     Demo(demo::DemoArgs),
+    /// Measure this machine and print a table
+    Bench(bench::BenchArgs),
     /// Print `txid tweak` for each eligible transaction of one block
     Tweaks(tweaks::TweaksArgs),
 }
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::scan(args),
         Command::Wallet(args) => wallet::wallet(args),
         Command::Demo(args) => demo::demo(args),
+        Command::Bench(args) => bench::bench(args),
         Command::Tweaks(args) => tweaks::tweaks(args),
     });
     match result {

@@ -17,7 +17,7 @@ use crate::client::{
     HttpOracle, HttpSettings, Identity, LightClient, LightSettings, Oracle, ScanReport, Spend,
     State, WalletId,
 };
-use crate::curve::libsecp256k1::LibSecp256k1;
+use crate::curve::Engine;
 use crate::runtime::Stop;
 use crate::scan::Scanner;
 
@@ -116,11 +116,18 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         proxy: args.proxy.clone(),
         ..HttpSettings::default()
     };
-    let report = block_on(&common, async {
+    let report = block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
         let oracle = Arc::new(HttpOracle::new(&args.oracle, http)?);
-        let mut client = light_client(oracle, keys, watched, state, settings)?;
+        let mut client = light_client(
+            common.compute.engine()?,
+            oracle,
+            keys,
+            watched,
+            state,
+            settings,
+        )?;
         tokio::select! {
             report = run_with_progress(&mut client) => report,
             () = stop.requested() => anyhow::bail!("stopped; the same command goes on from the last stored block"),
@@ -136,17 +143,16 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
     }
 }
 
-/// A client over any oracle, with the engine every command uses.
+/// A client over any oracle.
 pub(super) fn light_client(
+    engine: Arc<dyn Engine>,
     oracle: Arc<dyn Oracle>,
     keys: Option<ReceiverKeys>,
     watched: Vec<OutPoint>,
     state: State,
     settings: LightSettings,
 ) -> Result<LightClient> {
-    let scanner = keys
-        .map(|keys| Scanner::new(Arc::new(LibSecp256k1), keys))
-        .transpose()?;
+    let scanner = keys.map(|keys| Scanner::new(engine, keys)).transpose()?;
     Ok(LightClient::new(oracle, scanner, watched, state, settings)?)
 }
 

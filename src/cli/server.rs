@@ -11,13 +11,13 @@ use bitcoin::Network;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::config::{self, CommonSettings, ServerSettings, usage};
+use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, usage};
 use super::output;
 use crate::api::{self, ApiState, ServeSettings};
 use crate::chain::BlockSource;
 use crate::chain::rest::{RestSettings, RestSource};
 use crate::chain::rpc::{RpcAuth, RpcSettings};
-use crate::curve::libsecp256k1::LibSecp256k1;
+use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
 use crate::runtime::Stop;
 use crate::store::{self, Store, StoreError, StoreOptions};
@@ -59,7 +59,7 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: RunArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
-    block_on(&common, async {
+    block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
         let store = Arc::new(open_store(&common, &server, Store::open)?);
@@ -67,6 +67,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let listener = bind(&server).await?;
         let indexer = indexer(
             &server,
+            common.compute.engine()?,
             store.clone(),
             node.clone(),
             None,
@@ -104,7 +105,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
 
 pub(super) fn sync(args: SyncArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
-    block_on(&common, async {
+    block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
         let mut store = Arc::new(open_store(&common, &server, Store::open)?);
@@ -118,7 +119,15 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
                 output::log_batch(report);
             }
         };
-        let indexer = indexer(&server, store.clone(), node, wait, &stop, on_batch)?;
+        let indexer = indexer(
+            &server,
+            common.compute.engine()?,
+            store.clone(),
+            node,
+            wait,
+            &stop,
+            on_batch,
+        )?;
         indexer.check_source().await?;
         let tip = indexer.sync(args.until).await?;
         drop(indexer);
@@ -137,7 +146,7 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
 
 pub(super) fn serve(args: ServeArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
-    block_on(&common, async {
+    block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
         let store = Arc::new(open_store(&common, &server, Store::open_existing)?);
@@ -153,10 +162,10 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
 
 /// Runs a command's async part on a runtime of its own, after sizing rayon's pool.
 pub(super) fn block_on<T>(
-    common: &CommonSettings,
+    compute: &ComputeSettings,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    if let Some(threads) = common.threads {
+    if let Some(threads) = compute.threads {
         if threads == 0 {
             return Err(usage!("--threads must be at least 1"));
         }
@@ -221,6 +230,7 @@ async fn bind(server: &ServerSettings) -> Result<TcpListener> {
 
 fn indexer(
     server: &ServerSettings,
+    engine: Arc<dyn Engine>,
     store: Arc<Store>,
     node: Arc<dyn BlockSource>,
     give_up_after: Option<Duration>,
@@ -246,7 +256,6 @@ fn indexer(
             "--in-flight, --batch-mib and --poll-ms must be at least 1"
         ));
     }
-    let engine = Arc::new(LibSecp256k1);
     Ok(Indexer::new(
         store,
         node,

@@ -7,10 +7,11 @@ use anyhow::{Context, Result, bail};
 use bitcoin::hex::DisplayHex;
 use clap::Args;
 
+use super::config::ComputeSettings;
 use super::output::write_stdout;
+use crate::chain::BlockWithPrevouts;
 use crate::chain::parse::block_from_rest_bytes;
 use crate::curve::TweakPoint;
-use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::index::derive_records;
 
 /// Far above any block with its spent outputs; what a compressed file unpacks to ends there.
@@ -18,6 +19,8 @@ const LARGEST_FILE_BYTES: u64 = 1 << 30;
 
 #[derive(Args)]
 pub(super) struct TweaksArgs {
+    #[command(flatten)]
+    compute: ComputeSettings,
     /// Answer of Bitcoin Core's /rest/block/HASH.bin, plain or .zst
     #[arg(long, value_name = "FILE")]
     block: PathBuf,
@@ -30,16 +33,12 @@ pub(super) struct TweaksArgs {
 }
 
 pub(super) fn tweaks(args: TweaksArgs) -> Result<()> {
-    let block_bytes = read_file(&args.block)?;
-    let spent_bytes = read_file(&args.spent)?;
-    let block = block_from_rest_bytes(None, &block_bytes, &spent_bytes).with_context(|| {
-        format!(
-            "{} and {} do not hold a block",
-            args.block.display(),
-            args.spent.display()
-        )
-    })?;
-    let records = derive_records(&LibSecp256k1, std::slice::from_ref(&block), false);
+    let block = read_block(&args.block, &args.spent)?;
+    let records = derive_records(
+        args.compute.engine()?.as_ref(),
+        std::slice::from_ref(&block),
+        false,
+    );
     write_stdout(|out| {
         for transaction in records.iter().flat_map(|record| &record.transactions) {
             let tweak = TweakPoint::from_bytes(transaction.tweak).to_compressed();
@@ -55,6 +54,21 @@ pub(super) fn tweaks(args: TweaksArgs) -> Result<()> {
             }
         }
         Ok(())
+    })
+}
+
+/// A block from two files.
+///
+/// # Errors
+/// A file that cannot be read, or files that do not hold a block and its spent outputs.
+pub(super) fn read_block(block: &Path, spent: &Path) -> Result<BlockWithPrevouts> {
+    let (block_bytes, spent_bytes) = (read_file(block)?, read_file(spent)?);
+    block_from_rest_bytes(None, &block_bytes, &spent_bytes).with_context(|| {
+        format!(
+            "{} and {} do not hold a block",
+            block.display(),
+            spent.display()
+        )
     })
 }
 

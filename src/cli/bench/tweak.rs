@@ -1,0 +1,141 @@
+//! `spindex bench tweak`.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use bitcoin::OutPoint;
+use bitcoin::hashes::Hash;
+use clap::Args;
+use rayon::prelude::*;
+use secp256k1::{PublicKey, SECP256K1, SecretKey};
+
+use super::super::tweaks::read_block;
+use super::{Measuring, Row, Subject, engines, measure, pool, print};
+use crate::bip352::hash::input_hash;
+use crate::bip352::inputs::{TweakInputs, tweak_inputs};
+use crate::bip352::tweak::tweaks;
+use crate::chain::BlockWithPrevouts;
+
+/// Transactions a thread takes at once.
+const BATCH: usize = 512;
+/// Eligible transactions that are made up where no block is given, with 1 to 4 keys each.
+const MADE_UP: u32 = 2_000;
+
+#[derive(Args)]
+pub(super) struct TweakBenchArgs {
+    #[command(flatten)]
+    measuring: Measuring,
+    /// Answer of Bitcoin Core's /rest/block/HASH.bin, plain or .zst [default: made-up input keys]
+    #[arg(long, value_name = "FILE", requires = "spent")]
+    block: Option<PathBuf>,
+    /// Answer of Bitcoin Core's /rest/spenttxouts/HASH.bin, plain or .zst
+    #[arg(long, value_name = "FILE", requires = "block")]
+    spent: Option<PathBuf>,
+}
+
+/// Where the keys come from: a parsed block, or keys at once.
+enum Source {
+    Block(Box<BlockWithPrevouts>),
+    MadeUp(Vec<TweakInputs>),
+}
+
+impl Source {
+    /// Keys of the eligible transactions; from a block this is part of what is measured.
+    fn inputs(&self) -> Vec<TweakInputs> {
+        match self {
+            Self::Block(block) => {
+                let transactions = block.block.txdata.par_iter().zip(&block.prevouts);
+                transactions
+                    .filter_map(|(tx, prevouts)| tweak_inputs(tx, prevouts))
+                    .collect()
+            }
+            Self::MadeUp(inputs) => inputs.clone(),
+        }
+    }
+}
+
+pub(super) fn bench_tweak(args: TweakBenchArgs) -> Result<()> {
+    let source = match (&args.block, &args.spent) {
+        (Some(block), Some(spent)) => Source::Block(Box::new(read_block(block, spent)?)),
+        _ => Source::MadeUp((0..MADE_UP).map(made_up).collect::<Result<_>>()?),
+    };
+    let source = &source;
+    let one = pool(1)?;
+    let count = source
+        .inputs()
+        .iter()
+        .filter(|inputs| library_tweak(inputs).is_some())
+        .count();
+    let mut subjects = vec![Subject {
+        row: Row {
+            labels: 0,
+            wallets: 1,
+            ..Row::new("libsecp256k1", "secp256k1 crate")
+        },
+        tweaks: count,
+        baseline: 0,
+        run: Box::new(move || {
+            for inputs in one.install(|| source.inputs()) {
+                black_box(library_tweak(&inputs));
+            }
+        }),
+    }];
+    for (engine, row) in engines() {
+        for threads in args.measuring.thread_counts() {
+            let pool = pool(threads)?;
+            let engine = engine.clone();
+            subjects.push(Subject {
+                row: Row {
+                    labels: 0,
+                    threads,
+                    ..row.clone()
+                },
+                tweaks: count,
+                baseline: 0,
+                run: Box::new(move || {
+                    pool.install(|| {
+                        let inputs = source.inputs();
+                        let share = inputs.len().div_ceil(threads).clamp(1, BATCH);
+                        inputs.par_chunks(share).for_each(|inputs| {
+                            black_box(tweaks(engine.as_ref(), inputs));
+                        });
+                    });
+                }),
+            });
+        }
+    }
+    let rows = measure(subjects, args.measuring.rounds);
+    print("tweak", &args.measuring, &rows)
+}
+
+/// The tweak as a program computes it with the `secp256k1` crate.
+fn library_tweak(inputs: &TweakInputs) -> Option<PublicKey> {
+    let keys: Vec<PublicKey> = inputs
+        .keys
+        .iter()
+        .filter_map(|key| PublicKey::from_slice(key).ok())
+        .collect();
+    let sum = match keys.as_slice() {
+        [key] => *key,
+        keys => PublicKey::combine_keys(&keys.iter().collect::<Vec<_>>()).ok()?,
+    };
+    let input_hash = input_hash(&inputs.smallest_outpoint, &sum.serialize())?;
+    sum.mul_tweak(SECP256K1, &input_hash).ok()
+}
+
+fn made_up(number: u32) -> Result<TweakInputs> {
+    let key = |input: u32| -> Result<[u8; 33]> {
+        let bytes = [&b"input"[..], &number.to_be_bytes(), &input.to_be_bytes()].concat();
+        let secret =
+            SecretKey::from_slice(bitcoin::hashes::sha256::Hash::hash(&bytes).as_byte_array());
+        Ok(secret
+            .context("a hash that is no secret key")?
+            .public_key(SECP256K1)
+            .serialize())
+    };
+    Ok(TweakInputs {
+        keys: (0..=number % 4).map(key).collect::<Result<_>>()?,
+        smallest_outpoint: OutPoint::new(bitcoin::Txid::hash(&number.to_be_bytes()), 0),
+    })
+}
