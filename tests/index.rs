@@ -332,6 +332,20 @@ async fn sync_in_small_steps(chain: Arc<SimulatedChain>, multiples: bool) {
     assert!(tweaks > 100, "{tweaks}");
 }
 
+#[test]
+fn a_broken_engine_is_reported_once() {
+    use std::sync::atomic::AtomicBool;
+    let reported = AtomicBool::new(false);
+    let fine = spindex::curve::EngineStatus::default();
+    let broken = spindex::curve::EngineStatus {
+        is_broken: true,
+        ..fine
+    };
+    assert!(!fine.is_news(&reported));
+    assert!(broken.is_news(&reported));
+    assert!(!broken.is_news(&reported));
+}
+
 /// An engine that finds no multiple of some tweaks.
 struct Forgetful;
 

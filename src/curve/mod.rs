@@ -49,6 +49,7 @@ mod suite;
 mod wallets;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use selection::{EngineKind, UnknownEngine, UnsupportedEngine, engine};
 
@@ -203,6 +204,19 @@ pub trait Engine: Send + Sync {
     /// # Panics
     /// If `ends` decrease somewhere or exceed the number of points.
     fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>>;
+}
+
+impl EngineStatus {
+    /// What to say of an engine that [`is_broken`](Self::is_broken).
+    pub const BROKEN: &str = "the curve engine computed a wrong result, found by its self-check; libsecp256k1 has taken \
+        over, and is slower. Force it with --engine libsecp256k1, check this machine's processor and memory, and report it";
+
+    /// Whether the engine has found itself wrong, which callers are to report, once per process.
+    ///
+    /// `reported` remembers that it was said; true is returned only the first time.
+    pub fn is_news(&self, reported: &AtomicBool) -> bool {
+        self.is_broken && !reported.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// The multiple of a tweak that may be stored with it is 2 to this power.

@@ -1,6 +1,7 @@
 //! [`Indexer`]: sync to the node's tip, then follow it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
@@ -13,7 +14,7 @@ use super::patience::Patience;
 use super::reorg::{Fork, find_fork};
 use crate::BlockId;
 use crate::chain::{BlockSource, ChainError};
-use crate::curve::Engine;
+use crate::curve::{Engine, EngineStatus};
 use crate::runtime::Stop;
 use crate::store::{BlockRecord, Snapshot, Store, StoreError, Update};
 
@@ -96,6 +97,8 @@ pub struct Indexer {
     store: Arc<Store>,
     source: Arc<dyn BlockSource>,
     engine: Arc<dyn Engine>,
+    /// Whether it was said that the engine found itself wrong.
+    engine_reported: AtomicBool,
     settings: IndexSettings,
     stop: Stop,
     on_batch: Box<dyn Fn(&BatchReport) + Send + Sync>,
@@ -115,6 +118,7 @@ impl Indexer {
             store,
             source,
             engine,
+            engine_reported: AtomicBool::new(false),
             settings,
             stop,
             on_batch: Box::new(on_batch),
@@ -264,6 +268,11 @@ impl Indexer {
             (records, bytes)
         })
         .await
+        .inspect(|_| {
+            if self.engine.status().is_news(&self.engine_reported) {
+                tracing::error!("{}", EngineStatus::BROKEN);
+            }
+        })
     }
 
     fn spawn_commit(

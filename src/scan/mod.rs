@@ -8,12 +8,13 @@ mod confirm;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bitcoin::OutPoint;
 use zeroize::Zeroize;
 
 use crate::bip352::keys::ReceiverKeys;
-use crate::curve::{CandidateScanner, Engine, InvalidTarget, TweakPoint};
+use crate::curve::{CandidateScanner, Engine, EngineStatus, InvalidTarget, TweakPoint};
 
 /// A candidate output key: `k = 0` of one tweak for the plain address or a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,10 @@ impl Drop for FoundOutput {
 /// Scans for one wallet.
 pub struct Scanner {
     keys: ReceiverKeys,
-    engine: Box<dyn CandidateScanner>,
+    engine: Arc<dyn Engine>,
+    /// Whether it was said that the engine found itself wrong.
+    engine_reported: AtomicBool,
+    scanner: Box<dyn CandidateScanner>,
 }
 
 impl fmt::Debug for Scanner {
@@ -97,7 +101,9 @@ impl Scanner {
     /// [`InvalidTarget`] if the engine refuses a key, which keys from [`ReceiverKeys`] never cause.
     pub fn new(engine: Arc<dyn Engine>, keys: ReceiverKeys) -> Result<Self, InvalidTarget> {
         Ok(Self {
-            engine: engine.scanner(&keys.scan_target())?,
+            scanner: engine.scanner(&keys.scan_target())?,
+            engine,
+            engine_reported: AtomicBool::new(false),
             keys,
         })
     }
@@ -109,7 +115,7 @@ impl Scanner {
 
     /// How many candidates a tweak has: one for the plain address and one for each label.
     pub fn candidates_per_tweak(&self) -> usize {
-        self.engine.candidates_per_tweak()
+        self.scanner.candidates_per_tweak()
     }
 
     /// Candidates of every tweak, in the order of the tweaks; of one tweak the plain one, then by ascending label.
@@ -117,7 +123,11 @@ impl Scanner {
     /// A candidate that does not exist (a tweak off the curve) is left out. Runs in parallel on rayon and blocks the
     /// calling thread: not for an async worker.
     pub fn candidates(&self, tweaks: &[TweakPoint]) -> Vec<Candidate> {
-        candidates::candidates(self.engine.as_ref(), tweaks)
+        let candidates = candidates::candidates(self.scanner.as_ref(), tweaks);
+        if self.engine.status().is_news(&self.engine_reported) {
+            tracing::error!("{}", EngineStatus::BROKEN);
+        }
+        candidates
     }
 
     /// The full rule for one transaction (BIP352, "Scanning"): k from 0, labels, K_MAX.
