@@ -104,11 +104,9 @@ fn no_node_ends_a_sync_and_makes_a_run_wait() {
     server.wait_for_height(105);
     let (status, lines) = server.terminate();
     assert!(status.success());
-    // Said once, however often it was tried.
-    assert!(
-        lines.iter().filter(|line| line.contains("WARN")).count() <= 2,
-        "{lines:#?}"
-    );
+    // Said once, however often it was tried; a node that starts may say other things in between.
+    let refused = lines.iter().filter(|line| line.contains("cannot connect"));
+    assert!(refused.count() <= 2, "{lines:#?}");
 }
 
 #[test]
