@@ -376,14 +376,20 @@ fn a_sync_that_was_killed_or_stopped_goes_on_where_it_was() {
     let mut args = server_args("sync", &node);
     args.extend(["--batch-mib=1".to_owned(), "--threads=1".to_owned()]);
 
+    let mut first_commits = Vec::new();
     for stop in [Spindex::kill as fn(Spindex), |sync| {
         let (status, lines) = sync.terminate();
         assert!(status.success(), "{lines:#?}");
     }] {
         let mut sync = Spindex::start(command(home.path(), &args));
-        sync.wait_for(&["indexed"]);
+        first_commits.push(sync.wait_for(&["indexed"]));
         stop(sync);
     }
+    // Otherwise nothing was interrupted.
+    assert!(
+        !first_commits[0].contains(" height=260 "),
+        "{first_commits:?}"
+    );
     let output = run(home.path(), &args);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("in sync"));

@@ -202,7 +202,7 @@ impl Oracle for HttpOracle {
                 if new_utxos.block_hash == spent.block_hash {
                     break (new_utxos, spent);
                 }
-                // The server changed branches between the two answers.
+                // The server changed branches between the two answers, and gives no signal when it has settled.
                 if attempt >= self.settings.attempts {
                     return Err(spent.answer.malformed(format!(
                         "block {} where the new-utxos filter names {}",

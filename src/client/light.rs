@@ -202,6 +202,7 @@ impl LightClient {
                         });
                     }
                     tracing::info!(height, "the chain changed during the scan ({what})");
+                    // Polling is all there is: a server gives no signal when it has settled on a branch.
                     tokio::time::sleep(Duration::from_millis(100) * self.restarts).await;
                 }
             }
