@@ -7,12 +7,11 @@ use std::io::Read;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use spindex::bip352::inputs::tweak_inputs;
 use spindex::bip352::tweak::tweaks;
 use spindex::chain::BlockWithPrevouts;
 use spindex::chain::parse::block_from_rest_bytes;
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::index::derive_records;
+use spindex::index::{derive_records, tweak_candidates};
 
 fn real_block() -> Option<BlockWithPrevouts> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/mainnet-866342");
@@ -37,25 +36,14 @@ fn index(c: &mut Criterion) {
         eprintln!("skipped: ../shared/data is missing");
         return;
     };
-    let inputs: Vec<_> = block
-        .block
-        .txdata
-        .iter()
-        .zip(&block.prevouts)
-        .filter_map(|(tx, prevouts)| tweak_inputs(tx, prevouts))
-        .collect();
+    let inputs: Vec<_> = tweak_candidates(&block).map(|(_, inputs)| inputs).collect();
 
     let mut group = c.benchmark_group("mainnet block 866342");
     group
         .sample_size(20)
         .throughput(Throughput::Elements(inputs.len() as u64));
     group.bench_function("input keys", |b| {
-        b.iter(|| {
-            let transactions = block.block.txdata.iter().zip(&block.prevouts);
-            transactions
-                .filter_map(|(tx, prevouts)| tweak_inputs(tx, prevouts))
-                .count()
-        });
+        b.iter(|| tweak_candidates(&block).count());
     });
     group.bench_function("tweaks, libsecp256k1, 1 thread", |b| {
         b.iter(|| tweaks(&LibSecp256k1, black_box(&inputs)))

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use secp256k1::hashes::{Hash, sha256};
 use secp256k1::{SECP256K1, SecretKey};
-use spindex::bip352::inputs::{TweakInputs, tweak_inputs};
+use spindex::bip352::inputs::TweakInputs;
 use spindex::bip352::tweak;
 use spindex::chain::parse::block_from_rest_bytes;
 use spindex::curve::measure::operations;
 use spindex::curve::{Engine, EngineKind, Product, ScanTarget, TweakPoint, engine};
+use spindex::index::tweak_candidates;
 
 /// Tweaks in a scan: some full batches.
 const TWEAKS: usize = 4096;
@@ -181,12 +182,7 @@ fn mainnet_inputs() -> Option<Vec<TweakInputs>> {
     let read = |name: &str| zstd::decode_all(std::fs::File::open(folder.join(name)).ok()?).ok();
     let block = block_from_rest_bytes(None, &read("block.bin.zst")?, &read("spenttxouts.bin.zst")?);
     let block = block.expect("a block");
-    let pairs = block.block.txdata.iter().zip(&block.prevouts);
-    Some(
-        pairs
-            .filter_map(|(tx, prevouts)| tweak_inputs(tx, prevouts))
-            .collect(),
-    )
+    Some(tweak_candidates(&block).map(|(_, inputs)| inputs).collect())
 }
 
 /// Keys to tweaks: decompression, sums, input hashes, products.

@@ -96,9 +96,11 @@ fn the_tweaks_of_a_real_block_are_printed_in_block_order() {
     let block = block_from_rest_bytes(None, &block_bytes, &spent_bytes).unwrap();
     let expected: Vec<String> = block
         .block
+        .decode()
+        .unwrap()
         .txdata
         .iter()
-        .zip(&block.prevouts)
+        .zip(&block.prevouts.decode())
         .filter_map(|(tx, prevouts)| {
             use bitcoin::hex::DisplayHex;
             let tweak = spindex::bip352::tweak::transaction_tweak(&LibSecp256k1, tx, prevouts)?;

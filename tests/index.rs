@@ -24,7 +24,7 @@ use spindex::BlockId;
 use spindex::bip352::inputs::taproot_output_key;
 use spindex::bip352::tweak::transaction_tweak;
 use spindex::chain::parse::block_from_rest_bytes;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::simulated::{Orphaned, SimulatedBlock, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::{CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint};
@@ -71,7 +71,7 @@ struct Expected {
     spends: Vec<OutPoint>,
 }
 
-fn expected(block: &BlockWithPrevouts) -> Expected {
+fn expected(block: &SimulatedBlock) -> Expected {
     let mut expected = Expected {
         tweaks: Vec::new(),
         outputs: Vec::new(),
@@ -194,7 +194,7 @@ fn a_batch_derives_what_single_blocks_do() {
     let blocks: Vec<_> = chain
         .active_blocks()
         .iter()
-        .map(|block| BlockWithPrevouts::clone(block))
+        .map(|block| block.with_prevouts().unwrap())
         .collect();
     let mut derived = [false, true].map(|with_multiples| {
         let derive = |blocks: &[_]| derive_records(&LibSecp256k1, blocks, with_multiples);
@@ -259,7 +259,7 @@ fn every_engine_derives_the_same_rows() {
     let blocks = chain.active_blocks();
     let blocks: Vec<_> = blocks
         .iter()
-        .map(|block| BlockWithPrevouts::clone(block))
+        .map(|block| block.with_prevouts().unwrap())
         .collect();
     let expected = derive_records(&LibSecp256k1, &blocks, false);
     let engines = runnable_engines();

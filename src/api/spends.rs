@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use bitcoin::{Block, BlockHash, OutPoint, Script, Txid, script::Instruction};
+use bitcoin::{BlockHash, OutPoint, Script, Txid, script::Instruction};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::error::QueryError;
 use crate::BlockId;
-use crate::chain::{BlockSource, ChainError};
+use crate::chain::{BlockSource, ChainError, RawBlock};
 use crate::store::SpendRow;
 
 /// A taproot outpoint and the input that spent it.
@@ -125,7 +125,7 @@ impl SpendAnswers {
         node: &dyn BlockSource,
         node_timeout: Duration,
         block: BlockId,
-    ) -> Result<Block, QueryError> {
+    ) -> Result<RawBlock, QueryError> {
         let failed = |source| QueryError::BlockFailed { block, source };
         let _permit = self
             .fetches
@@ -140,7 +140,7 @@ impl SpendAnswers {
                 )))
             })?
             .map_err(failed)?;
-        if fetched.block.block_hash() != block.hash {
+        if fetched.block.hash() != block.hash {
             return Err(QueryError::SpendsMismatch { block });
         }
         Ok(fetched.block)
@@ -151,36 +151,28 @@ impl SpendAnswers {
 /// after the other; if any is left, the block is not the one that was indexed.
 fn join_spends(
     id: BlockId,
-    block: &Block,
+    block: &RawBlock,
     spends: &[SpendRow],
 ) -> Result<Vec<SpendDetail>, QueryError> {
     let mut details = Vec::with_capacity(spends.len());
     let mut rest = spends.iter().peekable();
-    for transaction in block.txdata.iter().skip(1) {
+    for transaction in block.transactions().skip(1) {
         // Computed for the first spend of the transaction only: most have none.
         let mut spender: Option<(Txid, Arc<[Vec<u8>]>)> = None;
-        for (input, spent) in (0u32..).zip(&transaction.input) {
-            if rest
-                .next_if(|spend| spend.outpoint == spent.previous_output)
-                .is_none()
-            {
+        for (input, spent) in (0u32..).zip(transaction.inputs()) {
+            let outpoint = spent.previous_output();
+            if rest.next_if(|spend| spend.outpoint == outpoint).is_none() {
                 continue;
             }
             let (spending_txid, op_return) = spender
                 .get_or_insert_with(|| {
-                    let data = transaction
-                        .output
-                        .iter()
-                        .filter(|output| output.script_pubkey.is_op_return());
-                    (
-                        transaction.compute_txid(),
-                        data.map(|output| pushed_data(&output.script_pubkey))
-                            .collect(),
-                    )
+                    let scripts = transaction.outputs().map(|output| output.script_pubkey());
+                    let data = scripts.filter(|script| script.is_op_return());
+                    (transaction.txid(), data.map(pushed_data).collect())
                 })
                 .clone();
             details.push(SpendDetail {
-                outpoint: spent.previous_output,
+                outpoint,
                 spending_txid,
                 input,
                 op_return,

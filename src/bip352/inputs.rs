@@ -4,7 +4,7 @@
 //! taproot were active, outputs with their templates could be spent with any witness or none.
 
 use bitcoin::hashes::{Hash, hash160};
-use bitcoin::{OutPoint, Script, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{OutPoint, Script, Transaction, TxOut, Witness};
 
 use super::NUMS_POINT;
 
@@ -34,6 +34,60 @@ pub struct TweakInputs {
     pub smallest_outpoint: OutPoint,
 }
 
+/// An input with the script of the output it spends, borrowed from wherever the transaction lies.
+#[derive(Debug, Clone, Copy)]
+pub struct SpendingInput<'a> {
+    /// What it spends.
+    pub previous_output: OutPoint,
+    /// Its own script.
+    pub script_sig: &'a Script,
+    /// How its witness ends.
+    pub witness: WitnessEnd<'a>,
+    /// The script it spends.
+    pub script_pubkey: &'a Script,
+}
+
+/// What the rules need of a witness: how many items it has, and the last two.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WitnessEnd<'a> {
+    items: usize,
+    before_last: &'a [u8],
+    last: &'a [u8],
+}
+
+impl<'a> WitnessEnd<'a> {
+    /// Takes the next item.
+    pub fn push(&mut self, item: &'a [u8]) {
+        self.items += 1;
+        self.before_last = self.last;
+        self.last = item;
+    }
+
+    fn last(&self) -> Option<&'a [u8]> {
+        (self.items > 0).then_some(self.last)
+    }
+
+    /// The internal key in the control block, if it is the witness of a script path spend (BIP341).
+    fn internal_key(&self) -> Option<&'a [u8]> {
+        let has_annex = self.items >= 2 && self.last.first() == Some(&ANNEX_TAG);
+        let (items, control_block) = match has_annex {
+            true => (self.items - 1, self.before_last),
+            false => (self.items, self.last),
+        };
+        control_block.get(1..33).filter(|_| items >= 2)
+    }
+}
+
+impl<'a> From<&'a Witness> for WitnessEnd<'a> {
+    fn from(witness: &'a Witness) -> Self {
+        let mut end = Self::default();
+        for item in witness {
+            end.push(item);
+        }
+        end
+    }
+}
+
 /// The inputs of `tx` if it has a taproot output, an input with something like a key, and spends no witness program
 /// of version 2 to 16; `prevouts` are the spent outputs in input order. No arithmetic is done.
 ///
@@ -42,27 +96,39 @@ pub fn tweak_inputs(tx: &Transaction, prevouts: &[TxOut]) -> Option<TweakInputs>
     if tx.input.len() != prevouts.len() || tx.is_coinbase() {
         return None;
     }
-    tx.output
-        .iter()
-        .find_map(|output| taproot_output_key(&output.script_pubkey))?;
-    if prevouts
-        .iter()
-        .any(|prevout| witness_version(&prevout.script_pubkey).is_some_and(|version| version > 1))
-    {
-        return None;
-    }
-    let keys: Vec<[u8; 33]> = tx
+    let inputs = tx
         .input
         .iter()
         .zip(prevouts)
-        .filter_map(|(input, prevout)| input_key(input, &prevout.script_pubkey))
-        .collect();
+        .map(|(input, prevout)| SpendingInput {
+            previous_output: input.previous_output,
+            script_sig: &input.script_sig,
+            witness: WitnessEnd::from(&input.witness),
+            script_pubkey: &prevout.script_pubkey,
+        });
+    borrowed_tweak_inputs(
+        inputs,
+        tx.output.iter().map(|output| &*output.script_pubkey),
+    )
+}
+
+/// [`tweak_inputs`] of a transaction that is no coinbase, from all its inputs and the scripts of all its outputs.
+pub fn borrowed_tweak_inputs<'a>(
+    inputs: impl Iterator<Item = SpendingInput<'a>> + Clone,
+    mut output_scripts: impl Iterator<Item = &'a Script>,
+) -> Option<TweakInputs> {
+    output_scripts.find_map(taproot_output_key)?;
+    let mut keys = Vec::new();
+    for input in inputs.clone() {
+        if witness_version(input.script_pubkey).is_some_and(|version| version > 1) {
+            return None;
+        }
+        keys.extend(input_key(&input));
+    }
     if keys.is_empty() {
         return None;
     }
-    let smallest_outpoint = tx
-        .input
-        .iter()
+    let smallest_outpoint = inputs
         .map(|input| input.previous_output)
         .min_by_key(|outpoint| (outpoint.txid.to_byte_array(), outpoint.vout.to_le_bytes()))?;
     Some(TweakInputs {
@@ -82,8 +148,8 @@ fn witness_version(script: &Script) -> Option<u8> {
 }
 
 /// The key an input contributes, if it does and if the bytes are a point.
-fn input_key(input: &TxIn, script: &Script) -> Option<[u8; 33]> {
-    match script.as_bytes() {
+fn input_key(input: &SpendingInput<'_>) -> Option<[u8; 33]> {
+    match input.script_pubkey.as_bytes() {
         // P2PKH
         [0x76, 0xa9, 0x14, hash @ .., 0x88, 0xac] if hash.len() == 20 => {
             hashed_key(input.script_sig.as_bytes(), hash)
@@ -99,7 +165,7 @@ fn input_key(input: &TxIn, script: &Script) -> Option<[u8; 33]> {
         [0x00, 0x14, hash @ ..] if hash.len() == 20 => compressed_key(input.witness.last()?),
         // P2TR
         [0x51, 0x20, key @ ..] if key.len() == 32 => {
-            if input.witness.is_empty() || internal_key(&input.witness) == Some(&NUMS_POINT) {
+            if input.witness.items == 0 || input.witness.internal_key() == Some(&NUMS_POINT) {
                 return None;
             }
             // The output key with even y.
@@ -126,17 +192,6 @@ fn hashed_key(script_sig: &[u8], hash: &[u8]) -> Option<[u8; 33]> {
 fn compressed_key(bytes: &[u8]) -> Option<[u8; 33]> {
     matches!(bytes, [0x02 | 0x03, ..]).then_some(())?;
     bytes.try_into().ok()
-}
-
-/// The internal key in the control block, if the witness is that of a script path spend (BIP341).
-fn internal_key(witness: &Witness) -> Option<&[u8]> {
-    let last = witness.last()?;
-    let has_annex = witness.len() >= 2 && last.first() == Some(&ANNEX_TAG);
-    let items = witness.len() - usize::from(has_annex);
-    if items < 2 {
-        return None;
-    }
-    witness.nth(items - 1)?.get(1..33)
 }
 
 #[cfg(test)]

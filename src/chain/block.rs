@@ -1,9 +1,10 @@
 //! A block together with the outputs its inputs spend.
 
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
-use bitcoin::{Block, Transaction, TxOut, Txid};
 
 use super::ChainError;
+use super::prevouts::{Prevout, Prevouts};
+use super::raw::{MIN_OUTPUT_BYTES, RawBlock, RawInput, RawTransaction};
 use crate::BlockId;
 
 /// First bytes of a coinbase output that commits to the witnesses: OP_RETURN, push of 36, the tag of BIP141.
@@ -15,11 +16,9 @@ pub struct BlockWithPrevouts {
     /// Height and hash.
     pub id: BlockId,
     /// The block.
-    pub block: Block,
-    /// Txid of each transaction, in block order.
-    pub txids: Vec<Txid>,
-    /// Per transaction the spent outputs in input order; empty for the coinbase.
-    pub prevouts: Vec<Vec<TxOut>>,
+    pub block: RawBlock,
+    /// The outputs it spends.
+    pub prevouts: Prevouts,
 }
 
 impl BlockWithPrevouts {
@@ -30,103 +29,117 @@ impl BlockWithPrevouts {
     ///
     /// # Errors
     /// [`ChainError::Mismatch`] naming what does not fit.
-    pub fn new(id: BlockId, block: Block, prevouts: Vec<Vec<TxOut>>) -> Result<Self, ChainError> {
+    pub fn new(id: BlockId, block: RawBlock, prevouts: Prevouts) -> Result<Self, ChainError> {
         let mismatch = |what: String| Err(ChainError::Mismatch(format!("block {id}: {what}")));
 
-        let hash = block.block_hash();
+        let hash = block.hash();
         if hash != id.hash {
             return mismatch(format!("the block received has hash {hash}"));
         }
-        match block.txdata.split_first() {
+        match block.transaction(0) {
             None => return mismatch("it has no transaction".into()),
-            Some((first, _)) if !first.is_coinbase() => {
+            Some(first) if !first.is_coinbase() => {
                 return mismatch("its first transaction is no coinbase".into());
             }
-            Some((_, rest)) => {
-                if let Some(at) = rest.iter().position(spends_null_outpoint) {
-                    return mismatch(format!("transaction {} is a second coinbase", at + 1));
+            Some(_) => {
+                let second = block.transactions().skip(1).find(spends_null_outpoint);
+                if let Some(second) = second {
+                    return mismatch(format!(
+                        "transaction {} is a second coinbase",
+                        second.index()
+                    ));
                 }
             }
         }
 
-        let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
-        let leaves = txids.iter().map(|txid| txid.to_byte_array()).collect();
-        if merkle_root(leaves) != Some(block.header.merkle_root.to_byte_array()) {
+        let txids = block.transactions().map(|tx| tx.txid().to_byte_array());
+        if merkle_root(txids.collect()) != Some(block.header().merkle_root.to_byte_array()) {
             return mismatch("its transactions do not have the header's merkle root".into());
         }
-        if let Err(what) = check_witness_commitment(&block, &txids) {
+        if let Err(what) = check_witness_commitment(&block) {
             return mismatch(what.into());
         }
 
-        if prevouts.len() != block.txdata.len() {
+        if prevouts.transactions() != block.transactions().len() {
             return mismatch(format!(
                 "spent outputs of {} transactions for a block of {}",
-                prevouts.len(),
-                block.txdata.len()
+                prevouts.transactions(),
+                block.transactions().len()
             ));
         }
-        for (at, (tx, spent)) in block.txdata.iter().zip(&prevouts).enumerate() {
-            let wanted = if at == 0 { 0 } else { tx.input.len() };
-            if spent.len() != wanted {
+        for tx in block.transactions() {
+            let at = tx.index();
+            let wanted = if at == 0 { 0 } else { tx.inputs().len() };
+            let found = prevouts.of_transaction(at).len();
+            if found != wanted {
                 return mismatch(format!(
-                    "{} spent outputs for transaction {at}, which needs {wanted}",
-                    spent.len()
+                    "{found} spent outputs for transaction {at}, which needs {wanted}"
                 ));
             }
         }
         Ok(Self {
             id,
             block,
-            txids,
             prevouts,
         })
     }
+
+    /// Its transactions but the coinbase, each with the outputs it spends.
+    pub fn spending_transactions(
+        &self,
+    ) -> impl Iterator<
+        Item = (
+            RawTransaction<'_>,
+            impl ExactSizeIterator<Item = (RawInput<'_>, Prevout<'_>)> + Clone,
+        ),
+    > + Clone {
+        self.block.transactions().skip(1).map(|tx| {
+            let prevouts = self.prevouts.of_transaction(tx.index());
+            (tx, tx.inputs().zip(prevouts))
+        })
+    }
+
+    /// Serialized bytes of the block and of the outputs it spends (8 of amount, 1 of length at least, and the script).
+    pub fn size_bytes(&self) -> usize {
+        self.block.as_bytes().len()
+            + self.prevouts.script_bytes()
+            + MIN_OUTPUT_BYTES * self.prevouts.outputs()
+    }
 }
 
-fn spends_null_outpoint(tx: &Transaction) -> bool {
-    tx.input.iter().any(|input| input.previous_output.is_null())
-}
-
-fn has_witness(tx: &Transaction) -> bool {
-    tx.input.iter().any(|input| !input.witness.is_empty())
+fn spends_null_outpoint(tx: &RawTransaction<'_>) -> bool {
+    tx.inputs().any(|input| input.previous_output().is_null())
 }
 
 /// BIP141: where any input has a witness, the coinbase's last commitment output is
 /// `SHA256d(root of the wtxids || the coinbase's 32-byte witness item)`, with zeros for the coinbase's own wtxid.
-fn check_witness_commitment(block: &Block, txids: &[Txid]) -> Result<(), &'static str> {
-    if !block.txdata.iter().any(has_witness) {
+fn check_witness_commitment(block: &RawBlock) -> Result<(), &'static str> {
+    if !block.transactions().any(|tx| tx.has_witness()) {
         return Ok(());
     }
-    let coinbase = block.txdata.first().ok_or("it has no transaction")?;
+    let coinbase = block.transaction(0).ok_or("it has no transaction")?;
     let commitment = coinbase
-        .output
-        .iter()
-        .rev()
-        .find_map(|output| {
+        .outputs()
+        .filter_map(|output| {
             let payload = output
-                .script_pubkey
+                .script_pubkey()
                 .as_bytes()
                 .strip_prefix(&WITNESS_COMMITMENT_PREFIX)?;
             payload.get(..32)
         })
+        .last()
         .ok_or("it has witnesses and no witness commitment")?;
-    let witness = coinbase.input.first().map(|input| &input.witness);
-    let reserved = witness
-        .filter(|witness| witness.len() == 1)
-        .and_then(|witness| witness.nth(0))
-        .filter(|item| item.len() == 32)
-        .ok_or("its coinbase lacks the 32-byte witness value")?;
+    let mut witness = coinbase.inputs().flat_map(|input| input.witness());
+    let reserved = match (witness.next(), witness.next()) {
+        (Some(item), None) if item.len() == 32 => item,
+        _ => return Err("its coinbase lacks the 32-byte witness value"),
+    };
 
-    let mut leaves = Vec::with_capacity(txids.len());
-    for (at, (tx, txid)) in block.txdata.iter().zip(txids).enumerate() {
-        leaves.push(match at {
-            0 => [0; 32],
-            // Without a witness both ids are the same hash.
-            _ if !has_witness(tx) => txid.to_byte_array(),
-            _ => tx.compute_wtxid().to_byte_array(),
-        });
-    }
-    let root = merkle_root(leaves).ok_or("it repeats transactions")?;
+    let leaves = block.transactions().map(|tx| match tx.index() {
+        0 => [0; 32],
+        _ => tx.wtxid().to_byte_array(),
+    });
+    let root = merkle_root(leaves.collect()).ok_or("it repeats transactions")?;
     let mut engine = sha256d::Hash::engine();
     engine.input(&root);
     engine.input(reserved);
@@ -160,32 +173,37 @@ fn merkle_root(mut level: Vec<[u8; 32]>) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::{Amount, BlockHash, TxMerkleNode, Witness};
+    use bitcoin::{Amount, BlockHash, Transaction, TxMerkleNode, TxOut, Txid, Witness};
 
     use super::*;
-    use crate::chain::simulated::{SimulatedChain, SimulationSettings};
+    use crate::chain::simulated::{SimulatedBlock, SimulatedChain, SimulationSettings};
 
-    fn valid() -> BlockWithPrevouts {
+    fn valid() -> SimulatedBlock {
         let chain = SimulatedChain::new(SimulationSettings::default());
         let id = *chain.mine(140).last().unwrap();
-        BlockWithPrevouts::clone(&chain.stored_block(id.hash).unwrap())
+        SimulatedBlock::clone(&chain.stored_block(id.hash).unwrap())
+    }
+
+    fn joined(block: &SimulatedBlock) -> Result<BlockWithPrevouts, ChainError> {
+        let prevouts = Prevouts::from(block.prevouts.as_slice());
+        BlockWithPrevouts::new(block.id, RawBlock::from(&block.block), prevouts)
     }
 
     /// The reason for which a changed block is refused. `sealed` gives it the hash that its header has, as a source
     /// would that made it up.
-    fn refusal(sealed: bool, change: impl FnOnce(&mut BlockWithPrevouts)) -> String {
+    fn refusal(sealed: bool, change: impl FnOnce(&mut SimulatedBlock)) -> String {
         let mut block = valid();
         change(&mut block);
         if sealed {
             block.id.hash = block.block.block_hash();
         }
-        match BlockWithPrevouts::new(block.id, block.block, block.prevouts) {
+        match joined(&block) {
             Err(ChainError::Mismatch(text)) => text,
             other => panic!("{other:?}"),
         }
     }
 
-    fn reseal_merkle_root(block: &mut BlockWithPrevouts) {
+    fn reseal_merkle_root(block: &mut SimulatedBlock) {
         block.block.header.merkle_root = block.block.compute_merkle_root().unwrap();
     }
 
@@ -193,8 +211,16 @@ mod tests {
     fn what_fits_together_is_taken() {
         let block = valid();
         assert!(block.block.txdata.len() > 4);
-        let again = BlockWithPrevouts::new(block.id, block.block.clone(), block.prevouts.clone());
-        assert_eq!(again, Ok(block));
+        let joined = joined(&block).unwrap();
+        assert_eq!(joined.id, block.id);
+        assert_eq!(joined.block.decode().unwrap(), block.block);
+        assert_eq!(joined.prevouts.decode(), block.prevouts);
+        let spending: Vec<(Txid, Vec<TxOut>)> = joined
+            .spending_transactions()
+            .map(|(tx, inputs)| (tx.txid(), inputs.map(|(_, p)| TxOut::from(p)).collect()))
+            .collect();
+        let wanted = block.txids.into_iter().zip(block.prevouts).skip(1);
+        assert_eq!(spending, wanted.collect::<Vec<_>>());
     }
 
     #[test]
@@ -233,9 +259,10 @@ mod tests {
 
     #[test]
     fn witnesses_are_held_to_their_commitment() {
-        let with_witness = |block: &BlockWithPrevouts| {
-            let rest = block.block.txdata.iter().skip(1);
-            1 + rest.clone().position(has_witness).unwrap()
+        let with_witness = |block: &SimulatedBlock| {
+            let mut rest = block.block.txdata.iter().skip(1);
+            let has_witness = |tx: &Transaction| tx.input.iter().any(|i| !i.witness.is_empty());
+            1 + rest.position(has_witness).unwrap()
         };
         assert!(
             refusal(false, |block| {

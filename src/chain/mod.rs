@@ -2,11 +2,14 @@
 //!
 //! - [`rest`]: a Bitcoin Core node's REST interface, with the little JSON-RPC of [`rpc`] for broadcasting.
 //! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
-//! - [`parse`]: the bytes of a block and of its spent outputs, from a node or from files.
+//! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
 pub mod block;
+mod cursor;
 mod http;
 pub mod parse;
+pub mod prevouts;
+pub mod raw;
 pub mod rest;
 pub mod rpc;
 pub mod simulated;
@@ -18,6 +21,8 @@ use crate::BlockId;
 
 pub use block::BlockWithPrevouts;
 pub use parse::block_from_rest_bytes;
+pub use prevouts::Prevouts;
+pub use raw::RawBlock;
 
 /// Why a source could not answer. Each text names the thing and the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

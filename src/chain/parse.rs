@@ -3,14 +3,12 @@
 //! Both come from outside: counts are checked against the bytes that remain before anything is allocated for them.
 
 use bitcoin::blockdata::script::Instruction;
-use bitcoin::consensus::Decodable;
-use bitcoin::{Amount, Block, ScriptBuf, TxOut};
 
+use super::cursor::Cursor;
+use super::prevouts::Prevouts;
+use super::raw::{MIN_OUTPUT_BYTES, RawBlock};
 use super::{BlockWithPrevouts, ChainError};
 use crate::BlockId;
-
-/// Bytes of the shortest spent output: the amount and an empty script's length.
-const MIN_TXOUT_BYTES: usize = 9;
 
 /// Why bytes are no block, or no spent outputs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,53 +22,27 @@ pub struct ParseError {
     pub total_bytes: usize,
 }
 
-/// A block in the form of the peer-to-peer protocol, as `/rest/block/<hash>.bin` gives it.
-///
-/// # Errors
-/// [`ParseError`] for bytes that are cut short, malformed, or followed by others.
-pub fn parse_block(bytes: &[u8]) -> Result<Block, ParseError> {
-    let mut rest = bytes;
-    let block = Block::consensus_decode_from_finite_reader(&mut rest);
-    let fail = |what: String| ParseError {
-        what,
-        offset: bytes.len() - rest.len(),
-        total_bytes: bytes.len(),
-    };
-    match block {
-        Ok(block) if rest.is_empty() => Ok(block),
-        Ok(_) => Err(fail("bytes left over after the block".into())),
-        Err(e) => Err(fail(format!("no block: {e}"))),
-    }
-}
-
 /// The spent outputs of a block, as `/rest/spenttxouts/<hash>.bin` gives them: a CompactSize number of transactions,
 /// then per transaction a CompactSize number of outputs (none for the coinbase), each an amount in satoshi (8 bytes,
 /// little-endian) and a script with a CompactSize length.
 ///
 /// # Errors
 /// [`ParseError`] for bytes that are cut short, malformed, or followed by others.
-pub fn parse_spent_outputs(bytes: &[u8]) -> Result<Vec<Vec<TxOut>>, ParseError> {
-    let mut cursor = Cursor { bytes, offset: 0 };
+pub fn parse_spent_outputs(bytes: &[u8]) -> Result<Prevouts, ParseError> {
+    let mut cursor = Cursor::new(bytes);
     let transactions = cursor.count("transactions", 1)?;
-    let mut all = Vec::with_capacity(transactions);
+    let mut prevouts = Prevouts::with_capacity(transactions, 2 * transactions, bytes.len());
     for _ in 0..transactions {
-        let outputs = cursor.count("spent outputs", MIN_TXOUT_BYTES)?;
-        let mut spent = Vec::with_capacity(outputs);
-        for _ in 0..outputs {
-            let value = cursor.amount()?;
-            let script_bytes = cursor.count("script bytes", 1)?;
-            let script_pubkey = ScriptBuf::from_bytes(cursor.take(script_bytes)?.to_vec());
-            spent.push(TxOut {
-                value,
-                script_pubkey,
-            });
+        for _ in 0..cursor.count("spent outputs", MIN_OUTPUT_BYTES)? {
+            let value_sat = cursor.amount_sat()?;
+            prevouts.push(value_sat, cursor.prefixed("script bytes")?, None);
         }
-        all.push(spent);
+        prevouts.end_transaction();
     }
     if cursor.remaining() > 0 {
         return Err(cursor.fail("bytes left over after the spent outputs"));
     }
-    Ok(all)
+    Ok(prevouts)
 }
 
 /// Joins the bytes of `/rest/block/<hash>.bin` and `/rest/spenttxouts/<hash>.bin` of one block.
@@ -85,26 +57,24 @@ pub fn block_from_rest_bytes(
     block: &[u8],
     spent: &[u8],
 ) -> Result<BlockWithPrevouts, ChainError> {
-    let block = parse_block(block).map_err(|e| ChainError::Mismatch(format!("block: {e}")))?;
+    let block =
+        RawBlock::parse(block.to_vec()).map_err(|e| ChainError::Mismatch(format!("block: {e}")))?;
     let prevouts = parse_spent_outputs(spent).map_err(|e| {
-        ChainError::Mismatch(format!(
-            "spent outputs of block {}: {e}",
-            block.block_hash()
-        ))
+        ChainError::Mismatch(format!("spent outputs of block {}: {e}", block.hash()))
     })?;
     let id = BlockId {
         height: height.or_else(|| coinbase_height(&block)).unwrap_or(0),
-        hash: block.block_hash(),
+        hash: block.hash(),
     };
     BlockWithPrevouts::new(id, block, prevouts)
 }
 
 /// The height a coinbase's script begins with (BIP34, block version 2 or above).
-fn coinbase_height(block: &Block) -> Option<u32> {
-    if block.header.version.to_consensus() < 2 {
+fn coinbase_height(block: &RawBlock) -> Option<u32> {
+    if block.header().version.to_consensus() < 2 {
         return None;
     }
-    let script = &block.txdata.first()?.input.first()?.script_sig;
+    let script = block.transaction(0)?.inputs().next()?.script_sig();
     match script.instructions_minimal().next()?.ok()? {
         Instruction::PushBytes(push) => {
             let height = bitcoin::script::read_scriptint(push.as_bytes()).ok()?;
@@ -115,81 +85,6 @@ fn coinbase_height(block: &Block) -> Option<u32> {
             small @ 0x51..=0x60 => Some(u32::from(small - 0x50)),
             _ => None,
         },
-    }
-}
-
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    offset: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn remaining(&self) -> usize {
-        self.bytes.len() - self.offset
-    }
-
-    fn fail(&self, what: impl Into<String>) -> ParseError {
-        ParseError {
-            what: what.into(),
-            offset: self.offset,
-            total_bytes: self.bytes.len(),
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], ParseError> {
-        let end = self.offset.checked_add(length);
-        match end.and_then(|end| self.bytes.get(self.offset..end)) {
-            Some(taken) => {
-                self.offset += length;
-                Ok(taken)
-            }
-            None => Err(self.fail(format!(
-                "cut short: {length} bytes wanted, {} left",
-                self.remaining()
-            ))),
-        }
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ParseError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn amount(&mut self) -> Result<Amount, ParseError> {
-        let at = self.offset;
-        let value_sat = u64::from_le_bytes(self.array()?);
-        if value_sat > Amount::MAX_MONEY.to_sat() {
-            self.offset = at;
-            return Err(self.fail(format!("{value_sat} is no amount in satoshi")));
-        }
-        Ok(Amount::from_sat(value_sat))
-    }
-
-    /// A CompactSize in its shortest form that can be true: `item_bytes` each must still be there.
-    fn count(&mut self, of_what: &str, item_bytes: usize) -> Result<usize, ParseError> {
-        let at = self.offset;
-        let [first] = self.array()?;
-        let (count, smallest) = match first {
-            0xfd => (u64::from(u16::from_le_bytes(self.array()?)), 0xfd),
-            0xfe => (u64::from(u32::from_le_bytes(self.array()?)), 0x1_0000),
-            0xff => (u64::from_le_bytes(self.array()?), 0x1_0000_0000),
-            small => (u64::from(small), 0),
-        };
-        if count < smallest {
-            self.offset = at;
-            return Err(self.fail(format!("number of {of_what} not in its shortest form")));
-        }
-        let possible = self.remaining() / item_bytes;
-        match usize::try_from(count) {
-            Ok(count) if count <= possible => Ok(count),
-            _ => {
-                self.offset = at;
-                Err(self.fail(format!(
-                    "cut short: {count} {of_what} announced, at most {possible} could follow"
-                )))
-            }
-        }
     }
 }
 

@@ -11,7 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::task;
 
 use super::http;
-use super::parse::{parse_block, parse_spent_outputs};
+use super::parse::parse_spent_outputs;
+use super::raw::RawBlock;
 use super::rpc::{RpcClient, RpcSettings};
 use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use crate::BlockId;
@@ -242,7 +243,7 @@ impl RestSource {
         };
         // Decoding and hashing megabytes would hold up the other requests of this thread.
         let joined = task::spawn_blocking(move || {
-            let block = parse_block(&block).map_err(|e| ("block", e))?;
+            let block = RawBlock::parse(block).map_err(|e| ("block", e))?;
             let prevouts = parse_spent_outputs(&spent).map_err(|e| ("spenttxouts", e))?;
             Ok(BlockWithPrevouts::new(id, block, prevouts))
         });

@@ -1,9 +1,10 @@
 //! Pure `BlockWithPrevouts -> BlockRecord`, many blocks at once.
 
-use bitcoin::Transaction;
 use rayon::prelude::*;
 
-use crate::bip352::inputs::{TweakInputs, taproot_output_key, tweak_inputs};
+use crate::bip352::inputs::{
+    SpendingInput, TweakInputs, borrowed_tweak_inputs, taproot_output_key,
+};
 use crate::bip352::tweak::tweaks;
 use crate::chain::BlockWithPrevouts;
 use crate::curve::{Engine, TweakPoint};
@@ -26,10 +27,7 @@ pub fn derive_records(
         .par_iter()
         .enumerate()
         .flat_map_iter(|(block_index, block)| {
-            let transactions = block.block.txdata.iter().zip(&block.prevouts).enumerate();
-            transactions.filter_map(move |(position, (tx, prevouts))| {
-                Some((block_index, position, tweak_inputs(tx, prevouts)?))
-            })
+            tweak_candidates(block).map(move |(position, inputs)| (block_index, position, inputs))
         })
         .collect();
 
@@ -71,6 +69,23 @@ pub fn derive_records(
         .collect()
 }
 
+/// What the tweaks of a block are computed from: position in the block and inputs of each transaction that may turn out
+/// eligible.
+pub fn tweak_candidates(
+    block: &BlockWithPrevouts,
+) -> impl Iterator<Item = (usize, TweakInputs)> + '_ {
+    block.spending_transactions().filter_map(|(tx, inputs)| {
+        let inputs = inputs.map(|(input, prevout)| SpendingInput {
+            previous_output: input.previous_output(),
+            script_sig: input.script_sig(),
+            witness: input.witness_end(),
+            script_pubkey: prevout.script_pubkey,
+        });
+        let scripts = tx.outputs().map(|output| output.script_pubkey());
+        Some((tx.index(), borrowed_tweak_inputs(inputs, scripts)?))
+    })
+}
+
 /// An eligible transaction of a block.
 #[derive(Clone)]
 struct Eligible {
@@ -83,31 +98,36 @@ struct Eligible {
 
 /// Assembles the rows of one block; `eligible` holds its eligible transactions, ascending by position.
 fn record(source: &BlockWithPrevouts, eligible: &[Eligible]) -> BlockRecord {
-    let transactions = &source.block.txdata;
     let mut rows = Vec::with_capacity(eligible.len());
     let mut multiples = Vec::new();
     let mut outputs = Vec::new();
-    for (index, eligible) in eligible.iter().enumerate() {
-        let position = eligible.position;
-        rows.push(TransactionRow {
-            txid: source.txids[position],
-            tweak: *eligible.tweak.as_bytes(),
-        });
-        multiples.extend(eligible.multiple.map(|multiple| *multiple.as_bytes()));
-        outputs.extend(
-            taproot_outputs(&transactions[position]).map(|(vout, key, value_sat)| OutputRow {
-                key,
-                value_sat,
-                vout,
-                transaction: index as u32,
-            }),
-        );
+    let mut keys = Vec::new();
+    let mut expected = eligible.iter().peekable();
+    for tx in source.block.transactions() {
+        let found = expected.next_if(|eligible| eligible.position == tx.index());
+        if let Some(eligible) = found {
+            rows.push(TransactionRow {
+                txid: tx.txid(),
+                tweak: *eligible.tweak.as_bytes(),
+            });
+            multiples.extend(eligible.multiple.map(|multiple| *multiple.as_bytes()));
+        }
+        for (vout, output) in (0..).zip(tx.outputs()) {
+            let Some(key) = taproot_output_key(output.script_pubkey()) else {
+                continue;
+            };
+            keys.push(key);
+            if found.is_some() {
+                outputs.push(OutputRow {
+                    key,
+                    value_sat: output.value_sat(),
+                    vout,
+                    transaction: (rows.len() - 1) as u32,
+                });
+            }
+        }
     }
 
-    let keys: Vec<[u8; 32]> = transactions
-        .iter()
-        .flat_map(|tx| taproot_outputs(tx).map(|(_, key, _)| key))
-        .collect();
     let spends = taproot_spends(source);
     let items: Vec<[u8; 8]> = spends
         .iter()
@@ -115,7 +135,7 @@ fn record(source: &BlockWithPrevouts, eligible: &[Eligible]) -> BlockRecord {
         .collect();
     BlockRecord {
         id: source.id,
-        header: source.block.header,
+        header: *source.block.header(),
         transactions: rows,
         multiples,
         outputs,
@@ -125,32 +145,18 @@ fn record(source: &BlockWithPrevouts, eligible: &[Eligible]) -> BlockRecord {
     }
 }
 
-/// vout, x-only key and amount in satoshi of each taproot output.
-fn taproot_outputs(tx: &Transaction) -> impl Iterator<Item = (u32, [u8; 32], u64)> + '_ {
-    (0u32..).zip(&tx.output).filter_map(|(vout, output)| {
-        Some((
-            vout,
-            taproot_output_key(&output.script_pubkey)?,
-            output.value.to_sat(),
-        ))
-    })
-}
-
 /// Every taproot outpoint the block spends, eligible or not, in block order then input order.
 fn taproot_spends(source: &BlockWithPrevouts) -> Vec<SpendRow> {
     let inputs = source
-        .block
-        .txdata
-        .iter()
-        .zip(&source.prevouts)
-        .flat_map(|(tx, prevouts)| tx.input.iter().zip(prevouts));
+        .spending_transactions()
+        .flat_map(|(_, inputs)| inputs);
     inputs
         .filter_map(|(input, prevout)| {
-            let key = taproot_output_key(&prevout.script_pubkey)?;
+            let key = taproot_output_key(prevout.script_pubkey)?;
             let mut key_prefix = [0; 8];
             key_prefix.copy_from_slice(&key[..8]);
             Some(SpendRow {
-                outpoint: input.previous_output,
+                outpoint: input.previous_output(),
                 key_prefix,
             })
         })

@@ -55,7 +55,7 @@ pub(super) fn fetch_blocks(
             let failed = fetched.is_err();
             let delivery = match fetched {
                 Ok(block) => {
-                    let size_bytes = size_bytes(&block);
+                    let size_bytes = block.size_bytes();
                     let wanted = size_bytes.clamp(PERMIT_BYTES, LARGEST_BLOCK_BYTES) / PERMIT_BYTES;
                     let Ok(permit) = budget.clone().acquire_many_owned(wanted as u32).await else {
                         return; // The semaphore is never closed.
@@ -86,13 +86,4 @@ async fn fetch_block(
         ))
     })?;
     source.block(id).await
-}
-
-/// Serialized bytes of the block and of the outputs it spends (8 of amount, 1 of length at least, and the script).
-fn size_bytes(block: &BlockWithPrevouts) -> usize {
-    let prevouts = block.prevouts.iter().flatten();
-    block.block.total_size()
-        + prevouts
-            .map(|prevout| 9 + prevout.script_pubkey.len())
-            .sum::<usize>()
 }

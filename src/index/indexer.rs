@@ -345,7 +345,7 @@ async fn next_batch(
             None => return (batch, BatchEnd::Complete),
             Some(Err(error)) => return (batch, BatchEnd::Failed(error)),
             Some(Ok(next)) => {
-                if parent.is_some_and(|parent| parent != next.block.block.header.prev_blockhash) {
+                if parent.is_some_and(|parent| parent != next.block.block.header().prev_blockhash) {
                     let error = format!(
                         "the node's block {} does not follow the block before it",
                         next.block.id

@@ -9,5 +9,5 @@ mod indexer;
 mod patience;
 mod reorg;
 
-pub use derive::derive_records;
+pub use derive::{derive_records, tweak_candidates};
 pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};

@@ -21,7 +21,9 @@ use secp256k1::{PublicKey, SECP256K1, SecretKey};
 use serde_json::{Value, json};
 use spindex::BlockId;
 use spindex::api::{ApiState, ServeSettings, bind, serve};
-use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use spindex::chain::{
+    BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Prevouts, RawBlock,
+};
 use spindex::store::{
     BlockRecord, OutputRow, SpendRow, Store, StoreOptions, TransactionRow, Update,
 };
@@ -660,9 +662,8 @@ impl BlockSource for RecordingNode {
             })?;
             Ok(BlockWithPrevouts {
                 id,
-                txids: block.txdata.iter().map(Transaction::compute_txid).collect(),
-                prevouts: Vec::new(),
-                block,
+                block: RawBlock::from(&block),
+                prevouts: Prevouts::default(),
             })
         }
         .boxed()

@@ -13,8 +13,8 @@ use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, VarInt};
 use serde_json::json;
-use spindex::chain::simulated::SimulatedChain;
-use spindex::chain::{BlockSource, BlockWithPrevouts};
+use spindex::chain::BlockSource;
+use spindex::chain::simulated::{SimulatedBlock, SimulatedChain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -91,7 +91,7 @@ impl Drop for FakeNode {
 }
 
 /// Spent outputs as `/rest/spenttxouts/<hash>.bin` has them.
-pub(crate) fn spent_bytes(block: &BlockWithPrevouts) -> Vec<u8> {
+pub(crate) fn spent_bytes(block: &SimulatedBlock) -> Vec<u8> {
     let mut bytes = serialize(&VarInt::from(block.prevouts.len()));
     for spent in &block.prevouts {
         bytes.extend(serialize(spent));

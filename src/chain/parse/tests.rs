@@ -1,12 +1,12 @@
 use std::path::PathBuf;
 
-use bitcoin::Network;
 use bitcoin::consensus::serialize;
 use bitcoin::constants::genesis_block;
+use bitcoin::{Amount, Network, ScriptBuf, TxOut};
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::simulated::{SimulatedChain, SimulationSettings};
+use crate::chain::simulated::{SimulatedBlock, SimulatedChain, SimulationSettings};
 
 /// Encoded by `bitcoin`'s own code, not by this module.
 fn encode_spent(prevouts: &Vec<Vec<TxOut>>) -> Vec<u8> {
@@ -17,10 +17,10 @@ fn encode_spent(prevouts: &Vec<Vec<TxOut>>) -> Vec<u8> {
     bytes
 }
 
-fn simulated_block() -> BlockWithPrevouts {
+fn simulated_block() -> SimulatedBlock {
     let chain = SimulatedChain::new(SimulationSettings::default());
     let id = *chain.mine(130).last().unwrap();
-    BlockWithPrevouts::clone(&chain.stored_block(id.hash).unwrap())
+    SimulatedBlock::clone(&chain.stored_block(id.hash).unwrap())
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_block_and_its_spent_outputs_round_trip() {
     // The height is read from the coinbase.
     assert_eq!(
         block_from_rest_bytes(None, &block, &spent),
-        Ok(wanted.clone())
+        wanted.with_prevouts()
     );
     let given = block_from_rest_bytes(Some(7), &block, &spent).unwrap();
     assert_eq!(
@@ -77,7 +77,7 @@ fn every_cut_and_every_surplus_is_an_error_that_says_where() {
         );
     }
     for length in 0..block.len() {
-        let error = parse_block(&block[..length]).unwrap_err();
+        let error = RawBlock::parse(block[..length].to_vec()).unwrap_err();
         assert!(
             error.offset <= length && error.total_bytes == length,
             "{error}"
@@ -95,7 +95,7 @@ fn every_cut_and_every_surplus_is_an_error_that_says_where() {
         )
     );
     assert_eq!(
-        parse_block(&surplus(&block)).unwrap_err().offset,
+        RawBlock::parse(surplus(&block)).unwrap_err().offset,
         block.len()
     );
 }
@@ -122,7 +122,7 @@ fn counts_that_cannot_be_true_are_refused_before_anything_is_allocated() {
 #[test]
 fn counts_and_amounts_have_one_form() {
     assert_eq!(parse_spent_outputs(&[0xfd, 1, 0, 0]).unwrap_err().offset, 0);
-    assert!(parse_spent_outputs(&[1, 0]).unwrap()[0].is_empty());
+    assert_eq!(parse_spent_outputs(&[1, 0]).unwrap().decode(), [[]]);
     let too_much = [&[1, 1][..], &(-1i64).to_le_bytes(), &[0]].concat();
     let error = parse_spent_outputs(&too_much).unwrap_err();
     assert!(
@@ -133,7 +133,7 @@ fn counts_and_amounts_have_one_form() {
     );
     let all_money = [&[1, 1][..], &2_100_000_000_000_000u64.to_le_bytes(), &[0]].concat();
     assert_eq!(
-        parse_spent_outputs(&all_money).unwrap()[0][0].value,
+        parse_spent_outputs(&all_money).unwrap().decode()[0][0].value,
         Amount::MAX_MONEY
     );
 }
@@ -141,9 +141,8 @@ fn counts_and_amounts_have_one_form() {
 proptest! {
     #[test]
     fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = parse_block(&bytes);
         if let Ok(spent) = parse_spent_outputs(&bytes) {
-            prop_assert_eq!(encode_spent(&spent), bytes);
+            prop_assert_eq!(encode_spent(&spent.decode()), bytes);
         }
     }
 
@@ -162,7 +161,8 @@ proptest! {
                 })
                 .collect())
             .collect();
-        prop_assert_eq!(parse_spent_outputs(&encode_spent(&prevouts)), Ok(prevouts));
+        let parsed = parse_spent_outputs(&encode_spent(&prevouts)).unwrap();
+        prop_assert_eq!(parsed.decode(), prevouts);
     }
 }
 
@@ -182,17 +182,19 @@ fn mainnet_block_866342() {
         zstd::decode_all(packed).unwrap()
     };
     let (block, spent) = (read("block.bin.zst"), read("spenttxouts.bin.zst"));
-    let block = block_from_rest_bytes(None, &block, &spent).unwrap();
+    let joined = block_from_rest_bytes(None, &block, &spent).unwrap();
     assert_eq!(
-        block.id.to_string(),
+        joined.id.to_string(),
         "866342 (000000000000000000014ce9ba7c6760053c3c82ce6ab43d60afb101d3c8f1f1)"
     );
-    assert_eq!(block.block.txdata.len(), 4_864);
-    assert_eq!(block.prevouts.iter().map(Vec::len).sum::<usize>(), 7_972);
-    let outputs = block.block.txdata.iter().flat_map(|tx| &tx.output);
+    let (block, prevouts) = (joined.block.decode().unwrap(), joined.prevouts.decode());
+    assert_eq!(block.txdata.len(), 4_864);
+    assert_eq!(prevouts.iter().map(Vec::len).sum::<usize>(), 7_972);
+    let outputs = block.txdata.iter().flat_map(|tx| &tx.output);
     let taproot = outputs.filter(|output| output.script_pubkey.is_p2tr());
     assert_eq!(taproot.count(), 2_757);
-    assert_eq!(block.txids[4_863], block.block.txdata[4_863].compute_txid());
+    let txids = joined.block.transactions().map(|tx| tx.txid());
+    assert!(txids.eq(block.txdata.iter().map(|tx| tx.compute_txid())));
     // Paid out is what was put in, the subsidy of 3.125 BTC and no fee lost.
     let values = |outputs: &[TxOut]| {
         outputs
@@ -200,7 +202,7 @@ fn mainnet_block_866342() {
             .map(|output| output.value.to_sat())
             .sum::<u64>()
     };
-    let spent: u64 = block.prevouts.iter().map(|spent| values(spent)).sum();
-    let paid: u64 = block.block.txdata.iter().map(|tx| values(&tx.output)).sum();
+    let spent: u64 = prevouts.iter().map(|spent| values(spent)).sum();
+    let paid: u64 = block.txdata.iter().map(|tx| values(&tx.output)).sum();
     assert_eq!(paid, spent + 312_500_000);
 }

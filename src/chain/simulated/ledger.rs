@@ -9,7 +9,7 @@ use bitcoin::{Amount, BlockHash, OutPoint, Transaction, TxOut, Txid};
 use secp256k1::{Message, SECP256K1, SecretKey, XOnlyPublicKey};
 
 use super::builder::{InputKind, SpendableOutput, sum_sat};
-use super::{BlockWithPrevouts, PaidOutput};
+use super::{PaidOutput, SimulatedBlock};
 use crate::BlockId;
 use crate::bip352::inputs::taproot_output_key;
 
@@ -62,7 +62,7 @@ pub(super) struct Pending {
 
 /// A block of any branch, with what connecting and disconnecting it needs.
 pub(super) struct StoredBlock {
-    pub(super) data: Arc<BlockWithPrevouts>,
+    pub(super) data: Arc<SimulatedBlock>,
     pub(super) coinbase: Vec<(OutPoint, Coin)>,
     pub(super) transactions: Vec<Pending>,
 }
@@ -80,7 +80,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// A chain of the genesis block alone, whose coinbase can never be spent.
-    pub(super) fn new(genesis: BlockWithPrevouts) -> Self {
+    pub(super) fn new(genesis: SimulatedBlock) -> Self {
         let hash = genesis.id.hash;
         let stored = StoredBlock {
             data: Arc::new(genesis),

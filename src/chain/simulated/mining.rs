@@ -14,7 +14,7 @@ use secp256k1::rand::Rng;
 
 use super::builder::InputKind;
 use super::ledger::{COINBASE_MATURITY, Owner, StoredBlock, created_coins};
-use super::{BlockWithPrevouts, State};
+use super::{SimulatedBlock, State};
 use crate::BlockId;
 
 /// Half of all hashes meet regtest's target.
@@ -114,8 +114,7 @@ impl State {
             Some(height),
             vec![Some(owner)],
         );
-        let data = BlockWithPrevouts::new(id, block, prevouts)
-            .expect("a block made by the rules passes the checks of the rules");
+        let data = SimulatedBlock::new(id, block, prevouts);
         self.ledger.extend(StoredBlock {
             data: Arc::new(data),
             coinbase: coinbase_coins,

@@ -26,18 +26,51 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::constants::genesis_block;
-use bitcoin::{BlockHash, Network, OutPoint, Transaction, Txid};
+use bitcoin::{Block, BlockHash, Network, OutPoint, Transaction, TxOut, Txid};
 use futures::future::BoxFuture;
 use secp256k1::rand::SeedableRng;
 use secp256k1::rand::rngs::StdRng;
 
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Prevouts, RawBlock};
 use crate::BlockId;
 use crate::bip352::address::Address;
 use crate::bip352::send::SendError;
 use ledger::{Ledger, Pending};
 
 pub use payment::{Paid, PaidOutput, PaymentRequest};
+
+/// A block of the chain, with the outputs its inputs spend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimulatedBlock {
+    /// Height and hash.
+    pub id: BlockId,
+    /// The block.
+    pub block: Block,
+    /// Txid of each transaction, in block order.
+    pub txids: Vec<Txid>,
+    /// Per transaction the spent outputs in input order; empty for the coinbase.
+    pub prevouts: Vec<Vec<TxOut>>,
+}
+
+impl SimulatedBlock {
+    fn new(id: BlockId, block: Block, prevouts: Vec<Vec<TxOut>>) -> Self {
+        Self {
+            id,
+            txids: block.txdata.iter().map(Transaction::compute_txid).collect(),
+            block,
+            prevouts,
+        }
+    }
+
+    /// The block as sources give it.
+    ///
+    /// # Errors
+    /// None for a block of the chain; as [`BlockWithPrevouts::new`] for one that was changed.
+    pub fn with_prevouts(&self) -> Result<BlockWithPrevouts, ChainError> {
+        let prevouts = Prevouts::from(self.prevouts.as_slice());
+        BlockWithPrevouts::new(self.id, RawBlock::from(&self.block), prevouts)
+    }
+}
 
 /// What the chain is like.
 #[derive(Debug, Clone)]
@@ -150,8 +183,7 @@ impl SimulatedChain {
             height: 0,
             hash: block.block_hash(),
         };
-        let genesis = BlockWithPrevouts::new(id, block, vec![Vec::new()])
-            .expect("regtest's genesis block is valid");
+        let genesis = SimulatedBlock::new(id, block, vec![Vec::new()]);
         Self {
             seed: settings.seed,
             state: Mutex::new(State {
@@ -263,13 +295,13 @@ impl SimulatedChain {
     }
 
     /// A block of any branch.
-    pub fn stored_block(&self, hash: BlockHash) -> Option<Arc<BlockWithPrevouts>> {
+    pub fn stored_block(&self, hash: BlockHash) -> Option<Arc<SimulatedBlock>> {
         let state = self.state();
         Some(Arc::clone(&state.ledger.stored(hash)?.data))
     }
 
     /// All blocks of the active chain, the genesis block first.
-    pub fn active_blocks(&self) -> Vec<Arc<BlockWithPrevouts>> {
+    pub fn active_blocks(&self) -> Vec<Arc<SimulatedBlock>> {
         let state = self.state();
         let blocks = state.ledger.active();
         blocks.map(|block| Arc::clone(&block.data)).collect()
@@ -418,7 +450,7 @@ impl BlockSource for SimulatedChain {
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         let block = self.stored_block(id.hash);
         Box::pin(ready(match block {
-            Some(block) if block.id == id => Ok(BlockWithPrevouts::clone(&block)),
+            Some(block) if block.id == id => block.with_prevouts(),
             _ => Err(ChainError::NotAvailable(format!(
                 "the simulated chain has no block {id}"
             ))),

@@ -13,9 +13,10 @@ use secp256k1::{PublicKey, SECP256K1, SecretKey};
 use super::super::tweaks::read_block;
 use super::{Measuring, Row, Subject, engines, measure, pool, print};
 use crate::bip352::hash::input_hash;
-use crate::bip352::inputs::{TweakInputs, tweak_inputs};
+use crate::bip352::inputs::TweakInputs;
 use crate::bip352::tweak::tweaks;
 use crate::chain::BlockWithPrevouts;
+use crate::index::tweak_candidates;
 
 /// Transactions a thread takes at once.
 const BATCH: usize = 512;
@@ -44,12 +45,7 @@ impl Source {
     /// Keys of the eligible transactions; from a block this is part of what is measured.
     fn inputs(&self) -> Vec<TweakInputs> {
         match self {
-            Self::Block(block) => {
-                let transactions = block.block.txdata.par_iter().zip(&block.prevouts);
-                transactions
-                    .filter_map(|(tx, prevouts)| tweak_inputs(tx, prevouts))
-                    .collect()
-            }
+            Self::Block(block) => tweak_candidates(block).map(|(_, inputs)| inputs).collect(),
             Self::MadeUp(inputs) => inputs.clone(),
         }
     }
