@@ -85,6 +85,7 @@ pub(super) fn log_batch(report: &BatchReport) {
         blocks_per_s = format_args!("{:.1}", report.blocks as f64 / seconds),
         tweaks_per_s = format_args!("{:.0}", report.tweaks as f64 / seconds),
         mb_per_s = format_args!("{:.1}", report.bytes as f64 / 1e6 / seconds),
+        limit = %report.limit,
         eta_s = eta.as_secs(),
         "indexed"
     );
