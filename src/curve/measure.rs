@@ -8,8 +8,10 @@
 use super::EngineKind;
 use super::arch::{Backend, Portable, Task};
 #[cfg(target_arch = "x86_64")]
-use super::arch::{avx2::Avx2Words, avx512::Avx512Words};
+use super::arch::{avx2::Avx2Words, avx512::Avx512Words, ifma::IfmaWords};
 use super::batch::{BATCH_POINTS, Lockstep, Points, groups_for};
+#[cfg(target_arch = "x86_64")]
+use super::field_5x52::Field5x52;
 #[cfg(target_arch = "x86_64")]
 use super::field_9x29::Field9x29;
 use super::group::{AffinePoint, CHAINS, Constant, Group};
@@ -32,6 +34,8 @@ pub fn operations(kind: EngineKind) -> Vec<Operation> {
         EngineKind::Avx2 => Avx2Words::new().map_or(vec![], |v| operations_of(Field9x29(v))),
         #[cfg(target_arch = "x86_64")]
         EngineKind::Avx512 => Avx512Words::new().map_or(vec![], |v| operations_of(Field9x29(v))),
+        #[cfg(target_arch = "x86_64")]
+        EngineKind::Ifma => IfmaWords::new().map_or(vec![], |v| operations_of(Field5x52(v))),
         _ => Vec::new(),
     }
 }
