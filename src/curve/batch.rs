@@ -9,11 +9,18 @@ use super::arch::{Backend, Portable, Task};
 use super::field::{FieldElement, Tight};
 use super::group::{
     Add, AddX, AffinePoint, CHAINS, Double, DoubleAdd, DoubleAddEnd, Each, Formula, Group, Operand,
+    each_chain,
 };
 
+/// Room for a coordinate of all points of a full batch. A scan has some 17 such columns, which the cache of a core should hold.
+const COLUMN_BYTES: usize = 80 << 10;
+
 /// Points in a full batch: enough that the shared inversion costs little for each, few enough that the columns
-/// of a batch stay in the cache.
-pub(crate) const BATCH_POINTS: usize = 1024;
+/// of a batch stay in the cache. 1024 in nine limbs, 2048 in five.
+pub(crate) const fn full_batch<B: Backend>() -> usize {
+    let element_bytes = size_of::<B::Limbs>() / B::LANES;
+    1 << (COLUMN_BYTES / element_bytes).ilog2()
+}
 
 /// Lanes of the widest backend.
 pub(crate) const MAX_LANES: usize = 8;
@@ -386,10 +393,7 @@ impl<B: Backend, F: Formula<B>> Task for Step<'_, B, F> {
             *inverse = b.mul(inverse, &numerator);
         }
         for group in (0..groups).rev() {
-            let mut own = inverses;
-            for c in 0..CHAINS {
-                own[c] = b.mul(&inverses[c], &products[group][c]);
-            }
+            let own: Group<B> = each_chain!(c => b.mul(&inverses[c], &products[group][c]));
             for c in 0..CHAINS {
                 inverses[c] = formula.times_denominator(b, group, c, &inverses[c]);
             }

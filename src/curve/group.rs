@@ -23,6 +23,21 @@ pub(crate) const CHAINS: usize = 4;
 /// One vector for each chain.
 pub(crate) type Group<B> = [Tight<B>; CHAINS];
 
+/// The values of an expression for each chain `$c`, as a new [`Group`]. (To overwrite a copy of another group is a call of
+/// `memcpy` first.)
+macro_rules! each_chain {
+    ($c:ident => $value:expr) => {
+        each_chain!($c => $value; 0 1 2 3)
+    };
+    ($c:ident => $value:expr; $($chain:literal)+) => {
+        [$({
+            let $c = $chain;
+            $value
+        }),+]
+    };
+}
+pub(super) use each_chain;
+
 /// An affine point in packed form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
@@ -183,13 +198,8 @@ impl<B: Backend> Formula<B> for Double<'_, B> {
         let x = &self.x[group];
         let y = &mut self.y[group];
         let next_x = &mut self.next_x[group];
-        let mut slope = *inverses;
-        for c in 0..CHAINS {
-            slope[c] = b.square(&x[c]);
-        }
-        for c in 0..CHAINS {
-            slope[c] = b.mul(&slope[c], &inverses[c]);
-        }
+        let squares: Group<B> = each_chain!(c => b.square(&x[c]));
+        let slope: Group<B> = each_chain!(c => b.mul(&squares[c], &inverses[c]));
         for c in 0..CHAINS {
             next_x[c] = b.square_sub2(&slope[c], &x[c], &x[c]);
         }
@@ -209,17 +219,11 @@ fn secant<B: Backend>(
     group: usize,
     inverses: &Group<B>,
 ) -> Group<B> {
-    let mut slope = *inverses;
     if negate {
-        for c in 0..CHAINS {
-            slope[c] = b.mul(&b.negated_sum(q.y(group, c), &y[c]), &inverses[c]);
-        }
+        each_chain!(c => b.mul(&b.negated_sum(q.y(group, c), &y[c]), &inverses[c]))
     } else {
-        for c in 0..CHAINS {
-            slope[c] = b.mul(&b.sub(q.y(group, c), &y[c]), &inverses[c]);
-        }
+        each_chain!(c => b.mul(&b.sub(q.y(group, c), &y[c]), &inverses[c]))
     }
-    slope
 }
 
 /// P + Q, or P - Q.
@@ -357,16 +361,9 @@ impl<B: Backend> Formula<B> for DoubleAddEnd<'_, B> {
         let x = &self.x[group];
         let y = &mut self.y[group];
         let next_x = &mut self.middle_x[group];
-        let mut tangent = *inverses;
-        for c in 0..CHAINS {
-            tangent[c] = b.mul(&y[c], &inverses[c]);
-        }
-        let negated_slope: [Sum<B>; CHAINS] = [
-            b.add(&self.slope[group][0], &tangent[0]),
-            b.add(&self.slope[group][1], &tangent[1]),
-            b.add(&self.slope[group][2], &tangent[2]),
-            b.add(&self.slope[group][3], &tangent[3]),
-        ];
+        let slope = &self.slope[group];
+        let tangent: Group<B> = each_chain!(c => b.mul(&y[c], &inverses[c]));
+        let negated_slope: [Sum<B>; CHAINS] = each_chain!(c => b.add(&slope[c], &tangent[c]));
         for c in 0..CHAINS {
             next_x[c] = b.square_sub2(&negated_slope[c], &x[c], &next_x[c]);
         }
