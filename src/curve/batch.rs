@@ -9,7 +9,6 @@ use super::arch::{Backend, Portable, Task};
 use super::field::{FieldElement, Tight};
 use super::group::{
     Add, AddX, AffinePoint, CHAINS, Double, DoubleAdd, DoubleAddEnd, Each, Formula, Group, Operand,
-    each_chain,
 };
 
 /// Room for a coordinate of all points of a full batch. A scan has some 17 such columns, which the cache of a core should hold.
@@ -392,12 +391,16 @@ impl<B: Backend, F: Formula<B>> Task for Step<'_, B, F> {
         for inverse in &mut inverses {
             *inverse = b.mul(inverse, &numerator);
         }
+        // Outside of the loop, since to make a copy is a call of memcpy.
+        let mut own = inverses;
         for group in (0..groups).rev() {
-            let own: Group<B> = each_chain!(c => b.mul(&inverses[c], &products[group][c]));
+            for c in 0..CHAINS {
+                own[c] = b.mul(&inverses[c], &products[group][c]);
+            }
             for c in 0..CHAINS {
                 inverses[c] = formula.times_denominator(b, group, c, &inverses[c]);
             }
-            formula.finish(b, group, &own);
+            formula.finish(b, group, &mut own);
         }
         Ok(())
     }

@@ -23,21 +23,6 @@ pub(crate) const CHAINS: usize = 4;
 /// One vector for each chain.
 pub(crate) type Group<B> = [Tight<B>; CHAINS];
 
-/// The values of an expression for each chain `$c`, as a new [`Group`]. (To overwrite a copy of another group is a call of
-/// `memcpy` first.)
-macro_rules! each_chain {
-    ($c:ident => $value:expr) => {
-        each_chain!($c => $value; 0 1 2 3)
-    };
-    ($c:ident => $value:expr; $($chain:literal)+) => {
-        [$({
-            let $c = $chain;
-            $value
-        }),+]
-    };
-}
-pub(super) use each_chain;
-
 /// An affine point in packed form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
@@ -168,8 +153,9 @@ pub(crate) trait Formula<B: Backend> {
         factor: &Tight<B>,
     ) -> Tight<B>;
 
-    /// Completes the step for a group, given [`Formula::NUMERATOR`] over each denominator.
-    fn finish(&mut self, backend: B, group: usize, inverses: &Group<B>);
+    /// Completes the step for a group, given [`Formula::NUMERATOR`] over each denominator. May overwrite these: a
+    /// group of its own would be a copy first.
+    fn finish(&mut self, backend: B, group: usize, inverses: &mut Group<B>);
 
     /// What inverses are multiplied by, for the whole batch at once.
     const NUMERATOR: FieldElement;
@@ -194,12 +180,17 @@ impl<B: Backend> Formula<B> for Double<'_, B> {
 
     /// m = 3x²/2y; x' = m² - 2x; y' = (x - x')·m - y.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
         let y = &mut self.y[group];
         let next_x = &mut self.next_x[group];
-        let squares: Group<B> = each_chain!(c => b.square(&x[c]));
-        let slope: Group<B> = each_chain!(c => b.mul(&squares[c], &inverses[c]));
+        for c in 0..CHAINS {
+            next_x[c] = b.square(&x[c]);
+        }
+        let slope = inverses;
+        for c in 0..CHAINS {
+            slope[c] = b.mul(&next_x[c], &slope[c]);
+        }
         for c in 0..CHAINS {
             next_x[c] = b.square_sub2(&slope[c], &x[c], &x[c]);
         }
@@ -209,7 +200,7 @@ impl<B: Backend> Formula<B> for Double<'_, B> {
     }
 }
 
-/// (y_Q - y)/(x_Q - x) of P and Q, or of P and -Q.
+/// (y_Q - y)/(x_Q - x) of P and Q, or of P and -Q, in place of 1/(x_Q - x).
 #[inline(always)]
 fn secant<B: Backend>(
     b: B,
@@ -217,12 +208,16 @@ fn secant<B: Backend>(
     q: impl Operand<B>,
     negate: bool,
     group: usize,
-    inverses: &Group<B>,
-) -> Group<B> {
+    slope: &mut Group<B>,
+) {
     if negate {
-        each_chain!(c => b.mul(&b.negated_sum(q.y(group, c), &y[c]), &inverses[c]))
+        for c in 0..CHAINS {
+            slope[c] = b.mul(&b.negated_sum(q.y(group, c), &y[c]), &slope[c]);
+        }
     } else {
-        each_chain!(c => b.mul(&b.sub(q.y(group, c), &y[c]), &inverses[c]))
+        for c in 0..CHAINS {
+            slope[c] = b.mul(&b.sub(q.y(group, c), &y[c]), &slope[c]);
+        }
     }
 }
 
@@ -250,11 +245,12 @@ impl<B: Backend, Q: Operand<B>> Formula<B> for Add<'_, B, Q> {
 
     /// m = (y_Q - y)/(x_Q - x); x' = m² - x - x_Q; y' = (x - x')·m - y.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
         let y = &mut self.y[group];
         let next_x = &mut self.next_x[group];
-        let slope = secant(b, y, self.q, self.negate, group, inverses);
+        let slope = inverses;
+        secant(b, y, self.q, self.negate, group, slope);
         for c in 0..CHAINS {
             next_x[c] = b.square_sub2(&slope[c], &x[c], self.q.x(group, c));
         }
@@ -286,9 +282,10 @@ impl<B: Backend, Q: Operand<B>> Formula<B> for AddX<'_, B, Q> {
 
     /// m = (y_Q - y)/(x_Q - x); x' = m² - x - x_Q.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
-        let slope = secant(b, &self.y[group], self.q, false, group, inverses);
+        let slope = inverses;
+        secant(b, &self.y[group], self.q, false, group, slope);
         let sum_x = &mut self.sum_x[group];
         for c in 0..CHAINS {
             sum_x[c] = b.square_sub2(&slope[c], &x[c], self.q.x(group, c));
@@ -321,14 +318,15 @@ impl<B: Backend, Q: Operand<B>> Formula<B> for DoubleAdd<'_, B, Q> {
 
     /// m = (y_Q - y)/(x_Q - x); x_M = m² - x - x_Q.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
-        let slope = secant(b, &self.y[group], self.q, self.negate, group, inverses);
+        let slope = inverses;
+        secant(b, &self.y[group], self.q, self.negate, group, slope);
         let middle_x = &mut self.middle_x[group];
         for c in 0..CHAINS {
             middle_x[c] = b.square_sub2(&slope[c], &x[c], self.q.x(group, c));
+            self.slope[group][c] = slope[c];
         }
-        self.slope[group] = slope;
     }
 }
 
@@ -357,13 +355,20 @@ impl<B: Backend> Formula<B> for DoubleAddEnd<'_, B> {
 
     /// s = m + 2y/(x_M - x), the negated slope; x' = s² - x - x_M; y' = (x' - x)·s - y.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
         let y = &mut self.y[group];
         let next_x = &mut self.middle_x[group];
-        let slope = &self.slope[group];
-        let tangent: Group<B> = each_chain!(c => b.mul(&y[c], &inverses[c]));
-        let negated_slope: [Sum<B>; CHAINS] = each_chain!(c => b.add(&slope[c], &tangent[c]));
+        let tangent = inverses;
+        for c in 0..CHAINS {
+            tangent[c] = b.mul(&y[c], &tangent[c]);
+        }
+        let negated_slope: [Sum<B>; CHAINS] = [
+            b.add(&self.slope[group][0], &tangent[0]),
+            b.add(&self.slope[group][1], &tangent[1]),
+            b.add(&self.slope[group][2], &tangent[2]),
+            b.add(&self.slope[group][3], &tangent[3]),
+        ];
         for c in 0..CHAINS {
             next_x[c] = b.square_sub2(&negated_slope[c], &x[c], &next_x[c]);
         }
