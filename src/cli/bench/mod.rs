@@ -3,6 +3,7 @@
 //! Machines are shared and their speed drifts, so every round measures the baseline and each configuration in turn;
 //! a row's ratio is the median of the ratios within the rounds, and its time the median of its times.
 
+mod generate;
 mod scan;
 mod tweak;
 
@@ -33,12 +34,15 @@ enum Job {
     Scan(scan::ScanBenchArgs),
     /// Indexing: a block's transactions to their tweaks
     Tweak(tweak::TweakBenchArgs),
+    /// Write a made-up chain as Bitcoin Core's block files, for syncs of any length without a node
+    Generate(generate::GenerateArgs),
 }
 
 pub(super) fn bench(args: BenchArgs) -> Result<()> {
     match args.job {
         Job::Scan(args) => scan::bench_scan(args),
         Job::Tweak(args) => tweak::bench_tweak(args),
+        Job::Generate(args) => generate::bench_generate(args),
     }
 }
 
