@@ -16,7 +16,7 @@ use silentpayments::utils::receiving::{calculate_tweak_data, get_pubkey_from_inp
 use reader::{SpentOutput, files, read};
 use spindex::bip352::inputs::tweak_inputs;
 use spindex::bip352::tweak::transaction_tweak;
-use spindex::chain::generated::parameters::{Bands, mean};
+use spindex::chain::generated::parameters::mean;
 use spindex::chain::generated::{
     ChainLength, ChainParameters, Counts, GenerateError, Summary, Target, generate,
 };
@@ -184,7 +184,10 @@ fn count(statistics: &mut Statistics, tx: &bitcoin::Transaction, prevouts: &[TxO
             .iter()
             .map(|input| {
                 let outpoint = input.previous_output;
-                silentpayments::OutPoint::new(outpoint.txid.to_byte_array(), outpoint.vout)
+                silentpayments::utils::OutPoint::from_txid_bytes_and_vout(
+                    outpoint.txid.to_byte_array(),
+                    outpoint.vout,
+                )
             })
             .collect();
         let keys: Vec<&PublicKey> = library_keys.iter().collect();
@@ -493,11 +496,10 @@ fn statistics_are_those_of_the_parameters() {
     near("transactions per block", per_block, 240.0, 0.05);
     let eligible = share(counts.eligible_transactions, counts.transactions);
     near("eligible", eligible, parameters.eligible, 0.1);
-    let of_eligible = |bands: Bands| mean(bands);
     near(
         "inputs of eligible",
         share(statistics.eligible_inputs, counts.eligible_transactions),
-        of_eligible(parameters.eligible_inputs),
+        mean(parameters.eligible_inputs),
         0.15,
     );
     near(

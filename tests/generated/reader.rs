@@ -12,21 +12,21 @@ const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 
 /// An output as undo data tell of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpentOutput {
-    pub height: u32,
-    pub is_coinbase: bool,
-    pub txout: TxOut,
+pub(crate) struct SpentOutput {
+    pub(crate) height: u32,
+    pub(crate) is_coinbase: bool,
+    pub(crate) txout: TxOut,
 }
 
 /// A block with its undo data: per transaction but the coinbase what it spends. The genesis block has none.
-pub struct StoredBlock {
-    pub block: Block,
-    pub bytes: Vec<u8>,
-    pub undo: Option<Vec<Vec<SpentOutput>>>,
+pub(crate) struct StoredBlock {
+    pub(crate) block: Block,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) undo: Option<Vec<Vec<SpentOutput>>>,
 }
 
 /// All files of a kind, in order, without the XOR.
-pub fn files(directory: &Path, kind: &str) -> Vec<Vec<u8>> {
+pub(crate) fn files(directory: &Path, kind: &str) -> Vec<Vec<u8>> {
     let key = std::fs::read(directory.join("xor.dat")).unwrap_or_else(|_| vec![0; 8]);
     assert_eq!(key.len(), 8);
     (0..)
@@ -41,7 +41,7 @@ pub fn files(directory: &Path, kind: &str) -> Vec<Vec<u8>> {
 }
 
 /// The blocks in the order of the files.
-pub fn read(directory: &Path) -> Vec<StoredBlock> {
+pub(crate) fn read(directory: &Path) -> Vec<StoredBlock> {
     let mut blocks: Vec<StoredBlock> = Vec::new();
     let (block_files, undo_files) = (files(directory, "blk"), files(directory, "rev"));
     assert_eq!(block_files.len(), undo_files.len());

@@ -356,6 +356,11 @@ fn push_tapscript(
     debug_assert_eq!(witness.len() - start, script_bytes);
 }
 
+/// Most weight that the content of an inscription adds to an input, with what its pushes need.
+pub(super) fn inscription_weight(content_bytes: u64) -> u64 {
+    content_bytes + content_bytes / 100 + 12
+}
+
 /// An output that may still be spent: 56 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Coin {
@@ -410,4 +415,59 @@ pub(super) fn draw_other_kind(weights: &[u32; 9], rng: &mut impl Rng) -> Kind {
         at -= weight;
     }
     Kind::P2wpkh
+}
+
+#[cfg(test)]
+mod tests {
+    use secp256k1::rand::SeedableRng;
+    use secp256k1::rand::rngs::StdRng;
+
+    use super::super::keys::{Keys, shared_rows};
+    use super::*;
+    use crate::curve::libsecp256k1::LibSecp256k1;
+
+    /// Weights as planned are never below what is written, and not far above; those of outputs are exact.
+    #[test]
+    fn planned_weights_are_upper_bounds() {
+        let mut keys = Keys::new(0, 0, shared_rows(0));
+        let mut rng = StdRng::seed_from_u64(0);
+        let taproot = [Kind::TaprootKey, Kind::TaprootScript, Kind::TaprootNums];
+        for kind in taproot.into_iter().chain(OTHER_KINDS) {
+            let first = keys.fresh(kind.keys());
+            let numbers: Vec<u32> = (first..first + kind.keys()).collect();
+            let points = keys.points(&LibSecp256k1, &numbers);
+            let mut script = Vec::new();
+            kind.push_script(&points, &mut script);
+            assert_eq!(4 * (8 + 1 + script.len() as u64), kind.output_weight());
+
+            for content_bytes in [0, 1, 75, 76, 255, 256, 519, 520, 521, 67_000] {
+                let mut most = 0;
+                for _ in 0..200 {
+                    let (mut input, mut witness) = (Vec::new(), Vec::new());
+                    script.clear();
+                    kind.push_script_sig(&points, &mut rng, &mut script);
+                    push_compact_size(script.len() as u64, &mut input);
+                    kind.push_witness(&points, content_bytes, &mut rng, &mut witness);
+                    assert_eq!(witness != [0], kind.has_witness());
+                    let base_bytes = 40 + input.len() + script.len();
+                    most = most.max((4 * base_bytes + witness.len()) as u64);
+                }
+                let is_inscription = kind == Kind::TaprootScript || kind == Kind::TaprootNums;
+                let content_weight = match content_bytes {
+                    1.. if is_inscription => inscription_weight(u64::from(content_bytes)),
+                    _ => 0,
+                };
+                let planned = kind.input_weight() + content_weight;
+                assert!(
+                    most <= planned,
+                    "{kind:?} {content_bytes}: {most} {planned}"
+                );
+                let slack = 32 + content_weight / 100;
+                assert!(
+                    planned <= most + slack,
+                    "{kind:?} {content_bytes}: {most} {planned}"
+                );
+            }
+        }
+    }
 }

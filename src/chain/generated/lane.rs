@@ -11,12 +11,12 @@ use secp256k1::rand::rngs::StdRng;
 use secp256k1::rand::seq::SliceRandom;
 use secp256k1::rand::{Rng, RngCore};
 
-use super::coin::{Coin, Family, Kind, draw_other_kind};
+use super::coin::{Coin, Family, Kind, draw_other_kind, inscription_weight};
 use super::keys::Keys;
 use super::parameters::{Bands, ChainParameters, draw};
 use super::pool::Pool;
 use super::wire::{push_compact_size, push_spent_output};
-use super::{Counts, Stream, random_stream};
+use super::{Counts, MATURITY, Stream, random_stream};
 use crate::curve::{Engine, TweakPoint};
 
 /// Lanes of a chain. Part of what a chain is: another number makes other chains.
@@ -31,11 +31,20 @@ const LEAST_WEIGHT: u64 = 8_000;
 /// Least value of an output, in satoshi; fees give way to it.
 const LEAST_OUTPUT_SAT: u64 = 330;
 
-/// Outputs of the transactions that multiply coins while a lane has few.
-const FAN_OUT: u64 = 96;
+/// Value below which the inputs of a transaction are not split further, in satoshi for each output.
+const SPLIT_SAT: u64 = 2_000;
 
-/// Share of their outputs that are taproot.
-const FAN_OUT_TAPROOT: f64 = 0.2;
+/// Outputs of a payout, which turns one coin into many when a lane has few, and their least value in satoshi.
+const PAYOUT_OUTPUTS: usize = 96;
+const PAYOUT_SAT: u64 = 20_000;
+
+/// Coins a lane has at least grow by one for this many transactions, that there are old ones too, for this many blocks.
+const KEYED_GROWTH: u64 = 8;
+const TAPROOT_GROWTH: u64 = 64;
+const GROWING_BLOCKS: u32 = 8_192;
+
+/// Coins of which a payout spends the most valuable.
+const PAYOUT_CANDIDATES: usize = 16;
 
 /// Inputs added to a transaction that cannot pay for its outputs.
 const MOST_PAYERS: u32 = 4;
@@ -123,8 +132,8 @@ struct Plan {
 /// What a transaction is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Many coins out of one.
-    FanOut,
+    /// Many coins of this family out of one.
+    Payout(Family),
     /// To have a tweak.
     Eligible,
     Other,
@@ -230,8 +239,9 @@ impl Lane {
             return false;
         }
         let parameters = Arc::clone(&self.parameters);
-        let purpose = self.purpose(order.transactions);
-        let has_op_return = purpose != Purpose::FanOut && self.rng.gen_bool(parameters.op_return);
+        let purpose = self.purpose(order);
+        let is_payout = matches!(purpose, Purpose::Payout(_));
+        let has_op_return = !is_payout && self.rng.gen_bool(parameters.op_return);
 
         let mut kinds = self.output_kinds(purpose);
         let mut weight = 4 * (10 + 2) + 4 * if has_op_return { 9 + 84 } else { 0 };
@@ -242,20 +252,25 @@ impl Lane {
         });
 
         let first_input = plan.inputs.len();
-        let count = match purpose {
-            Purpose::FanOut => 1,
-            Purpose::Eligible => draw(parameters.eligible_inputs, &mut self.rng),
-            _ => draw(parameters.other_inputs, &mut self.rng),
-        };
-        let family = self.input_family(purpose);
-        let is_mixed = self.rng.gen_bool(parameters.mixed_inputs);
-        for at in 0..count {
-            let family = match is_mixed && at > 0 {
-                true => self.input_family(purpose),
-                false => family,
+        if is_payout {
+            self.plan_rich_input(plan, order, budget, &mut weight);
+        } else {
+            let count = match purpose {
+                Purpose::Eligible => draw(parameters.eligible_inputs, &mut self.rng),
+                _ => draw(parameters.other_inputs, &mut self.rng),
             };
-            if !self.plan_input(plan, order, family, budget, &mut weight) {
-                break;
+            let family = self.input_family(purpose);
+            // A sweep leaves something to the others.
+            let count = count.min(self.pool(family).len() as u64 / 4 + 1);
+            let is_mixed = self.rng.gen_bool(parameters.mixed_inputs);
+            for at in 0..count {
+                let family = match is_mixed && at > 0 {
+                    true => self.input_family(purpose),
+                    false => family,
+                };
+                if !self.plan_input(plan, order, family, budget, &mut weight) {
+                    break;
+                }
             }
         }
         if plan.inputs.len() == first_input {
@@ -279,13 +294,21 @@ impl Lane {
         }
 
         // No more than the inputs can pay for; the first one always, whatever is left for it.
-        let payable = usize::try_from(available_sat / LEAST_OUTPUT_SAT).unwrap_or(usize::MAX);
-        kinds.truncate(payable.max(1));
+        let each_sat = if is_payout { PAYOUT_SAT } else { SPLIT_SAT };
+        let payable = usize::try_from(available_sat / each_sat).unwrap_or(usize::MAX);
+        while kinds.len() > payable.max(1) {
+            weight -= kinds.pop().map_or(0, Kind::output_weight);
+        }
         let spare_sat = available_sat.saturating_sub(LEAST_OUTPUT_SAT * kinds.len() as u64);
         let fee_sat = (weight.div_ceil(4) * fee_rate).min(spare_sat / 8);
         let first_output = plan.outputs.len();
-        let is_even = purpose == Purpose::FanOut;
-        self.plan_payments(plan, first_input, &kinds, available_sat - fee_sat, is_even);
+        self.plan_payments(
+            plan,
+            first_input,
+            &kinds,
+            available_sat - fee_sat,
+            is_payout,
+        );
         if has_op_return {
             let bytes = match self.rng.gen_range(0..100) {
                 0..=39 => self.rng.gen_range(4..10),
@@ -307,11 +330,16 @@ impl Lane {
         true
     }
 
-    fn purpose(&mut self, transactions: u32) -> Purpose {
+    fn purpose(&mut self, order: &Order) -> Purpose {
         let parameters = &self.parameters;
-        let spendable = self.taproot.len().min(self.keyed.len());
-        if (spendable as u64) < 2 * u64::from(transactions) + 8 {
-            Purpose::FanOut
+        let share = u64::from(parameters.transactions_per_block.div_ceil(LANES));
+        let grown = u64::from(order.height.saturating_sub(MATURITY).min(GROWING_BLOCKS));
+        let busy = 2 * u64::from(order.transactions) + 8;
+        let enough = |growth: u64| (busy + share * grown / growth) as usize;
+        if self.keyed.len() < enough(KEYED_GROWTH) {
+            Purpose::Payout(Family::Keyed)
+        } else if self.taproot.len() < enough(TAPROOT_GROWTH) {
+            Purpose::Payout(Family::Taproot)
         } else if self.rng.gen_bool(parameters.eligible) {
             Purpose::Eligible
         } else if self
@@ -327,9 +355,7 @@ impl Lane {
     fn input_family(&mut self, purpose: Purpose) -> Family {
         let parameters = &self.parameters;
         let (taproot, keyless) = match purpose {
-            // Of the larger pool, so that the smaller one catches up.
-            Purpose::FanOut if self.taproot.len() > self.keyed.len() => (1.0, 0.0),
-            Purpose::FanOut => (0.0, 0.0),
+            Purpose::Payout(_) => (0.0, 0.0),
             Purpose::Eligible => (parameters.eligible_from_taproot, 0.0),
             Purpose::KeylessToTaproot => (0.0, 1.0),
             Purpose::Other => (
@@ -363,32 +389,80 @@ impl Lane {
                 Family::Keyed => &mut self.keyed,
                 Family::Keyless => &mut self.keyless,
             };
-            let Some(coin) = pool.take(distance, &mut self.rng) else {
-                continue;
-            };
-            let left = budget.saturating_sub(*weight);
-            if coin.kind.input_weight() > left {
-                pool.add(coin);
-                return false;
+            if let Some(coin) = pool.take(distance, &mut self.rng) {
+                return self.plan_coin(plan, order, coin, budget, weight);
             }
-            *weight += coin.kind.input_weight();
-            let mut content_bytes = 0;
-            if order.has_inscriptions && coin.kind == Kind::TaprootScript {
-                let bytes = draw(self.parameters.inscription_bytes, &mut self.rng);
-                // With what the pushes need.
-                let content_weight = bytes + bytes / 100 + 20;
-                if coin.kind.input_weight() + content_weight <= left {
-                    *weight += content_weight;
-                    content_bytes = bytes as u32;
-                }
-            }
-            plan.inputs.push(PlannedInput {
-                coin,
-                content_bytes,
-            });
-            return true;
         }
         false
+    }
+
+    /// Adds the most valuable of some coins as an input, if there is weight for it.
+    fn plan_rich_input(
+        &mut self,
+        plan: &mut Plan,
+        order: &Order,
+        budget: u64,
+        weight: &mut u64,
+    ) -> bool {
+        let family = match self.keyed.len() {
+            0 => Family::Taproot,
+            _ => Family::Keyed,
+        };
+        let mut richest: Option<Coin> = None;
+        let mut others = Vec::with_capacity(PAYOUT_CANDIDATES);
+        for _ in 0..PAYOUT_CANDIDATES {
+            let distance = draw(self.parameters.distances, &mut self.rng);
+            let pool = match family {
+                Family::Taproot => &mut self.taproot,
+                _ => &mut self.keyed,
+            };
+            let Some(coin) = pool.take(distance, &mut self.rng) else {
+                break;
+            };
+            match richest {
+                Some(richer) if richer.value_sat >= coin.value_sat => others.push(coin),
+                _ => others.extend(richest.replace(coin)),
+            }
+        }
+        for coin in others {
+            self.pool(family).add(coin);
+        }
+        match richest {
+            Some(coin) => self.plan_coin(plan, order, coin, budget, weight),
+            None => false,
+        }
+    }
+
+    /// Adds the coin as an input if there is weight for it, and puts it back otherwise.
+    fn plan_coin(
+        &mut self,
+        plan: &mut Plan,
+        order: &Order,
+        coin: Coin,
+        budget: u64,
+        weight: &mut u64,
+    ) -> bool {
+        let left = budget.saturating_sub(*weight);
+        let input_weight = coin.kind.input_weight();
+        if input_weight > left {
+            self.pool(coin.kind.family()).add(coin);
+            return false;
+        }
+        *weight += input_weight;
+        let mut content_bytes = 0;
+        if order.has_inscriptions && coin.kind == Kind::TaprootScript {
+            let bytes = draw(self.parameters.inscription_bytes, &mut self.rng);
+            let content_weight = inscription_weight(bytes);
+            if input_weight + content_weight <= left {
+                *weight += content_weight;
+                content_bytes = bytes as u32;
+            }
+        }
+        plan.inputs.push(PlannedInput {
+            coin,
+            content_bytes,
+        });
+        true
     }
 
     /// The kinds of a transaction's outputs: taproot ones first, at least one.
@@ -396,11 +470,8 @@ impl Lane {
         let parameters = Arc::clone(&self.parameters);
         let number = |bands: Bands, rng: &mut StdRng| draw(bands, rng) as usize;
         let (taproot, other) = match purpose {
-            Purpose::FanOut => {
-                let taproot = (0..FAN_OUT).filter(|_| self.rng.gen_bool(FAN_OUT_TAPROOT));
-                let taproot = taproot.count();
-                (taproot, FAN_OUT as usize - taproot)
-            }
+            Purpose::Payout(Family::Taproot) => (PAYOUT_OUTPUTS, 0),
+            Purpose::Payout(_) => (0, PAYOUT_OUTPUTS),
             Purpose::Eligible => (
                 number(parameters.taproot_outputs, &mut self.rng),
                 number(parameters.eligible_other_outputs, &mut self.rng),
@@ -482,7 +553,11 @@ impl Lane {
             let Script::Payment(kind, key) = output.script else {
                 continue;
             };
-            if output.value_sat < self.parameters.uneconomic_sat
+            let uneconomic_sat = match kind.family() {
+                Family::Taproot => self.parameters.taproot_uneconomic_sat,
+                _ => self.parameters.other_uneconomic_sat,
+            };
+            if output.value_sat < uneconomic_sat
                 && self.rng.gen_bool(self.parameters.uneconomic_never_spent)
             {
                 continue;

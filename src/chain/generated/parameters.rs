@@ -130,8 +130,10 @@ pub struct ChainParameters {
     /// Blocks from the creation of an output to its spend; 0 is the same block. Where nothing of that age is left, the
     /// next older output is taken.
     pub distances: Bands,
-    /// Outputs below this value are dust to their owners, in satoshi: most are never spent.
-    pub uneconomic_sat: u64,
+    /// Taproot outputs below this value are dust to their owners, in satoshi: most are never spent.
+    pub taproot_uneconomic_sat: u64,
+    /// The same for other outputs.
+    pub other_uneconomic_sat: u64,
     /// Share of those that are never spent. They need no memory.
     pub uneconomic_never_spent: f64,
     /// Share of taproot outputs worth 330 to 1,000 satoshi among those whose value is free to choose (all but the
@@ -176,7 +178,7 @@ impl ChainParameters {
             band(6, 2, 3),
             band(2, 4, 10),
         ],
-        eligible_from_taproot: 0.5,
+        eligible_from_taproot: 0.45,
         other_inputs: &[
             band(2481, 1, 1),
             band(66, 2, 2),
@@ -190,10 +192,10 @@ impl ChainParameters {
             band(4, 101, 1009),
         ],
         other_outputs: &[
-            band(320, 1, 1),
-            band(625, 2, 2),
-            band(35, 3, 3),
-            band(12, 4, 10),
+            band(260, 1, 1),
+            band(670, 2, 2),
+            band(45, 3, 3),
+            band(17, 4, 10),
             band(8, 11, 50),
         ],
         other_from_taproot: 0.033,
@@ -203,8 +205,8 @@ impl ChainParameters {
         op_return: 0.3,
         script_path: 0.065,
         nums: 0.02,
-        inscription_blocks: 0.4,
-        inscription_bytes: &[band(1, 200, 67_000)],
+        inscription_blocks: 0.5,
+        inscription_bytes: &[band(3, 200, 67_000), band(1, 20_000, 100_000)],
         other_kinds: [860, 52, 50, 6, 20, 6, 4, 1, 1],
         distances: &[
             band(984, 0, 0),
@@ -221,7 +223,8 @@ impl ChainParameters {
             band(225, 13_001, 52_560),
             band(673, 52_561, 300_000),
         ],
-        uneconomic_sat: 10_000,
+        taproot_uneconomic_sat: 10_000,
+        other_uneconomic_sat: 1_000,
         uneconomic_never_spent: 0.9,
         dust: 0.4,
         taproot_values_sat: &[
@@ -336,12 +339,12 @@ mod tests {
 
     #[test]
     fn the_mean_is_what_draws_tend_to() {
-        let bands: Bands = &[band(1, 0, 0), band(2, 1, 9), band(1, 100, 300)];
+        const BANDS: Bands = &[band(1, 0, 0), band(2, 1, 9), band(1, 100, 300)];
         // 1 to 9: a quarter each of 1, 2..3, 4..7, 8..9; 100 to 300: a third each of 100..127, 128..255, 256..300.
         let expected = (2.0 * (1.0 + 2.5 + 5.5 + 8.5) / 4.0 + (113.5 + 191.5 + 278.0) / 3.0) / 4.0;
-        assert!((mean(bands) - expected).abs() < 1e-9);
+        assert!((mean(BANDS) - expected).abs() < 1e-9);
         let mut rng = StdRng::seed_from_u64(1);
-        let draws: Vec<u64> = (0..100_000).map(|_| draw(bands, &mut rng)).collect();
+        let draws: Vec<u64> = (0..100_000).map(|_| draw(BANDS, &mut rng)).collect();
         assert!(draws.iter().all(|n| matches!(n, 0..=9 | 100..=300)));
         let drawn = draws.iter().sum::<u64>() as f64 / draws.len() as f64;
         assert!((drawn / expected - 1.0).abs() < 0.02, "{drawn} {expected}");
@@ -358,7 +361,7 @@ mod tests {
         assert!(refusal(|p| p.eligible = 1.5).contains("eligible is 1.5"));
         assert!(refusal(|p| p.dust = f64::NAN).contains("dust"));
         assert!(refusal(|p| p.distances = &[]).contains("distances"));
-        assert!(refusal(|p| p.taproot_outputs = &[band(1, 0, 2)]).contains("from 1 to"));
+        assert!(refusal(|p| p.taproot_outputs = p.eligible_other_outputs).contains("from 1 to"));
         assert!(refusal(|p| p.other_kinds = [0; 9]).contains("other_kinds"));
     }
 }

@@ -70,7 +70,7 @@ impl Pool {
                 continue;
             }
             let coin = coins.swap_remove(rng.gen_range(0..coins.len()));
-            if coins.len() < coins.capacity() / 2 && coins.capacity() > 64 {
+            if coins.len() < coins.capacity() / 2 && coins.capacity() > 8 {
                 coins.shrink_to(coins.len() + coins.len() / 4);
             }
             self.len -= 1;
@@ -152,7 +152,7 @@ mod tests {
         let taken = std::iter::from_fn(|| pool.take(700, &mut rng)).count();
         assert_eq!((taken, pool.len()), (left, 0));
         assert_eq!(left, 3 * HEIGHTS as usize - 10);
-        assert!(pool.allocated_bytes() < 64 * size_of::<Coin>() * pool.recent.len());
+        assert!(pool.allocated_bytes() <= 8 * size_of::<Coin>() * (5 + pool.recent.len()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::super::config::ComputeSettings;
 use super::super::output::{progress_bar, write_stdout};
 use super::pool;
 use crate::chain::generated::{ChainLength, ChainParameters, Summary, Target, generate};
+use crate::curve::EngineStatus;
 
 #[derive(Args)]
 pub(super) struct GenerateArgs {
@@ -79,6 +80,9 @@ pub(super) fn bench_generate(args: GenerateArgs) -> Result<()> {
     let summary = pool(threads.max(1))?
         .install(|| generate(&parameters, length, &target, engine.as_ref(), progress))?;
     bar.finish_and_clear();
+    if engine.status().is_broken {
+        tracing::error!("{}", EngineStatus::BROKEN);
+    }
     print(&summary, started.elapsed().as_secs_f64(), args.json)
 }
 
