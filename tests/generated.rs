@@ -1,6 +1,8 @@
 //! Generated chains, read back by other code: the `bitcoin` crate's checks of blocks, a decoder of undo data of the
 //! test's own, the list of unspent outputs kept here, and the `silentpayments` crate for which inputs have keys.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 #[path = "generated/reader.rs"]
 mod reader;
 
@@ -178,7 +180,7 @@ fn count(statistics: &mut Statistics, tx: &bitcoin::Transaction, prevouts: &[TxO
     counts.eligible_transactions += 1;
     counts.eligible_taproot_outputs += taproot_outputs;
     statistics.eligible_inputs += tx.input.len() as u64;
-    if counts.eligible_transactions % 16 == 0 {
+    if counts.eligible_transactions.is_multiple_of(16) {
         let outpoints: Vec<_> = tx
             .input
             .iter()

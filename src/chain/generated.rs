@@ -7,7 +7,7 @@
 //! scripts they spend. What is made up are signatures, the commitment of a taproot output to its script, and the content
 //! of witnesses: random bytes of the right length. A node that checks scripts refuses such blocks.
 //!
-//! A chain is [`LANES`](lane::LANES) economies side by side, each with coins, keys and random numbers of its own, and a
+//! A chain is 16 lanes: economies side by side, each with coins, keys and random numbers of its own, and a
 //! block takes a share of its transactions from each. So all cores work at once, a window of blocks at a time, and the
 //! bytes depend on nothing but the parameters. While a window is put together and written, the next one is made.
 

@@ -278,7 +278,7 @@ fn multisig(keys: &[TweakPoint]) -> Vec<u8> {
 fn push_signature(rng: &mut impl RngCore, bytes: &mut Vec<u8>) {
     let mut numbers = [0; 64];
     rng.fill_bytes(&mut numbers);
-    let is_long = numbers[0] % 3 == 0;
+    let is_long = numbers[0].is_multiple_of(3);
     let (r, s) = numbers.split_at(32);
     let start = bytes.len();
     if is_long {
@@ -304,7 +304,7 @@ fn push_signature(rng: &mut impl RngCore, bytes: &mut Vec<u8>) {
 
 /// Appends a Schnorr signature of random bytes with its length: 64 bytes, or 65 with SIGHASH_ALL in one of twenty.
 fn push_schnorr_signature(rng: &mut impl RngCore, bytes: &mut Vec<u8>) {
-    let with_type = rng.next_u32() % 20 == 0;
+    let with_type = rng.next_u32().is_multiple_of(20);
     bytes.push(64 + u8::from(with_type));
     let start = bytes.len();
     bytes.resize(start + 64, 0);
