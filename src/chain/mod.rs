@@ -2,10 +2,12 @@
 //!
 //! - [`rest`]: a Bitcoin Core node's REST interface, with the little JSON-RPC of [`rpc`] for broadcasting.
 //! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
+//! - [`generated`]: chains of any length, written as Bitcoin Core's block files, to measure long syncs with.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
 pub mod block;
 mod cursor;
+pub mod generated;
 mod http;
 pub mod parse;
 pub mod prevouts;
