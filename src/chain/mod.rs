@@ -1,11 +1,13 @@
 //! Where blocks come from. Every source yields the same [`BlockWithPrevouts`].
 //!
 //! - [`rest`]: a Bitcoin Core node's REST interface, with the little JSON-RPC of [`rpc`] for broadcasting.
+//! - [`files`]: Bitcoin Core's own block files, with or without a node beside them.
 //! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
 pub mod block;
 mod cursor;
+pub mod files;
 mod http;
 pub mod parse;
 pub mod prevouts;
