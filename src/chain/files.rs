@@ -123,7 +123,7 @@ impl FilesSource {
         };
         let error = match &miss {
             Miss::Failed(e) | Miss::Changed(_, e) => return Err(e.clone()),
-            Miss::NotYet(what) => ChainError::NotAvailable(what.clone()),
+            Miss::NotYet(_, what) => ChainError::NotAvailable(what.clone()),
             Miss::Unknown | Miss::Pruned => self.not_there(id, &miss),
         };
         let Some(node) = &self.settings.node else {
@@ -229,26 +229,41 @@ impl FilesSource {
         let folder = Arc::clone(&self.folder);
         blocking(move |stopped| {
             folder.refresh(stopped)?;
-            let mut node = folder.read_state().index.best();
-            for _ in 0..LONGEST_UNCONNECTED {
-                let Some(at) = node else {
-                    break;
-                };
-                let id = folder.read_state().index.id(at);
-                if let Some(id) = id
-                    && (id.height == 0 || folder.is_connected(at)?)
-                {
-                    let mut state = folder.write_state();
-                    state.tip_is_known = true;
-                    state.index.choose_chain(at);
-                    return Ok(id);
+            let connected = || -> Result<Option<BlockId>, ChainError> {
+                let mut node = folder.read_state().index.best();
+                for _ in 0..LONGEST_UNCONNECTED {
+                    let Some(at) = node else {
+                        break;
+                    };
+                    let id = folder.read_state().index.id(at);
+                    if let Some(id) = id
+                        && (id.height == 0 || folder.is_connected(at)?)
+                    {
+                        let mut state = folder.write_state();
+                        state.tip_is_known = true;
+                        state.index.choose_chain(at);
+                        return Ok(Some(id));
+                    }
+                    node = folder.read_state().index.parent(at);
                 }
-                node = folder.read_state().index.parent(at);
+                Ok(None)
+            };
+            let tip = connected()?;
+            let best = folder.read_state().best();
+            if let Some((id, number)) = best
+                && tip != Some(id)
+            {
+                folder.recheck_undo_file(number);
+                connected()?
+            } else {
+                tip
             }
-            Err(ChainError::NotAvailable(format!(
-                "{} has no undo records of the last blocks; is the node still starting or damaged?",
-                folder.path().display()
-            )))
+            .ok_or_else(|| {
+                ChainError::NotAvailable(format!(
+                    "{} has no undo records of the last blocks; is the node still starting, or the folder damaged?",
+                    folder.path().display()
+                ))
+            })
         })
         .await
     }
@@ -304,8 +319,12 @@ fn read_with_patience(
             break;
         }
         for index in &missing {
-            if let Some(Err(Miss::Changed(number, _))) = blocks.get(*index) {
-                folder.distrust(*number);
+            match blocks.get(*index) {
+                Some(Err(Miss::Changed(number, _))) => folder.distrust(*number),
+                Some(Err(Miss::NotYet(Some(number), _))) if attempt == 1 => {
+                    folder.recheck_undo_file(*number);
+                }
+                _ => {}
             }
         }
         let refreshed = match attempt {
@@ -328,7 +347,7 @@ fn read_with_patience(
             && let Some(node) = state.index.find(&id.hash)
             && state.is_last(*number, node)
         {
-            *block = Err(Miss::NotYet(e.to_string()));
+            *block = Err(Miss::NotYet(None, e.to_string()));
         }
     }
     blocks

@@ -2,7 +2,7 @@
 //!
 //! All of it blocks; callers are on threads that may.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use super::frames::{FRAME_BYTES, Framing, ObfuscationKey, Records};
 use super::headers::{HEAD_BYTES, HEADER_BYTES, Head, HeaderIndex, Location, Node, parse_head};
 use super::undo::CHECKSUM_BYTES;
 use super::undo_file::{Candidate, UndoFile};
+use crate::BlockId;
 use crate::chain::ChainError;
 
 /// Most bytes of a block: consensus allows a weight of 4,000,000, and a byte weighs at least 1.
@@ -46,11 +47,22 @@ pub(super) struct Folder {
     network: Network,
     easiest: Target,
     state: RwLock<State>,
-    /// Held while looking for changes: one at a time.
+    /// Held while looking for changes, by one thread at a time.
     refreshing: Mutex<()>,
     /// The most recently used last.
-    undo_files: Mutex<Vec<(u32, Arc<Mutex<UndoFile>>)>>,
+    undo_files: Mutex<Vec<(u32, Arc<Mutex<KeptUndoFile>>)>>,
 }
+
+/// A `rev` file of which the records are in memory.
+#[derive(Debug, Default)]
+struct KeptUndoFile {
+    undo: UndoFile,
+    /// The file when it was read from its start.
+    seen: Option<Seen>,
+}
+
+/// Length and time of last change of a file.
+type Seen = (u64, Option<SystemTime>);
 
 /// What is known of the folder.
 #[derive(Debug)]
@@ -67,27 +79,22 @@ pub(super) struct State {
 struct BlockFile {
     /// In the order of the file.
     blocks: Vec<Node>,
-    /// Where to go on: the start of the last record, which may have been half written.
-    resume: u64,
-    size: u64,
-    modified: Option<SystemTime>,
-    /// Whether `modified` would have changed with anything written since.
+    /// Start of the last record.
+    last_record: u64,
+    seen: Option<Seen>,
+    /// Whether `seen` would be different with anything written since.
     settled: bool,
     /// Gone: the node prunes.
     missing: bool,
-    /// To be taken as another file than the one that was read.
-    distrusted: bool,
 }
 
 /// A file to look into.
 struct Task {
     number: u32,
-    size: u64,
-    modified: Option<SystemTime>,
+    seen: Seen,
     settled: bool,
+    /// 0 for a file that has changed: a node that was killed writes over what is there.
     from: u64,
-    /// The block that was found at `from`.
-    last: Option<BlockHash>,
 }
 
 struct Scanned {
@@ -172,7 +179,7 @@ impl Folder {
     /// Whether there are block files that can be read, of the right network and with the right key.
     pub(super) fn check(&self) -> Result<(), ChainError> {
         let key = self.key()?;
-        let Some((number, ..)) = self.list()?.first().copied() else {
+        let Some((number, _)) = self.list()?.first().copied() else {
             return Err(self.no_files());
         };
         let path = self.block_path(number);
@@ -257,8 +264,17 @@ impl Folder {
             });
             for (task, scan) in tasks.iter().zip(scans) {
                 let path = self.block_path(task.number);
-                let scan = scan.map_err(|e| self.unreadable(&path, &e))?;
-                if self.write_state().take(task, scan) {
+                let mut state = self.write_state();
+                let rewritten = match scan.map_err(|e| self.unreadable(&path, &e))? {
+                    Some(scanned) => state.take(task, scanned),
+                    None => {
+                        let file = state.files.get_mut(&task.number);
+                        file.into_iter().for_each(|file| file.missing = true);
+                        false
+                    }
+                };
+                drop(state);
+                if rewritten {
                     self.forget_undo_file(task.number);
                 }
             }
@@ -279,18 +295,16 @@ impl Folder {
         Ok(())
     }
 
-    /// Reads a file from its start the next time: what is in it is not what was there.
+    /// Reads a file from its start the next time: something in it is not what was there.
     pub(super) fn distrust(&self, number: u32) {
         if let Some(file) = self.write_state().files.get_mut(&number) {
-            file.resume = 0;
             file.settled = false;
-            file.distrusted = true;
         }
         self.forget_undo_file(number);
     }
 
     /// Number, length and time of last change of each `blk` file, ascending.
-    fn list(&self) -> Result<Vec<(u32, u64, Option<SystemTime>)>, ChainError> {
+    fn list(&self) -> Result<Vec<(u32, Seen)>, ChainError> {
         let unreadable = |e| self.unreadable(&self.path, &e);
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(unreadable)? {
@@ -306,12 +320,12 @@ impl Folder {
             };
             // Follows links. A file may be pruned between the two calls.
             match std::fs::metadata(entry.path()) {
-                Ok(meta) => files.push((number, meta.len(), meta.modified().ok())),
+                Ok(meta) => files.push((number, (meta.len(), meta.modified().ok()))),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(self.unreadable(&entry.path(), &e)),
             }
         }
-        files.sort_unstable_by_key(|(number, ..)| *number);
+        files.sort_unstable_by_key(|(number, _)| *number);
         Ok(files)
     }
 
@@ -324,53 +338,44 @@ impl Folder {
         }
         let mut state = self.write_state();
         for (number, file) in &mut state.files {
-            file.missing = listed.binary_search_by_key(number, |(n, ..)| *n).is_err();
+            file.missing = listed.binary_search_by_key(number, |(n, _)| *n).is_err();
         }
-        let newest = listed.last().map(|(number, ..)| *number);
-        let tasks = listed.into_iter().filter_map(|(number, size, modified)| {
-            let settled = modified
-                .and_then(|modified| now.duration_since(modified).ok())
-                .is_some_and(|age| age > CLOCK_GRAIN);
-            let known = state.files.get(&number);
-            if let Some(file) = known
-                && (file.settled, file.size, file.modified) == (true, size, modified)
-                && Some(number) != newest
-            {
-                return None;
-            }
-            let last = known.filter(|file| !file.distrusted);
-            let last = last.and_then(|file| file.blocks.last());
-            let last = last.and_then(|node| state.index.block(*node));
-            Some(Task {
+        let newest = listed.last().map(|(number, _)| *number);
+        let tasks = listed.into_iter().filter_map(|(number, seen)| {
+            let age = seen
+                .1
+                .and_then(|modified| now.duration_since(modified).ok());
+            let task = Task {
                 number,
-                size,
-                modified,
-                settled,
-                from: known.map_or(0, |file| file.resume),
-                last: last.map(|block| block.hash),
-            })
+                seen,
+                settled: age.is_some_and(|age| age > CLOCK_GRAIN),
+                from: 0,
+            };
+            let Some(file) = state.files.get(&number) else {
+                return Some(task);
+            };
+            match file.settled && file.seen == Some(seen) {
+                false => Some(task),
+                // In case that clocks are not to be trusted.
+                true if newest == Some(number) => Some(Task {
+                    from: file.last_record,
+                    ..task
+                }),
+                true => None,
+            }
         });
         Ok(tasks.collect())
     }
 
-    /// Blocks of a file from the task's position on; from the start if what was there is not there any more.
-    fn scan(&self, task: &Task, framing: Framing) -> io::Result<Vec<Scanned>> {
-        let open = || match File::open(self.block_path(task.number)) {
-            Ok(file) => Ok(Some(file)),
+    /// Blocks of a file from the task's position on. `None` for a file that has been pruned meanwhile.
+    fn scan(&self, task: &Task, framing: Framing) -> io::Result<Option<Vec<Scanned>>> {
+        let file = File::open(self.block_path(task.number));
+        let scanned =
+            file.and_then(|file| scan_blocks(file, framing, self.easiest, task.number, task.from));
+        match scanned {
+            Ok(scanned) => Ok(Some(scanned)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
-        };
-        let Some(file) = open()? else {
-            return Ok(Vec::new());
-        };
-        let scan = |file, from| scan_blocks(file, framing, self.easiest, task.number, from);
-        let scanned = scan(file, task.from)?;
-        if task.from == 0 || is_continued(task, &scanned) {
-            return Ok(scanned);
-        }
-        match open()? {
-            Some(file) => scan(file, 0),
-            None => Ok(Vec::new()),
         }
     }
 
@@ -383,12 +388,17 @@ impl Folder {
         use_it: impl FnOnce(&UndoFile) -> T,
     ) -> Result<T, ChainError> {
         let shared = self.kept_undo_file(number);
-        let mut undo = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_needed(&undo) {
+        let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let KeptUndoFile { undo, seen } = &mut *kept;
+        if is_needed(undo) {
             let candidates = self.read_state().candidates(number);
             let path = self.undo_path(number);
             match File::open(&path) {
                 Ok(file) => {
+                    if seen.is_none() {
+                        let meta = file.metadata().map_err(|e| self.unreadable(&path, &e))?;
+                        *seen = Some((meta.len(), meta.modified().ok()));
+                    }
                     let file = io::BufReader::with_capacity(1 << 20, file);
                     undo.extend(file, self.undo_framing(self.key()?), candidates)
                         .map_err(|e| self.unreadable(&path, &e))?;
@@ -398,10 +408,10 @@ impl Folder {
                 Err(e) => return Err(self.unreadable(&path, &e)),
             }
         }
-        Ok(use_it(&undo))
+        Ok(use_it(undo))
     }
 
-    fn kept_undo_file(&self, number: u32) -> Arc<Mutex<UndoFile>> {
+    fn kept_undo_file(&self, number: u32) -> Arc<Mutex<KeptUndoFile>> {
         let mut kept = self.lock_undo_files();
         let file = match kept.iter().position(|(kept, _)| *kept == number) {
             Some(index) => kept.remove(index).1,
@@ -414,11 +424,22 @@ impl Folder {
         file
     }
 
+    /// Reads a `rev` file from its start the next time, if it has changed: as a rule records are appended, but a node that
+    /// was killed writes over what is there.
+    pub(super) fn recheck_undo_file(&self, number: u32) {
+        let shared = self.kept_undo_file(number);
+        let seen = shared.lock().unwrap_or_else(PoisonError::into_inner).seen;
+        let meta = std::fs::metadata(self.undo_path(number)).ok();
+        if meta.map(|meta| (meta.len(), meta.modified().ok())) != seen {
+            self.forget_undo_file(number);
+        }
+    }
+
     pub(super) fn forget_undo_file(&self, number: u32) {
         self.lock_undo_files().retain(|(kept, _)| *kept != number);
     }
 
-    fn lock_undo_files(&self) -> MutexGuard<'_, Vec<(u32, Arc<Mutex<UndoFile>>)>> {
+    fn lock_undo_files(&self) -> MutexGuard<'_, Vec<(u32, Arc<Mutex<KeptUndoFile>>)>> {
         self.undo_files
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -450,6 +471,13 @@ impl State {
     /// Whether a file that was there is not any more.
     pub(super) fn is_missing(&self, number: u32) -> bool {
         self.files.get(&number).is_none_or(|file| file.missing)
+    }
+
+    /// The tip of the branch with the most work, and the file it is in.
+    pub(super) fn best(&self) -> Option<(BlockId, u32)> {
+        let best = self.index.best()?;
+        let location = self.index.block(best)?.location;
+        Some((self.index.id(best)?, location.file))
     }
 
     /// Whether a block is the last of a file: it may have been half written.
@@ -493,51 +521,43 @@ impl State {
         self.index.id(lowest).map(|id| id.height)
     }
 
-    /// Takes in what a task found; whether the file turned out to be another than the one that was known.
+    /// Takes in what a task found; whether something that was known is not there any more.
     fn take(&mut self, task: &Task, scanned: Vec<Scanned>) -> bool {
-        let file = self.files.entry(task.number).or_default();
-        let rewritten = !file.blocks.is_empty() && !is_continued(task, &scanned);
-        let mut blocks = std::mem::take(&mut file.blocks);
-        if rewritten {
-            for node in blocks.drain(..) {
+        let old = self.files.remove(&task.number).unwrap_or_default();
+        let mut file = BlockFile {
+            blocks: Vec::with_capacity(scanned.len()),
+            last_record: 0,
+            seen: Some(task.seen),
+            settled: task.settled,
+            missing: false,
+        };
+        if task.from > 0 {
+            file.blocks.clone_from(&old.blocks);
+            file.last_record = old.last_record;
+        }
+        let mut found = HashSet::new();
+        for block in scanned {
+            let node = self.index.insert(block.hash, &block.head, block.location);
+            if file.blocks.last() != Some(&node) {
+                file.blocks.push(node);
+            }
+            file.last_record = u64::from(block.location.offset) - FRAME_BYTES as u64;
+            found.insert((node, block.location));
+        }
+        let mut rewritten = false;
+        if task.from == 0 {
+            for node in old.blocks {
                 for location in self.index.locations(node) {
-                    if location.file == task.number {
+                    if location.file == task.number && !found.contains(&(node, location)) {
                         self.index.forget(node, location);
+                        rewritten = true;
                     }
                 }
             }
         }
-        let mut resume = 0;
-        for block in scanned {
-            let node = self.index.insert(block.hash, &block.head, block.location);
-            if blocks.last() != Some(&node) {
-                blocks.push(node);
-            }
-            resume = u64::from(block.location.offset) - FRAME_BYTES as u64;
-        }
-        self.files.insert(
-            task.number,
-            BlockFile {
-                blocks,
-                resume,
-                size: task.size,
-                modified: task.modified,
-                settled: task.settled,
-                missing: false,
-                distrusted: false,
-            },
-        );
+        self.files.insert(task.number, file);
         rewritten
     }
-}
-
-/// Whether a scan began with the block that was found last.
-fn is_continued(task: &Task, scanned: &[Scanned]) -> bool {
-    let first = scanned.first();
-    first.is_some_and(|first| {
-        Some(first.hash) == task.last
-            && u64::from(first.location.offset) == task.from + FRAME_BYTES as u64
-    })
 }
 
 /// Blocks of a file from a position on.

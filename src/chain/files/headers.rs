@@ -2,7 +2,7 @@
 //!
 //! 80 bytes a block, 13 to 26 in the map of hashes and 4 each in two lists: a million blocks take about 120 MB.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bitcoin::block::Header;
 use bitcoin::blockdata::script::Instruction;
@@ -147,6 +147,8 @@ pub struct HeaderIndex {
     by_hash: HashMap<BlockHash, Node>,
     /// Other places where a block was found again.
     copies: HashMap<Node, Vec<Location>>,
+    /// Blocks that are in no file any more.
+    gone: BTreeSet<Node>,
     roots: HashMap<Node, Root>,
     /// Roots by the parent they wait for.
     waiting: HashMap<BlockHash, Vec<Node>>,
@@ -166,6 +168,7 @@ impl HeaderIndex {
             by_prefix: HashMap::new(),
             by_hash: HashMap::new(),
             copies: HashMap::new(),
+            gone: BTreeSet::new(),
             roots: HashMap::new(),
             waiting: HashMap::new(),
             best: NONE,
@@ -187,7 +190,7 @@ impl HeaderIndex {
     /// Adds a block, or a further place where a block is. In whatever order they come, all hang together in the end.
     pub fn insert(&mut self, hash: BlockHash, head: &Head, location: Location) -> Node {
         if let Some(node) = self.find(&hash) {
-            self.found_again(node, location);
+            self.found_again(node, head, location);
             return node;
         }
         // Far more blocks than 2^32 - 1 headers would take more than any memory.
@@ -269,7 +272,11 @@ impl HeaderIndex {
         if !copies.is_empty() {
             self.copies.insert(node, copies);
         }
-        if gone && self.best == node {
+        if !gone {
+            return;
+        }
+        self.gone.insert(node);
+        if self.best == node {
             self.best = NONE;
             for node in 0..self.entries.len() as Node {
                 self.consider(node);
@@ -348,9 +355,19 @@ impl HeaderIndex {
         self.children(parent).collect()
     }
 
-    /// The block with the most work of those that hang together with the genesis block (or with a trusted height).
+    /// The tip of the branch with the most work of those that hang together with the genesis block (or with a trusted
+    /// height), up to the first block that is gone.
     pub fn best(&self) -> Option<Node> {
-        (self.best != NONE).then_some(self.best)
+        let mut best = (self.best != NONE).then_some(self.best)?;
+        for gone in &self.gone {
+            // There are hardly ever any.
+            if let Some(id) = self.id(*gone)
+                && self.ancestor(best, id.height) == Some(*gone)
+            {
+                best = self.parent(*gone)?;
+            }
+        }
+        Some(best)
     }
 
     /// Takes the branch that ends with a block as the one that [`HeaderIndex::on_chain`] answers from.
@@ -423,12 +440,18 @@ impl HeaderIndex {
         })
     }
 
-    fn found_again(&mut self, node: Node, location: Location) {
+    fn found_again(&mut self, node: Node, head: &Head, location: Location) {
         let Some(entry) = self.entries.get_mut(node as usize) else {
             return;
         };
+        if entry.location == location {
+            // The first time it may have been half written, with the header alone.
+            entry.transactions = head.transactions;
+        }
         if entry.location == Location::NOWHERE {
             entry.location = location;
+            entry.transactions = head.transactions;
+            self.gone.remove(&node);
             self.consider(node);
         } else if entry.location != location {
             let copies = self.copies.entry(node).or_default();

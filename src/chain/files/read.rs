@@ -31,8 +31,8 @@ pub(super) enum Miss {
     Unknown,
     /// The file that had it is gone.
     Pruned,
-    /// It is not all there yet.
-    NotYet(String),
+    /// It is not all there yet; the file of which the undo records are to be looked at again.
+    NotYet(Option<u32>, String),
     /// What is in the files cannot be right, or they cannot be read.
     Failed(ChainError),
     /// In this `blk` file is something else than there was, or something damaged.
@@ -257,10 +257,13 @@ impl Folder {
         for (_, inputs) in block.spending_transactions() {
             for (input, prevout) in inputs {
                 let Some(created) = prevout.created else {
-                    return Err(Miss::NotYet(format!(
-                        "which undo record belongs to block {} cannot be told; read it from the node's REST interface",
-                        block.id
-                    )));
+                    return Err(Miss::NotYet(
+                        None,
+                        format!(
+                            "which undo record belongs to block {} cannot be told; read it from the node's REST interface",
+                            block.id
+                        ),
+                    ));
                 };
                 if let Entry::Vacant(vacant) = sources.entry(created) {
                     let Some(location) = self.read_state().ancestor_location(node, created) else {
@@ -317,8 +320,13 @@ impl Folder {
             place.id
         );
         if !place.is_on_chain {
-            return Miss::NotYet(not_yet);
+            return Miss::NotYet(Some(number), not_yet);
         }
+        let failed = |at: &str, what: &str| {
+            // It may be mended by the next time.
+            self.forget_undo_file(number);
+            Miss::Failed(damaged(at, what, place.id))
+        };
         let candidates = self.read_state().candidates(number);
         let missing = self.undo_file(
             number,
@@ -326,17 +334,15 @@ impl Folder {
             |undo| undo.missing(place.node, candidates),
         );
         match missing {
-            Ok(NoRecord::NotYet) => Miss::NotYet(not_yet),
-            Ok(NoRecord::Damaged(offset)) => Miss::Failed(damaged(
+            Ok(NoRecord::NotYet) => Miss::NotYet(Some(number), not_yet),
+            Ok(NoRecord::Damaged(offset)) => failed(
                 &format!("{path} at byte {offset}"),
                 "the checksum fits no block",
-                place.id,
-            )),
-            Ok(NoRecord::Lost) => Miss::Failed(damaged(
+            ),
+            Ok(NoRecord::Lost) => failed(
                 &path.to_string(),
                 "the record is not there but later ones are",
-                place.id,
-            )),
+            ),
             Err(e) => e.into(),
         }
     }

@@ -143,7 +143,7 @@ fn a_block_that_is_gone_is_no_tip_until_it_is_found_again() {
     let genesis = made(BlockHash::all_zeros(), 0, EASY);
     let mut index = HeaderIndex::new(genesis.hash);
     let blocks = branch(genesis.hash, 1, 3, EASY);
-    insert(&mut index, &[genesis]);
+    insert(&mut index, std::slice::from_ref(&genesis));
     insert(&mut index, &blocks);
     let tip = index.best().unwrap();
     let copy = location(77);
@@ -157,6 +157,16 @@ fn a_block_that_is_gone_is_no_tip_until_it_is_found_again() {
     assert_eq!(index.locations(tip), []);
     assert_eq!(index.best(), index.find(&blocks[1].hash));
     index.insert(blocks[2].hash, &blocks[2].head, copy);
+    assert_eq!(index.best(), Some(tip));
+    // One below it.
+    for (gone, best) in [(1, 0), (0, 4)] {
+        let node = index.find(&blocks[gone].hash).unwrap();
+        index.forget(node, blocks[gone].location);
+        let hash = index.block(index.best().unwrap()).unwrap().hash;
+        let wanted = blocks.get(best).unwrap_or(&genesis);
+        assert_eq!(hash, wanted.hash);
+    }
+    insert(&mut index, &blocks[..2]);
     assert_eq!(index.best(), Some(tip));
 }
 
