@@ -10,8 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut};
+use bitcoin::{Amount, Block, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut};
 use folder::{block_records, blocks_folder, copy, plain, records, undo_records, write_plain};
 use secp256k1::{SECP256K1, SecretKey};
 use serde_json::{Value, json};
@@ -84,8 +85,8 @@ fn id_of(node: &TestNode, hash: BlockHash) -> BlockId {
     }
 }
 
-fn active_ids(node: &TestNode) -> Vec<BlockId> {
-    let ids = (0..=node.tip().height).map(|height| BlockId {
+fn active_ids(node: &TestNode, from: u32) -> Vec<BlockId> {
+    let ids = (from..=node.tip().height).map(|height| BlockId {
         height,
         hash: node
             .call("getblockhash", &[json!(height)])
@@ -167,11 +168,16 @@ fn uncompressed_p2pk() -> ScriptBuf {
 
 /// Every block of the active chain and of stale branches, and every output they spend.
 async fn compare_all(node: &TestNode, source: &FilesSource, stale: &[BlockId]) {
+    compare(node, source, 0, stale).await;
+}
+
+/// The same of the active chain from a height on.
+async fn compare(node: &TestNode, source: &FilesSource, from: u32, stale: &[BlockId]) {
     let judge = rest(&node.url());
     let tip = node.tip();
     assert_eq!(source.tip().await.unwrap(), tip);
     assert_eq!(source.block_at(tip.height + 1).await.unwrap(), None);
-    let active = active_ids(node);
+    let active = active_ids(node, from);
     let together = source.read(&active).await;
     for (id, block) in active.iter().zip(together) {
         let block = block.unwrap();
@@ -241,6 +247,65 @@ async fn a_node_and_its_files_agree(xor: &str) {
     // An index does not tell where its blocks came from.
     let from_files = fresh_content(Arc::new(files(&folder))).await;
     assert_eq!(from_files, fresh_content(rest(&node.url())).await);
+}
+
+/// A block of the tip's parent with this transaction, which the node has not seen.
+fn unseen_block(node: &TestNode, to: &ScriptBuf, tx: &Transaction) -> (BlockHash, Block) {
+    let descriptor = format!("raw({})", to.to_hex_string());
+    let txs = json!([serialize_hex(tx)]);
+    let answer = node.call("generateblock", &[json!(descriptor), txs, json!(false)]);
+    let block: Block = deserialize_hex(answer["hex"].as_str().unwrap()).unwrap();
+    (block.block_hash(), block)
+}
+
+/// Three blocks of one parent with as many transactions: the first was connected, the second never, the third is active.
+/// By checksum and number of transactions each undo record could be any one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn siblings_are_told_apart_by_what_they_spend() {
+    let node = TestNode::start(&[]);
+    let folder = blocks_folder(&node);
+    let kind = InputKind::P2wpkh;
+    let script = kind.script_pubkey(&secret(7));
+    let mined = node.mine(112, &script);
+    let coin = |n: usize| reward(&node, mined[n], kind, &script);
+    // Alike in number and amount; and one that spends more than the others.
+    for coins in [
+        [vec![coin(0)], vec![coin(1)], vec![coin(2)]],
+        [vec![coin(4)], vec![coin(3)], vec![coin(5), coin(6)]],
+        [vec![coin(7)], vec![coin(8), coin(9)], vec![coin(10)]],
+    ] {
+        let source = files(&folder);
+        let [first, second, third] = coins.map(|coins| {
+            let to = kind.script_pubkey(&secret(9));
+            unseen_block(&node, &to, &spend(&coins))
+        });
+        assert_eq!(node.submit_block(&first.1), Ok(()));
+        let old_tip = source.tip().await.unwrap();
+        assert_eq!(old_tip.hash, first.0);
+        for (hash, block) in [&second, &third] {
+            assert_eq!(
+                node.submit_block(block),
+                Err("inconclusive".into()),
+                "{hash}"
+            );
+        }
+        assert_eq!(source.tip().await.unwrap(), old_tip);
+        node.invalidate_block(second.0);
+        node.invalidate_block(first.0);
+        assert_eq!(node.tip().hash, third.0);
+        node.mine(1, &script);
+
+        let beside = files_with(&folder, &node.url());
+        let never = BlockId {
+            hash: second.0,
+            ..old_tip
+        };
+        for source in [&source, &files(&folder), &beside] {
+            compare(&node, source, old_tip.height - 1, &[old_tip]).await;
+            let error = source.block(never).await.unwrap_err();
+            assert!(matches!(error, ChainError::NotAvailable(_)), "{error:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -594,7 +659,7 @@ async fn a_pruned_node_serves_from_the_first_height_it_has() {
     let beside_before = files_with(&folder, &node.url());
     let before = files(&folder);
     assert_eq!(before.tip().await.unwrap(), node.tip());
-    let ids = active_ids(&node);
+    let ids = active_ids(&node, 0);
     assert!(beside_before.block(ids[1]).await.is_ok());
     node.call("pruneblockchain", &[json!(400)]);
     assert!(!folder.join("blk00000.dat").exists());

@@ -456,7 +456,7 @@ impl Folder {
     pub(super) fn unreadable(&self, path: &Path, error: &io::Error) -> ChainError {
         let cure = match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                "run spindex as the node's user or a member of its group, and let the group read (sysperms=1 and umask 027)"
+                "run spindex as the node's user, or let a group that both belong to read the folder and its files"
             }
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 "is it the folder \"blocks\" in the node's data directory?"

@@ -197,9 +197,9 @@ impl Folder {
         })
     }
 
-    /// A block whose undo record cannot be told from a sibling's by checksum and number of transactions. Where the two
-    /// spend alike in number but not in kind, what the record has is compared with the outputs that the block spends, in the
-    /// blocks that made them.
+    /// A block whose undo record may be taken for a sibling's, and the sibling's for its own: checksum and number of
+    /// transactions fit both. As a rule only one fits the inputs; where both do, what a record has is compared with the
+    /// outputs that the block spends, in the blocks that made them.
     fn read_contested(
         &self,
         place: &Place,
@@ -208,30 +208,25 @@ impl Folder {
         let number = place.location.file;
         let block = self.parse(place, self.read_range(number, key, block_range(place))?)?;
         let mut owners = vec![place.node];
+        let mut alike = false;
         for rival in &place.rivals {
+            owners.push(*rival);
             let places = self.read_state().index.locations(*rival);
             for location in places.iter().filter(|place| place.file == number) {
                 let range = (u64::from(location.offset), location.length);
-                // One that cannot be read is as good as one that spends otherwise.
-                let other = self.read_range(number, key, range)?;
-                let other = RawBlock::parse(other).ok();
-                if other.is_none_or(|other| spends_alike(&block, &other)) {
-                    owners.push(*rival);
-                }
+                let other = RawBlock::parse(self.read_range(number, key, range)?).ok();
+                // One that cannot be read may be alike.
+                alike |= other.is_none_or(|other| spends_alike(&block, &other));
             }
         }
-        let mut records = self.undo_file(
+        let records = self.undo_file(
             number,
             |undo| undo.record(place.node).is_none(),
             |undo| -> Vec<UndoRecord> {
-                owners
-                    .iter()
-                    .filter_map(|node| undo.record(*node))
-                    .collect()
+                let records = owners.iter().filter_map(|node| undo.record(*node));
+                records.collect()
             },
         )?;
-        records.sort_unstable_by_key(|record| record.offset);
-        records.dedup();
         for record in records {
             let path = self.undo_path(number);
             let bytes = self.read_ranges(&path, key, &[undo_range(&record)])?;
@@ -239,7 +234,7 @@ impl Folder {
             let Ok(joined) = self.join(place, block.clone(), Undo::Record(record, bytes)) else {
                 continue;
             };
-            if owners.len() == 1 || self.is_what_it_spends(place.node, &joined, key)? {
+            if !alike || self.is_what_it_spends(place.node, &joined, key)? {
                 return Ok(joined);
             }
         }
