@@ -7,6 +7,7 @@ mod folder;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -540,7 +541,21 @@ async fn folders_that_are_not_fit_are_told_apart() {
     ];
     assert_setup(signet.check(Network::Signet).await, &said);
 
-    // Not a file but a folder; nothing; no folder at all.
+    // Root may read everything.
+    let set_mode = |mode| {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(folder.join("blk00000.dat"), permissions).unwrap();
+    };
+    set_mode(0);
+    if fs::read(folder.join("blk00000.dat")).is_err() {
+        assert_setup(
+            check().await,
+            &["cannot read", &blk_path, "the node's user"],
+        );
+    }
+    set_mode(0o600);
+
+    // Too short a file, none, a folder in its place, no folder at all.
     fs::remove_file(folder.join("blk00000.dat")).unwrap();
     fs::write(folder.join("blk00000.dat"), [1, 2]).unwrap();
     assert_setup(check().await, &[&blk_path, "too short"]);

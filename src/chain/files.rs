@@ -17,6 +17,7 @@ mod read;
 pub mod undo;
 pub mod undo_file;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -231,13 +232,14 @@ impl FilesSource {
             folder.refresh(stopped)?;
             let connected = || -> Result<Option<BlockId>, ChainError> {
                 let mut node = folder.read_state().index.best();
+                let mut looked_at = BTreeSet::new();
                 for _ in 0..LONGEST_UNCONNECTED {
                     let Some(at) = node else {
                         break;
                     };
                     let id = folder.read_state().index.id(at);
                     if let Some(id) = id
-                        && (id.height == 0 || folder.is_connected(at)?)
+                        && (id.height == 0 || folder.is_connected(at, &mut looked_at)?)
                     {
                         let mut state = folder.write_state();
                         state.tip_is_known = true;

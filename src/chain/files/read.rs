@@ -1,7 +1,7 @@
 //! Blocks with their undo records, from the folder.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -289,13 +289,19 @@ impl Folder {
         Ok(true)
     }
 
-    /// Whether a block's undo record is on the disk, which is to say that the node has connected the block.
-    pub(super) fn is_connected(&self, node: Node) -> Result<bool, ChainError> {
+    /// Whether a block's undo record is on the disk, which is to say that the node has connected the block. `looked_at` are the
+    /// files that need no other look.
+    pub(super) fn is_connected(
+        &self,
+        node: Node,
+        looked_at: &mut BTreeSet<u32>,
+    ) -> Result<bool, ChainError> {
         let locations = self.read_state().index.locations(node);
         for location in locations {
+            let is_new = looked_at.insert(location.file);
             let has_record = self.undo_file(
                 location.file,
-                |undo| undo.record(node).is_none(),
+                |undo| (is_new || undo.is_empty()) && undo.record(node).is_none(),
                 |undo| undo.record(node).is_some(),
             )?;
             if has_record {

@@ -110,6 +110,11 @@ impl UndoFile {
         Ok(())
     }
 
+    /// Whether no record is known.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// The record of a block.
     pub fn record(&self, node: Node) -> Option<UndoRecord> {
         let index = *self.by_node.get(&node)?;

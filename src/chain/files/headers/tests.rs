@@ -251,6 +251,18 @@ fn heads_are_read_from_the_first_bytes_alone() {
             assert_eq!(parse_head(&bytes[..length], easiest), None);
         }
     }
+    for network in [
+        Network::Bitcoin,
+        Network::Testnet,
+        Network::Testnet4,
+        Network::Signet,
+        Network::Regtest,
+    ] {
+        let genesis = genesis_block(network);
+        let easiest = bitcoin::consensus::Params::new(network).max_attainable_target;
+        let head = parse_head(&serialize(&genesis), easiest).unwrap();
+        assert_eq!(head.header, genesis.header, "{network}");
+    }
     let block = &chain.active_blocks()[7].block;
     let bytes = serialize(block);
     // Too little work for the network, work that was not done, no transactions.
