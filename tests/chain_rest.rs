@@ -344,11 +344,15 @@ async fn answers_that_cannot_be_right_are_refused() {
             Reply::Full(200, b"<html>hello</html>".to_vec()),
             "cut short: 80 bytes wanted, 18 left",
         ),
-        ("/rest/block/", Reply::Full(200, Vec::new()), "no block"),
+        (
+            "/rest/block/",
+            Reply::Full(200, Vec::new()),
+            "80 bytes wanted, 0 left",
+        ),
         (
             "/rest/block/",
             Reply::Full(200, block[..block.len() - 1].to_vec()),
-            "no block",
+            "4 bytes wanted, 3 left",
         ),
         ("/rest/block/", Reply::Longer(vec![0]), "left over"),
         (

@@ -178,10 +178,10 @@ pub(super) struct ServerSettings {
     /// Requests to the node under way at a time [default: 8]
     #[arg(long, env = "SPINDEX_IN_FLIGHT", value_name = "N")]
     pub(super) in_flight: Option<usize>,
-    /// Fetched blocks held in memory, in MiB of their serialized size [default: 256]
+    /// Fetched blocks held in memory, in MiB of their serialized size [default: 128]
     #[arg(long, env = "SPINDEX_FETCH_MIB", value_name = "MIB")]
     pub(super) fetch_mib: Option<usize>,
-    /// Blocks per commit, in MiB of their serialized size [default: 64]
+    /// Most rows of a commit, in MiB; as many again are gathered for the next one meanwhile [default: 96]
     #[arg(long, env = "SPINDEX_BATCH_MIB", value_name = "MIB")]
     pub(super) batch_mib: Option<usize>,
     /// Cache of the index file in MiB [default: 256]

@@ -1,16 +1,18 @@
 //! [`Indexer`]: sync to the node's tip, then follow it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::derive::derive_records;
-use super::fetch::{FetchedBlock, fetch_blocks};
+use super::fetch::fetch_blocks;
 use super::patience::Patience;
+use super::pipeline::{
+    BusyClock, Derived, Deriver, End, HELD_BYTES, Stage, derive_ahead, limiting_stage,
+};
 use super::reorg::{Fork, find_fork};
 use crate::BlockId;
 use crate::chain::{BlockSource, ChainError};
@@ -23,9 +25,9 @@ use crate::store::{BlockRecord, Snapshot, Store, StoreError, Update};
 pub struct IndexSettings {
     /// Requests to the node under way at a time.
     pub in_flight: usize,
-    /// Serialized bytes of fetched blocks held in memory (parsed they take about three times as much).
+    /// Serialized bytes of fetched blocks held in memory.
     pub budget_bytes: usize,
-    /// Serialized bytes of blocks that one commit takes.
+    /// Bytes of rows that one commit takes. As many again are held for the next one.
     pub batch_bytes: usize,
     /// Pause between two looks at the node's tip.
     pub poll_interval: Duration,
@@ -37,8 +39,8 @@ impl Default for IndexSettings {
     fn default() -> Self {
         Self {
             in_flight: 8,
-            budget_bytes: 256 << 20,
-            batch_bytes: 64 << 20,
+            budget_bytes: 128 << 20,
+            batch_bytes: 96 << 20,
             poll_interval: Duration::from_secs(2),
             give_up_after: None,
         }
@@ -46,7 +48,11 @@ impl Default for IndexSettings {
 }
 
 /// Most blocks one commit takes, so that a chain of tiny blocks is committed now and then too.
-const BATCH_BLOCKS: usize = 2_000;
+const BATCH_BLOCKS: usize = 20_000;
+
+/// Longest time between the starts of two commits, as long as there is anything to commit: as much work as a crash may
+/// lose.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Why indexing cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +96,8 @@ pub struct BatchReport {
     pub bytes: usize,
     /// Since the commit before.
     pub elapsed: Duration,
+    /// The stage that held up the others meanwhile.
+    pub limit: Stage,
 }
 
 /// Keeps an index equal to a source's active chain.
@@ -184,7 +192,7 @@ impl Indexer {
     async fn advance(&self, until: Option<u32>) -> Result<Progress, IndexError> {
         let snapshot = self.snapshot().await?;
         let node_tip = self.source.tip().await?;
-        let mut disconnect = match find_fork(&snapshot, self.source.as_ref(), node_tip).await? {
+        let disconnect = match find_fork(&snapshot, self.source.as_ref(), node_tip).await? {
             Fork::None => 0,
             Fork::Disconnect(depth) => depth,
             Fork::NodeBehind => return Ok(Progress::NodeBehind),
@@ -201,48 +209,101 @@ impl Indexer {
         drop(snapshot);
 
         let target = node_tip.height.min(until.unwrap_or(u32::MAX));
-        let mut started = Instant::now();
         if next > target {
             if disconnect == 0 {
                 return Ok(Progress::AtTip);
             }
-            let commit = self.spawn_commit(disconnect, Vec::new(), 0, target);
-            self.report(commit, &mut started).await?;
+            let mut meter = Meter::new(Arc::default());
+            let commit = self.spawn_commit(disconnect, Batch::default(), target, &meter);
+            let done = wait_for(&mut Some(commit)).await?;
+            self.report(done, &mut meter);
             return Ok(Progress::Moved);
         }
 
-        let mut fetched = fetch_blocks(
+        let heights = next..=target;
+        let (rows, ended) = self.write_ahead(heights, parent, disconnect).await?;
+        match ended {
+            End::Broken(error) => Err(error),
+            End::Failed(error) => Err(error.into()),
+            End::Unlinked(error) if rows == 0 => Err(error.into()),
+            End::Complete | End::Unlinked(_) => Ok(Progress::Moved),
+        }
+    }
+
+    /// Fetches, derives and commits blocks, all at the same time; gives the number of blocks committed and why there are
+    /// no more. After a stop that is whatever was derived by then.
+    async fn write_ahead(
+        &self,
+        heights: RangeInclusive<u32>,
+        parent: Option<BlockHash>,
+        mut disconnect: u32,
+    ) -> Result<(usize, End), IndexError> {
+        let target = *heights.end();
+        let fetched = fetch_blocks(
             self.source.clone(),
-            next..=target,
+            heights,
             self.settings.in_flight,
             self.settings.budget_bytes,
-            self.settings.batch_bytes,
+            HELD_BYTES,
         );
-        // While one batch is being committed, the next one is computed and the one after that fetched.
+        let deriver = Deriver {
+            engine: self.engine.clone(),
+            with_multiples: self.store.has_multiples(),
+            clock: Arc::default(),
+        };
+        let clock = deriver.clock.clone();
+        let mut derived = derive_ahead(deriver, fetched, parent, self.settings.batch_bytes);
+
+        let mut meter = Meter::new(clock);
+        let mut gathered = Batch::default();
         let mut committing: Option<Commit> = None;
-        let mut moved = false;
-        let mut end = BatchEnd::Full;
-        while matches!(end, BatchEnd::Full) && !self.stop.is_requested() {
-            let batch;
-            (batch, end) = next_batch(&mut fetched, &mut parent, self.settings.batch_bytes).await;
-            if batch.is_empty() {
+        let mut committed = 0;
+        let mut end = None;
+        loop {
+            if committing.is_none()
+                && !gathered.records.is_empty()
+                && (end.is_some() || self.is_due(&gathered, &meter))
+            {
+                let batch = std::mem::take(&mut gathered);
+                committed += batch.records.len();
+                let disconnect = std::mem::take(&mut disconnect);
+                committing = Some(self.spawn_commit(disconnect, batch, target, &meter));
+            }
+            if end.is_some() && committing.is_none() {
                 break;
             }
-            moved = true;
-            let (records, bytes) = self.derive(batch).await?;
-            if let Some(commit) = committing.take() {
-                self.report(commit, &mut started).await?;
+            // Enough is gathered for the next commit while the one before is still being written.
+            let full = gathered.row_bytes >= self.settings.batch_bytes;
+            let due = meter.due_in();
+            tokio::select! {
+                done = wait_for(&mut committing), if committing.is_some() => {
+                    committing = None;
+                    self.report(done?, &mut meter);
+                }
+                next = derived.recv(), if end.is_none() && !full => match next {
+                    Some(Ok(rows)) => gathered.push(rows),
+                    Some(Err(reason)) => end = Some(reason),
+                    None => end = Some(End::Complete),
+                },
+                () = self.stop.requested(), if end.is_none() => end = Some(End::Complete),
+                () = tokio::time::sleep(due), if committing.is_none() && !gathered.records.is_empty() => {}
             }
-            committing =
-                Some(self.spawn_commit(std::mem::take(&mut disconnect), records, bytes, target));
+            self.report_engine();
         }
-        if let Some(commit) = committing {
-            self.report(commit, &mut started).await?;
-        }
-        match end {
-            BatchEnd::Failed(error) => Err(error.into()),
-            BatchEnd::Unlinked(error) if !moved => Err(error.into()),
-            BatchEnd::Full | BatchEnd::Complete | BatchEnd::Unlinked(_) => Ok(Progress::Moved),
+        Ok((committed, end.unwrap_or(End::Complete)))
+    }
+
+    /// Whether to commit now, though more is to come.
+    fn is_due(&self, gathered: &Batch, meter: &Meter) -> bool {
+        gathered.row_bytes >= self.settings.batch_bytes
+            || gathered.records.len() >= BATCH_BLOCKS
+            || meter.due_in().is_zero()
+    }
+
+    /// Says loudly, once, that the engine found itself wrong.
+    fn report_engine(&self) {
+        if self.engine.status().is_news(&self.engine_reported) {
+            tracing::error!("{}", EngineStatus::BROKEN);
         }
     }
 
@@ -251,42 +312,15 @@ impl Indexer {
         Ok(blocking(move || store.snapshot()).await??)
     }
 
-    /// Computes the rows of a batch and lets go of its blocks.
-    async fn derive(
-        &self,
-        batch: Vec<FetchedBlock>,
-    ) -> Result<(Vec<BlockRecord>, usize), IndexError> {
-        let engine = self.engine.clone();
-        let with_multiples = self.store.has_multiples();
-        blocking(move || {
-            let bytes = batch.iter().map(|fetched| fetched.size_bytes).sum();
-            // The permits go with `batch`, after the rows are made.
-            let (blocks, permits): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(FetchedBlock::into_parts).unzip();
-            let records = derive_records(engine.as_ref(), &blocks, with_multiples);
-            drop((blocks, permits));
-            (records, bytes)
-        })
-        .await
-        .inspect(|_| {
-            if self.engine.status().is_news(&self.engine_reported) {
-                tracing::error!("{}", EngineStatus::BROKEN);
-            }
-        })
-    }
-
-    fn spawn_commit(
-        &self,
-        disconnect: u32,
-        records: Vec<BlockRecord>,
-        bytes: usize,
-        target: u32,
-    ) -> Commit {
+    fn spawn_commit(&self, disconnect: u32, batch: Batch, target: u32, meter: &Meter) -> Commit {
         let store = self.store.clone();
+        let clock = meter.commit.clone();
         tokio::task::spawn_blocking(move || {
+            let _at_work = clock.start();
+            let records = &batch.records;
             let tip = store.apply(Update {
                 disconnect,
-                connect: &records,
+                connect: records,
             })?;
             Ok(BatchReport {
                 tip,
@@ -294,71 +328,82 @@ impl Indexer {
                 blocks: records.len(),
                 disconnected: disconnect,
                 tweaks: records.iter().map(|record| record.transactions.len()).sum(),
-                bytes,
+                bytes: batch.block_bytes,
                 elapsed: Duration::ZERO,
+                limit: Stage::Fetch,
             })
         })
     }
 
-    async fn report(&self, commit: Commit, started: &mut Instant) -> Result<(), IndexError> {
-        let mut report = commit
-            .await
-            .map_err(|error| IndexError::Worker(error.to_string()))??;
-        report.elapsed = started.elapsed();
-        *started = Instant::now();
+    fn report(&self, mut report: BatchReport, meter: &mut Meter) {
+        (report.elapsed, report.limit) = meter.lap();
         (self.on_batch)(&report);
-        Ok(())
     }
 }
 
-type Commit = JoinHandle<Result<BatchReport, IndexError>>;
+type Commit = JoinHandle<Result<BatchReport, StoreError>>;
+
+/// What the commit did; to be asked once, with a commit.
+async fn wait_for(commit: &mut Option<Commit>) -> Result<BatchReport, IndexError> {
+    match commit {
+        Some(commit) => {
+            let done = commit.await;
+            Ok(done.map_err(|error| IndexError::Worker(error.to_string()))??)
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Rows for one commit.
+#[derive(Default)]
+struct Batch {
+    records: Vec<BlockRecord>,
+    block_bytes: usize,
+    row_bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, rows: Derived) {
+        self.records.extend(rows.records);
+        self.block_bytes += rows.block_bytes;
+        self.row_bytes += rows.row_bytes;
+    }
+}
+
+/// What the time between two commits is spent on.
+struct Meter {
+    started: Instant,
+    derive: Arc<BusyClock>,
+    commit: Arc<BusyClock>,
+}
+
+impl Meter {
+    fn new(derive: Arc<BusyClock>) -> Self {
+        Self {
+            started: Instant::now(),
+            derive,
+            commit: Arc::default(),
+        }
+    }
+
+    /// Time until the next commit is due, however little there is to write.
+    fn due_in(&self) -> Duration {
+        COMMIT_INTERVAL.saturating_sub(self.started.elapsed())
+    }
+
+    /// Time since the last call, and the stage that limited it.
+    fn lap(&mut self) -> (Duration, Stage) {
+        let elapsed = self.started.elapsed();
+        self.started = Instant::now();
+        let limit = limiting_stage(elapsed, self.derive.take(), self.commit.take());
+        (elapsed, limit)
+    }
+}
 
 enum Progress {
     AtTip,
     Moved,
     NodeBehind,
-}
-
-/// Why a batch ends where it does.
-enum BatchEnd {
-    /// It has the size of a batch; more may follow.
-    Full,
-    /// There are no more blocks.
-    Complete,
-    /// The next block is no child of the last. If the chain was reorganised meanwhile, the next look at the tip tells;
-    /// a node whose blocks still do not link then is broken.
-    Unlinked(ChainError),
-    /// The source failed.
-    Failed(ChainError),
-}
-
-/// Collects the next batch; `parent` is the hash the next block must name, if any is known.
-async fn next_batch(
-    fetched: &mut mpsc::Receiver<Result<FetchedBlock, ChainError>>,
-    parent: &mut Option<BlockHash>,
-    batch_bytes: usize,
-) -> (Vec<FetchedBlock>, BatchEnd) {
-    let mut batch: Vec<FetchedBlock> = Vec::new();
-    let mut bytes = 0;
-    while bytes < batch_bytes && batch.len() < BATCH_BLOCKS {
-        match fetched.recv().await {
-            None => return (batch, BatchEnd::Complete),
-            Some(Err(error)) => return (batch, BatchEnd::Failed(error)),
-            Some(Ok(next)) => {
-                if parent.is_some_and(|parent| parent != next.block.block.header().prev_blockhash) {
-                    let error = format!(
-                        "the node's block {} does not follow the block before it",
-                        next.block.id
-                    );
-                    return (batch, BatchEnd::Unlinked(ChainError::Mismatch(error)));
-                }
-                *parent = Some(next.block.id.hash);
-                bytes += next.size_bytes;
-                batch.push(next);
-            }
-        }
-    }
-    (batch, BatchEnd::Full)
 }
 
 async fn blocking<T: Send + 'static>(

@@ -7,7 +7,9 @@ mod derive;
 mod fetch;
 mod indexer;
 mod patience;
+mod pipeline;
 mod reorg;
 
 pub use derive::{derive_records, tweak_candidates};
 pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};
+pub use pipeline::Stage;

@@ -57,6 +57,19 @@ pub struct BlockRecord {
     pub spent_filter: Vec<u8>,
 }
 
+impl BlockRecord {
+    /// Bytes of its rows in memory.
+    pub fn size_bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(self.transactions.as_slice())
+            + size_of_val(self.multiples.as_slice())
+            + size_of_val(self.outputs.as_slice())
+            + size_of_val(self.spends.as_slice())
+            + self.new_utxos_filter.len()
+            + self.spent_filter.len()
+    }
+}
+
 /// One atomic change of the index: first disconnect from the tip, then connect.
 #[derive(Debug, Clone, Copy)]
 pub struct Update<'a> {
