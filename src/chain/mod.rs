@@ -1,12 +1,14 @@
 //! Where blocks come from. Every source yields the same [`BlockWithPrevouts`].
 //!
 //! - [`rest`]: a Bitcoin Core node's REST interface, with the little JSON-RPC of [`rpc`] for broadcasting.
+//! - [`files`]: Bitcoin Core's own block files, with or without a node beside them.
 //! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
 //! - [`generated`]: chains of any length, written as Bitcoin Core's block files, to measure long syncs with.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
 pub mod block;
 mod cursor;
+pub mod files;
 pub mod generated;
 mod http;
 pub mod parse;

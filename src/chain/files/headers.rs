@@ -1,0 +1,535 @@
+//! Which blocks the files hold, and how they hang together: an index of headers in memory.
+//!
+//! 80 bytes a block, 13 to 26 in the map of hashes and 4 each in two lists: a million blocks take about 120 MB.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bitcoin::block::Header;
+use bitcoin::blockdata::script::Instruction;
+use bitcoin::consensus::{Decodable, deserialize};
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Script, Target, VarInt, Work};
+
+use crate::BlockId;
+
+/// Bytes of a block header.
+pub const HEADER_BYTES: usize = 80;
+
+/// First bytes of a block that hold all that [`parse_head`] reads: header, number of transactions (9), and of the
+/// coinbase its version (4), segwit marker (2), number of inputs (1), outpoint (36), script length (up to 9) and height
+/// (up to 5).
+pub const HEAD_BYTES: usize = HEADER_BYTES + 9 + 4 + 2 + 1 + 36 + 9 + 5;
+
+/// Index of a block in [`HeaderIndex`].
+pub type Node = u32;
+
+/// No [`Node`], or no height.
+const NONE: u32 = u32::MAX;
+
+/// What the first bytes of a block tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The header.
+    pub header: Header,
+    /// Number of transactions, the coinbase among them.
+    pub transactions: u32,
+    /// The height that the coinbase names (BIP34), in blocks of version 2 or above.
+    pub claimed_height: Option<u32>,
+}
+
+/// Reads the first bytes of a block. `None` if they are none: cut short, without transactions, or without the proof of
+/// work of at most `easiest` that a block of the network has.
+pub fn parse_head(bytes: &[u8], easiest: Target) -> Option<Head> {
+    let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
+    let header: Header = deserialize(header).ok()?;
+    let target = header.target();
+    if target > easiest || header.validate_pow(target).is_err() {
+        return None;
+    }
+    let VarInt(transactions) = VarInt::consensus_decode(&mut rest).ok()?;
+    let transactions = u32::try_from(transactions)
+        .ok()
+        .filter(|count| *count > 0)?;
+    let names_height = header.version.to_consensus() >= 2;
+    Some(Head {
+        header,
+        transactions,
+        claimed_height: names_height.then(|| coinbase_height(rest)).flatten(),
+    })
+}
+
+/// The height at the start of the coinbase's script; `coinbase` are the transaction's bytes, of which the end may be missing.
+fn coinbase_height(coinbase: &[u8]) -> Option<u32> {
+    let (_version, rest) = coinbase.split_at_checked(4)?;
+    // Marker and flag of a transaction with witnesses.
+    let rest = rest.strip_prefix(&[0, 1]).unwrap_or(rest);
+    let rest = rest.strip_prefix(&[1])?;
+    let (_outpoint, mut rest) = rest.split_at_checked(36)?;
+    let VarInt(length) = VarInt::consensus_decode(&mut rest).ok()?;
+    let length = rest.len().min(usize::try_from(length).ok()?);
+    let script = Script::from_bytes(rest.get(..length)?);
+    match script.instructions_minimal().next()?.ok()? {
+        Instruction::PushBytes(push) => {
+            let height = bitcoin::script::read_scriptint(push.as_bytes()).ok()?;
+            u32::try_from(height).ok()
+        }
+        // Heights 1 to 16, only seen on test chains, are pushed by OP_1 to OP_16.
+        Instruction::Op(op) => match op.to_u8() {
+            small @ 0x51..=0x60 => Some(u32::from(small - 0x50)),
+            _ => None,
+        },
+    }
+}
+
+/// Where a block's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// Number in the name of its `blk` file; its undo record is in the `rev` file of the same number.
+    pub file: u32,
+    /// Of its first byte, from the start of the file.
+    pub offset: u32,
+    /// Of the block.
+    pub length: u32,
+}
+
+impl Location {
+    /// Of a block that is in no file.
+    const NOWHERE: Self = Self {
+        file: NONE,
+        offset: 0,
+        length: 0,
+    };
+}
+
+/// A block of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexedBlock {
+    /// Hash of its header.
+    pub hash: BlockHash,
+    /// Its parent's hash.
+    pub parent: BlockHash,
+    /// Unknown if it does not hang together with the genesis block, or with a block that names its height.
+    pub height: Option<u32>,
+    /// Number of transactions, the coinbase among them.
+    pub transactions: u32,
+    /// Where it was found first.
+    pub location: Location,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    hash: BlockHash,
+    /// Of this block and all below it; of those that are in the index where the genesis block is not.
+    work: u128,
+    parent: Node,
+    first_child: Node,
+    next_sibling: Node,
+    height: u32,
+    transactions: u32,
+    location: Location,
+}
+
+/// A block whose parent is not in the index.
+#[derive(Debug)]
+struct Root {
+    parent: BlockHash,
+    claimed_height: Option<u32>,
+}
+
+/// Blocks by hash, linked to their parents.
+#[derive(Debug)]
+pub struct HeaderIndex {
+    genesis: BlockHash,
+    entries: Vec<Entry>,
+    /// By the first 8 bytes of the hash in internal order, which are not the ones that proof of work makes zero.
+    by_prefix: HashMap<[u8; 8], Node>,
+    /// Blocks whose prefix is another block's already.
+    by_hash: HashMap<BlockHash, Node>,
+    /// Other places where a block was found again.
+    copies: HashMap<Node, Vec<Location>>,
+    /// Blocks that are in no file any more.
+    gone: BTreeSet<Node>,
+    roots: HashMap<Node, Root>,
+    /// Roots by the parent they wait for.
+    waiting: HashMap<BlockHash, Vec<Node>>,
+    /// The block with the most work below it; of several the one found first.
+    best: Node,
+    /// Nodes by height above `chain_base`, of one branch.
+    chain: Vec<Node>,
+    chain_base: u32,
+}
+
+impl HeaderIndex {
+    /// An empty index of a chain with this genesis block.
+    pub fn new(genesis: BlockHash) -> Self {
+        Self {
+            genesis,
+            entries: Vec::new(),
+            by_prefix: HashMap::new(),
+            by_hash: HashMap::new(),
+            copies: HashMap::new(),
+            gone: BTreeSet::new(),
+            roots: HashMap::new(),
+            waiting: HashMap::new(),
+            best: NONE,
+            chain: Vec::new(),
+            chain_base: 0,
+        }
+    }
+
+    /// Number of blocks.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds a block, or a further place where a block is. In whatever order they come, all hang together in the end.
+    pub fn insert(&mut self, hash: BlockHash, head: &Head, location: Location) -> Node {
+        if let Some(node) = self.find(&hash) {
+            self.found_again(node, head, location);
+            return node;
+        }
+        // Far more blocks than 2^32 - 1 headers would take more than any memory.
+        let node = self.entries.len() as Node;
+        if self.entries.len() == self.entries.capacity() {
+            // Doubling would waste up to half of it.
+            self.entries
+                .reserve_exact((self.entries.len() / 8).max(1 << 12));
+        }
+        let parent_hash = head.header.prev_blockhash;
+        let parent = self.find(&parent_hash).unwrap_or(NONE);
+        self.entries.push(Entry {
+            hash,
+            work: work(head.header.work()),
+            parent: NONE,
+            first_child: NONE,
+            next_sibling: NONE,
+            height: NONE,
+            transactions: head.transactions,
+            location,
+        });
+        match self.by_prefix.get(&prefix(&hash)) {
+            Some(_) => {
+                self.by_hash.insert(hash, node);
+            }
+            None => {
+                self.by_prefix.insert(prefix(&hash), node);
+            }
+        }
+        if hash == self.genesis {
+            self.place(node, 0, 0);
+        } else if parent != NONE {
+            self.attach(node, parent);
+        } else {
+            self.waiting.entry(parent_hash).or_default().push(node);
+            self.roots.insert(
+                node,
+                Root {
+                    parent: parent_hash,
+                    claimed_height: head.claimed_height,
+                },
+            );
+        }
+        for child in self.waiting.remove(&hash).unwrap_or_default() {
+            self.roots.remove(&child);
+            self.attach(child, node);
+        }
+        node
+    }
+
+    /// Gives blocks that do not hang together with the genesis block the heights that they claim (BIP34). Only of use
+    /// where the genesis block is missing: otherwise what is missing will come.
+    pub fn trust_claimed_heights(&mut self) {
+        if self.find(&self.genesis).is_some() {
+            return;
+        }
+        let roots: Vec<(Node, u32)> = self
+            .roots
+            .iter()
+            .filter_map(|(node, root)| Some((*node, root.claimed_height?)))
+            .filter(|(node, _)| self.entry(*node).is_some_and(|entry| entry.height == NONE))
+            .collect();
+        for (node, height) in roots {
+            self.place(node, height, 0);
+        }
+    }
+
+    /// Forgets a place of a block that is not there any more. Without any place it stays as a header.
+    pub fn forget(&mut self, node: Node, location: Location) {
+        let mut copies = self.copies.remove(&node).unwrap_or_default();
+        copies.retain(|copy| *copy != location);
+        let Some(entry) = self.entries.get_mut(node as usize) else {
+            return;
+        };
+        if entry.location == location {
+            entry.location = copies.pop().unwrap_or(Location::NOWHERE);
+        }
+        let gone = entry.location == Location::NOWHERE;
+        if !copies.is_empty() {
+            self.copies.insert(node, copies);
+        }
+        if !gone {
+            return;
+        }
+        self.gone.insert(node);
+        if self.best == node {
+            self.best = NONE;
+            for node in 0..self.entries.len() as Node {
+                self.consider(node);
+            }
+        }
+    }
+
+    /// The block with this hash.
+    pub fn find(&self, hash: &BlockHash) -> Option<Node> {
+        let node = *self.by_prefix.get(&prefix(hash))?;
+        match self.entry(node)?.hash == *hash {
+            true => Some(node),
+            false => self.by_hash.get(hash).copied(),
+        }
+    }
+
+    /// What is known of a block.
+    pub fn block(&self, node: Node) -> Option<IndexedBlock> {
+        let entry = self.entry(node)?;
+        let parent = match (self.entry(entry.parent), self.roots.get(&node)) {
+            (Some(parent), _) => parent.hash,
+            (None, Some(root)) => root.parent,
+            (None, None) => BlockHash::all_zeros(),
+        };
+        Some(IndexedBlock {
+            hash: entry.hash,
+            parent,
+            height: (entry.height != NONE).then_some(entry.height),
+            transactions: entry.transactions,
+            location: entry.location,
+        })
+    }
+
+    /// All places where a block is, the one found first at the head.
+    pub fn locations(&self, node: Node) -> Vec<Location> {
+        let first = self.entry(node).map(|entry| entry.location);
+        let copies = self.copies.get(&node).into_iter().flatten().copied();
+        let all = first.into_iter().chain(copies);
+        all.filter(|location| *location != Location::NOWHERE)
+            .collect()
+    }
+
+    /// Height and hash of a block whose height is known.
+    pub fn id(&self, node: Node) -> Option<BlockId> {
+        let entry = self.entry(node).filter(|entry| entry.height != NONE)?;
+        Some(BlockId {
+            height: entry.height,
+            hash: entry.hash,
+        })
+    }
+
+    /// The parent, if it is in the index.
+    pub fn parent(&self, node: Node) -> Option<Node> {
+        let parent = self.entry(node)?.parent;
+        (parent != NONE).then_some(parent)
+    }
+
+    /// The block of the same branch at a height, at most its own.
+    pub fn ancestor(&self, node: Node, height: u32) -> Option<Node> {
+        let mut node = node;
+        loop {
+            match self.id(node)?.height {
+                at if at == height => return Some(node),
+                at if at < height => return None,
+                _ if self.is_on_chain(node) => return self.on_chain(height),
+                _ => node = self.parent(node)?,
+            }
+        }
+    }
+
+    /// All blocks with the same parent, this one among them.
+    pub fn siblings(&self, node: Node) -> Vec<Node> {
+        let Some(parent) = self.parent(node) else {
+            return vec![node];
+        };
+        self.children(parent).collect()
+    }
+
+    /// The tip of the branch with the most work of those that hang together with the genesis block (or with a trusted
+    /// height), up to the first block that is gone.
+    pub fn best(&self) -> Option<Node> {
+        let mut best = (self.best != NONE).then_some(self.best)?;
+        for gone in &self.gone {
+            // There are hardly ever any.
+            if let Some(id) = self.id(*gone)
+                && self.ancestor(best, id.height) == Some(*gone)
+            {
+                best = self.parent(*gone)?;
+            }
+        }
+        Some(best)
+    }
+
+    /// Takes the branch that ends with a block as the one that [`HeaderIndex::on_chain`] answers from.
+    pub fn choose_chain(&mut self, tip: Node) {
+        let Some(height) = self.entry(tip).map(|entry| entry.height) else {
+            return;
+        };
+        if height == NONE {
+            return;
+        }
+        // What was the lowest block may have found its parent.
+        if let Some(lowest) = self.chain.first()
+            && (self.parent(*lowest).is_some() || self.chain_base > height)
+        {
+            self.chain.clear();
+        }
+        // From the tip downwards until the branch is the old one.
+        let mut branch = Vec::new();
+        let mut node = tip;
+        let mut at = height;
+        while self.on_chain(at) != Some(node) {
+            branch.push(node);
+            match self.parent(node) {
+                Some(parent) => (node, at) = (parent, at - 1),
+                None => {
+                    // Another root: nothing of the old branch remains.
+                    self.chain.clear();
+                    self.chain_base = at;
+                    break;
+                }
+            }
+        }
+        let kept = (height + 1 - self.chain_base) as usize - branch.len();
+        self.chain.truncate(kept);
+        self.chain.extend(branch.into_iter().rev());
+    }
+
+    /// The chosen branch's block at a height.
+    pub fn on_chain(&self, height: u32) -> Option<Node> {
+        let index = height.checked_sub(self.chain_base)?;
+        self.chain.get(index as usize).copied()
+    }
+
+    /// Whether a block is on the chosen branch.
+    pub fn is_on_chain(&self, node: Node) -> bool {
+        let height = self.entry(node).map_or(NONE, |entry| entry.height);
+        self.on_chain(height) == Some(node)
+    }
+
+    /// The chosen branch's tip.
+    pub fn chain_tip(&self) -> Option<Node> {
+        self.chain.last().copied()
+    }
+
+    /// The chosen branch, from its tip downwards.
+    pub fn chain_downwards(&self) -> impl Iterator<Item = Node> + '_ {
+        self.chain.iter().rev().copied()
+    }
+
+    fn entry(&self, node: Node) -> Option<&Entry> {
+        self.entries.get(node as usize)
+    }
+
+    fn children(&self, parent: Node) -> impl Iterator<Item = Node> + '_ {
+        let first = self.entry(parent).map_or(NONE, |entry| entry.first_child);
+        let first = (first != NONE).then_some(first);
+        std::iter::successors(first, |child| {
+            let next = self.entry(*child)?.next_sibling;
+            (next != NONE).then_some(next)
+        })
+    }
+
+    fn found_again(&mut self, node: Node, head: &Head, location: Location) {
+        let Some(entry) = self.entries.get_mut(node as usize) else {
+            return;
+        };
+        if entry.location == location {
+            // The first time it may have been half written, with the header alone.
+            entry.transactions = head.transactions;
+        }
+        if entry.location == Location::NOWHERE {
+            entry.location = location;
+            entry.transactions = head.transactions;
+            self.gone.remove(&node);
+            self.consider(node);
+        } else if entry.location != location {
+            let copies = self.copies.entry(node).or_default();
+            if !copies.contains(&location) {
+                copies.push(location);
+            }
+        }
+    }
+
+    /// Makes a block a child of another, and places it if the parent has its place.
+    fn attach(&mut self, node: Node, parent: Node) {
+        let Some(above) = self.entries.get_mut(parent as usize) else {
+            return;
+        };
+        let older = std::mem::replace(&mut above.first_child, node);
+        let (height, parent_work) = (above.height, above.work);
+        if let Some(entry) = self.entries.get_mut(node as usize) {
+            entry.parent = parent;
+            entry.next_sibling = older;
+        }
+        if height != NONE {
+            self.place(node, height + 1, parent_work);
+        }
+    }
+
+    /// Gives a block and all above it their heights and work; `work` is that of all below it.
+    fn place(&mut self, node: Node, height: u32, work: u128) {
+        let mut open = vec![(node, height, work)];
+        while let Some((node, height, added)) = open.pop() {
+            let Some(entry) = self.entries.get_mut(node as usize) else {
+                continue;
+            };
+            // All above a block that has its place have theirs: they only move along with it, by as much as it does.
+            let moved = entry.height != NONE;
+            entry.height = height;
+            entry.work = entry.work.saturating_add(added);
+            let for_children = if moved { added } else { entry.work };
+            self.consider(node);
+            let children: Vec<Node> = self.children(node).collect();
+            open.extend(
+                children
+                    .into_iter()
+                    .map(|child| (child, height + 1, for_children)),
+            );
+        }
+    }
+
+    /// Makes a block the best one if it is better.
+    fn consider(&mut self, node: Node) {
+        let Some(entry) = self.entry(node) else {
+            return;
+        };
+        let better = match self.entry(self.best) {
+            None => true,
+            Some(best) => entry.work > best.work || (entry.work == best.work && node < self.best),
+        };
+        if better && entry.height != NONE && entry.location != Location::NOWHERE {
+            self.best = node;
+        }
+    }
+}
+
+/// The first bytes of a hash in internal order.
+fn prefix(hash: &BlockHash) -> [u8; 8] {
+    let mut prefix = [0; 8];
+    prefix.copy_from_slice(&hash.as_byte_array()[..8]);
+    prefix
+}
+
+/// Work as a number. 2^128 hashes are 2^32 times the work of the main chain in 2024.
+fn work(work: Work) -> u128 {
+    let bytes = work.to_be_bytes();
+    let (high, low) = bytes.split_at(16);
+    match <[u8; 16]>::try_from(low) {
+        Ok(low) if high.iter().all(|byte| *byte == 0) => u128::from_be_bytes(low),
+        _ => u128::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+use bitcoin::consensus::serialize;
+use bitcoin::constants::genesis_block;
+use bitcoin::{Network, TxMerkleNode};
+
+use super::*;
+use crate::chain::simulated::{SimulatedChain, SimulationSettings};
+
+/// A block of a made-up chain; hashes are those of the headers, which have no proof of work.
+#[derive(Debug, Clone)]
+struct Made {
+    hash: BlockHash,
+    head: Head,
+    location: Location,
+}
+
+fn made(parent: BlockHash, number: u32, bits: u32) -> Made {
+    let mut header = genesis_block(Network::Regtest).header;
+    header.prev_blockhash = parent;
+    header.merkle_root = TxMerkleNode::all_zeros();
+    header.nonce = number;
+    header.bits = bitcoin::CompactTarget::from_consensus(bits);
+    Made {
+        hash: header.block_hash(),
+        head: Head {
+            header,
+            transactions: number + 1,
+            claimed_height: None,
+        },
+        location: location(number),
+    }
+}
+
+fn location(number: u32) -> Location {
+    Location {
+        file: number / 10,
+        offset: 8 + number,
+        length: 100,
+    }
+}
+
+const EASY: u32 = 0x207f_ffff;
+const HARD: u32 = 0x201f_ffff;
+
+/// `count` blocks on `parent`, numbered from `first`.
+fn branch(parent: BlockHash, first: u32, count: u32, bits: u32) -> Vec<Made> {
+    let mut parent = parent;
+    (first..first + count)
+        .map(|number| {
+            let block = made(parent, number, bits);
+            parent = block.hash;
+            block
+        })
+        .collect()
+}
+
+fn insert(index: &mut HeaderIndex, blocks: &[Made]) {
+    for block in blocks {
+        index.insert(block.hash, &block.head, block.location);
+    }
+}
+
+fn hash_at(index: &HeaderIndex, height: u32) -> Option<BlockHash> {
+    index.id(index.on_chain(height)?).map(|id| id.hash)
+}
+
+#[test]
+fn blocks_in_any_order_make_the_same_tree() {
+    let genesis = made(BlockHash::all_zeros(), 0, EASY);
+    let mut blocks = vec![genesis.clone()];
+    blocks.extend(branch(genesis.hash, 1, 50, EASY));
+    blocks.extend(branch(blocks[30].hash, 100, 25, EASY));
+    // Fewer, but with more work.
+    blocks.extend(branch(blocks[40].hash, 200, 8, HARD));
+    let best = blocks.last().unwrap().clone();
+    for step in [1, 5, 11, 83] {
+        let mut index = HeaderIndex::new(genesis.hash);
+        for n in 0..blocks.len() {
+            insert(&mut index, &blocks[n * step % blocks.len()..][..1]);
+        }
+        assert_eq!(index.len(), blocks.len());
+        let tip = index.best().unwrap();
+        let id = BlockId {
+            height: 48,
+            hash: best.hash,
+        };
+        assert_eq!(index.id(tip), Some(id));
+        for block in &blocks {
+            let node = index.find(&block.hash).unwrap();
+            let indexed = index.block(node).unwrap();
+            assert_eq!(indexed.hash, block.hash);
+            assert_eq!(indexed.parent, block.head.header.prev_blockhash);
+            assert_eq!(indexed.transactions, block.head.transactions);
+            assert_eq!(index.locations(node), [block.location]);
+        }
+        let fork = index.find(&blocks[31].hash).unwrap();
+        assert_eq!(index.siblings(fork).len(), 2);
+        assert_eq!(index.siblings(tip), [tip]);
+
+        index.choose_chain(tip);
+        assert_eq!(hash_at(&index, 0), Some(genesis.hash));
+        assert_eq!(hash_at(&index, 40), Some(blocks[40].hash));
+        assert_eq!(hash_at(&index, 48), Some(best.hash));
+        assert_eq!(hash_at(&index, 49), None);
+        let stale = index.find(&blocks[75].hash).unwrap();
+        assert_eq!(index.id(stale).unwrap().height, 55);
+        assert!(!index.is_on_chain(stale));
+        let at = |height| Some(index.block(index.ancestor(stale, height)?)?.hash);
+        assert_eq!(at(55), Some(blocks[75].hash));
+        assert_eq!(at(31), Some(blocks[51].hash));
+        assert_eq!(at(30), Some(blocks[30].hash));
+        assert_eq!(at(56), None);
+
+        // To a shorter branch and back.
+        for block in [&blocks[75], &blocks[35], &genesis, &best] {
+            index.choose_chain(index.find(&block.hash).unwrap());
+            let tip = index.chain_tip().unwrap();
+            assert_eq!(index.id(tip).unwrap().hash, block.hash);
+            let height = index.id(tip).unwrap().height;
+            assert_eq!(index.chain_downwards().count() as u32, height + 1);
+            let mut below = index.chain_downwards().skip(1);
+            assert_eq!(below.next(), index.parent(tip));
+        }
+    }
+}
+
+#[test]
+fn of_equal_branches_the_one_found_first_is_best() {
+    let genesis = made(BlockHash::all_zeros(), 0, EASY);
+    let mut index = HeaderIndex::new(genesis.hash);
+    let first = branch(genesis.hash, 1, 3, EASY);
+    let second = branch(genesis.hash, 10, 3, EASY);
+    insert(&mut index, &first[..2]);
+    insert(&mut index, &second);
+    insert(&mut index, &first[2..]);
+    insert(&mut index, std::slice::from_ref(&genesis));
+    assert_eq!(index.best(), index.find(&second[2].hash));
+    insert(&mut index, &branch(first[2].hash, 20, 1, EASY));
+    assert_eq!(index.id(index.best().unwrap()).unwrap().height, 4);
+}
+
+#[test]
+fn a_block_that_is_gone_is_no_tip_until_it_is_found_again() {
+    let genesis = made(BlockHash::all_zeros(), 0, EASY);
+    let mut index = HeaderIndex::new(genesis.hash);
+    let blocks = branch(genesis.hash, 1, 3, EASY);
+    insert(&mut index, std::slice::from_ref(&genesis));
+    insert(&mut index, &blocks);
+    let tip = index.best().unwrap();
+    let copy = location(77);
+    index.insert(blocks[2].hash, &blocks[2].head, copy);
+    index.insert(blocks[2].hash, &blocks[2].head, copy);
+    assert_eq!(index.locations(tip), [blocks[2].location, copy]);
+    index.forget(tip, blocks[2].location);
+    assert_eq!(index.locations(tip), [copy]);
+    assert_eq!(index.best(), Some(tip));
+    index.forget(tip, copy);
+    assert_eq!(index.locations(tip), []);
+    assert_eq!(index.best(), index.find(&blocks[1].hash));
+    index.insert(blocks[2].hash, &blocks[2].head, copy);
+    assert_eq!(index.best(), Some(tip));
+    // One below it.
+    for (gone, best) in [(1, 0), (0, 4)] {
+        let node = index.find(&blocks[gone].hash).unwrap();
+        index.forget(node, blocks[gone].location);
+        let hash = index.block(index.best().unwrap()).unwrap().hash;
+        let wanted = blocks.get(best).unwrap_or(&genesis);
+        assert_eq!(hash, wanted.hash);
+    }
+    insert(&mut index, &blocks[..2]);
+    assert_eq!(index.best(), Some(tip));
+}
+
+/// A pruned folder: no genesis block, and the first blocks with holes between them.
+#[test]
+fn without_the_genesis_block_the_coinbases_name_the_heights() {
+    let genesis = made(BlockHash::all_zeros(), 0, EASY);
+    let mut blocks = branch(genesis.hash, 1, 60, EASY);
+    for (height, block) in (1..).zip(&mut blocks) {
+        block.head.claimed_height = Some(height);
+    }
+    let mut index = HeaderIndex::new(genesis.hash);
+    insert(&mut index, &blocks[20..22]);
+    insert(&mut index, &blocks[25..]);
+    assert_eq!(index.best(), None);
+    index.trust_claimed_heights();
+    let tip = index.best().unwrap();
+    assert_eq!(index.id(tip).unwrap().height, 60);
+    index.choose_chain(tip);
+    assert_eq!(hash_at(&index, 26), Some(blocks[25].hash));
+    assert_eq!(hash_at(&index, 25), None);
+    assert_eq!(index.ancestor(tip, 25), None);
+    assert_eq!(index.chain_downwards().count(), 35);
+
+    // The hole is filled: everything moves onto the longer branch.
+    insert(&mut index, &blocks[22..25]);
+    index.choose_chain(index.best().unwrap());
+    assert_eq!(hash_at(&index, 21), Some(blocks[20].hash));
+    assert_eq!(index.chain_downwards().count(), 40);
+    let work = |index: &HeaderIndex| index.entry(tip).unwrap().work;
+    assert_eq!(work(&index), 40 * 2);
+    insert(&mut index, &blocks[..20]);
+    insert(&mut index, &[genesis]);
+    index.choose_chain(index.best().unwrap());
+    assert_eq!(index.chain_downwards().count(), 61);
+    assert_eq!(work(&index), 61 * 2);
+}
+
+/// Two hashes that begin alike.
+#[test]
+fn hashes_with_one_prefix_are_told_apart() {
+    let genesis = made(BlockHash::all_zeros(), 0, EASY);
+    let mut index = HeaderIndex::new(genesis.hash);
+    let mut blocks = branch(genesis.hash, 1, 2, EASY);
+    let mut twin = blocks[0].hash.to_byte_array();
+    twin[31] ^= 1;
+    blocks[1].hash = BlockHash::from_byte_array(twin);
+    insert(&mut index, &blocks);
+    twin[30] ^= 1;
+    assert_eq!(index.find(&BlockHash::from_byte_array(twin)), None);
+    for (node, block) in (0..).zip(&blocks) {
+        assert_eq!(index.find(&block.hash), Some(node));
+    }
+}
+
+#[test]
+fn a_million_blocks_take_what_the_module_says() {
+    assert_eq!(size_of::<Entry>(), 80);
+    // A map's slot: key, value and a byte of control, of which 7 in 8 at most are taken.
+    assert_eq!(size_of::<([u8; 8], Node)>(), 12);
+    let genesis = made(BlockHash::all_zeros(), 0, EASY);
+    let mut index = HeaderIndex::new(genesis.hash);
+    let blocks = branch(genesis.hash, 1, 10_000, EASY);
+    insert(&mut index, &blocks);
+    assert!(index.entries.capacity() < 10_000 * 9 / 8 + 4096 * 2);
+}
+
+#[test]
+fn heads_are_read_from_the_first_bytes_alone() {
+    let easiest = bitcoin::consensus::Params::new(Network::Regtest).max_attainable_target;
+    let chain = SimulatedChain::new(SimulationSettings::default());
+    chain.mine(300);
+    for block in chain.active_blocks() {
+        let bytes = serialize(&block.block);
+        let head = parse_head(&bytes[..bytes.len().min(HEAD_BYTES)], easiest).unwrap();
+        assert_eq!(head.header, block.block.header);
+        assert_eq!(head.transactions as usize, block.block.txdata.len());
+        // The genesis block is of version 1.
+        let wanted = (block.id.height > 0).then_some(block.id.height);
+        assert_eq!(head.claimed_height, wanted);
+        for length in 0..=HEADER_BYTES {
+            assert_eq!(parse_head(&bytes[..length], easiest), None);
+        }
+    }
+    for network in [
+        Network::Bitcoin,
+        Network::Testnet,
+        Network::Testnet4,
+        Network::Signet,
+        Network::Regtest,
+    ] {
+        let genesis = genesis_block(network);
+        let easiest = bitcoin::consensus::Params::new(network).max_attainable_target;
+        let head = parse_head(&serialize(&genesis), easiest).unwrap();
+        assert_eq!(head.header, genesis.header, "{network}");
+    }
+    let block = &chain.active_blocks()[7].block;
+    let bytes = serialize(block);
+    // Too little work for the network, work that was not done, no transactions.
+    assert_eq!(
+        parse_head(
+            &bytes,
+            bitcoin::consensus::Params::new(Network::Bitcoin).max_attainable_target
+        ),
+        None
+    );
+    let mut worthless = block.header;
+    while worthless.validate_pow(worthless.target()).is_ok() {
+        worthless.nonce += 1;
+    }
+    let worthless = [serialize(&worthless), bytes[80..].to_vec()].concat();
+    assert_eq!(parse_head(&worthless, easiest), None);
+    let mut empty = bytes.clone();
+    empty[80] = 0;
+    assert_eq!(parse_head(&empty, easiest), None);
+}
+
+#[test]
+fn work_beyond_all_bounds_is_the_most_there_is() {
+    assert_eq!(work(Work::from_be_bytes([1; 32])), u128::MAX);
+    let mut bytes = [0; 32];
+    bytes[16..].copy_from_slice(&77u128.to_be_bytes());
+    assert_eq!(work(Work::from_be_bytes(bytes)), 77);
+}
