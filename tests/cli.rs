@@ -296,8 +296,9 @@ fn a_wallet_file_keeps_keys_and_labels_and_shows_no_secret() {
 #[test]
 fn a_bench_reports_every_engine_beside_the_library() {
     let home = tempfile::tempdir().unwrap();
-    for (job, more) in [("scan", &["--tweaks=128"][..]), ("tweak", &[])] {
-        let args = [&["bench", job, "--rounds=1", "--threads=1", "--json"], more].concat();
+    for job in ["scan", "tweak"] {
+        let few = ["--rounds=1", "--tweaks=128", "--threads=2", "--json"];
+        let args = [&["bench", job], &few[..]].concat();
         let report: Value = serde_json::from_str(&succeed(home.path(), &args)).unwrap();
         let rows = report["rows"].as_array().unwrap();
         for (_, engine) in runnable_engines()
@@ -309,6 +310,11 @@ fn a_bench_reports_every_engine_beside_the_library() {
             for row in rows {
                 assert!(row["us_per_tweak"].as_f64().unwrap() > 0.0, "{row}");
                 assert!(row["ratio"].as_f64().unwrap() > 0.0, "{row}");
+                let speedup = row["speedup"].as_f64().unwrap();
+                match row["threads"].as_u64() {
+                    Some(1) => assert_eq!(speedup, 1.0, "{row}"),
+                    _ => assert!(speedup > 0.0, "{row}"),
+                }
             }
         }
         let baseline = &rows[0];

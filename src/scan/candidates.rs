@@ -12,14 +12,17 @@ const BATCH_MAX: usize = 1024;
 const BATCH_MIN: usize = 64;
 
 /// See [`super::Scanner::candidates`].
+///
+/// Every thread gets as many batches of the same size, and each batch is a task of its own: rayon would otherwise hand
+/// out runs of them, which nobody can take over from a thread that is late.
 pub(super) fn candidates(engine: &dyn CandidateScanner, tweaks: &[TweakPoint]) -> Vec<Candidate> {
     let per_tweak = engine.candidates_per_tweak();
-    let batch = tweaks
-        .len()
-        .div_ceil(rayon::current_num_threads())
-        .clamp(BATCH_MIN, BATCH_MAX);
+    let threads = rayon::current_num_threads();
+    let batches = threads * tweaks.len().div_ceil(threads * BATCH_MAX).max(1);
+    let batch = tweaks.len().div_ceil(batches).max(BATCH_MIN);
     let batches: Vec<Vec<Candidate>> = tweaks
         .par_chunks(batch)
+        .with_max_len(1)
         .enumerate()
         .map_with(Vec::new(), |keys, (number, chunk)| {
             engine.candidates(chunk, keys);

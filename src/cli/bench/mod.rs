@@ -98,6 +98,8 @@ struct Row {
     tweaks_per_s: f64,
     /// How many times as fast as libsecp256k1 on one core, per tweak and wallet.
     ratio: f64,
+    /// Tweaks a second as a multiple of those of one thread with the same configuration.
+    speedup: f64,
 }
 
 impl Row {
@@ -113,6 +115,7 @@ impl Row {
             us_per_tweak: 0.0,
             tweaks_per_s: 0.0,
             ratio: 0.0,
+            speedup: 0.0,
         }
     }
 }
@@ -124,8 +127,13 @@ struct Subject<'a> {
     tweaks: usize,
     /// Position of the subject that the ratio refers to.
     baseline: usize,
+    /// Position of the subject that does the same on one thread; its own, if that is what it does.
+    one_thread: usize,
     run: Box<dyn FnMut() + 'a>,
 }
+
+/// Batches that each thread gets in one run, so that waiting for the last ones costs little.
+const BATCHES_PER_THREAD: usize = 16;
 
 /// Measures the subjects in turn, round after round, after one round that does not count.
 fn measure(mut subjects: Vec<Subject<'_>>, rounds: u32) -> Vec<Row> {
@@ -156,16 +164,18 @@ fn measure(mut subjects: Vec<Subject<'_>>, rounds: u32) -> Vec<Row> {
     };
     let rows = subjects.iter().enumerate().map(|(position, subject)| {
         let costs = cost(position);
-        let ratios = cost(subject.baseline)
-            .iter()
-            .zip(&costs)
-            .map(|(baseline, cost)| baseline / cost)
-            .collect();
+        let times_as_fast_as = |other: usize| {
+            let costs = cost(other).into_iter().zip(&costs);
+            median(costs.map(|(other, cost)| other / cost).collect())
+        };
+        let ratio = times_as_fast_as(subject.baseline);
+        let speedup = times_as_fast_as(subject.one_thread) * subject.row.threads as f64;
         let core_seconds = median(costs);
         Row {
             us_per_tweak: core_seconds * 1e6,
             tweaks_per_s: subject.row.threads as f64 / (core_seconds * subject.row.wallets as f64),
-            ratio: median(ratios),
+            ratio,
+            speedup,
             ..subject.row.clone()
         }
     });
@@ -221,7 +231,7 @@ fn print(title: &str, measuring: &Measuring, rows: &[Row]) -> Result<()> {
         )?;
         writeln!(
             out,
-            "{:<13} {:<13} {:>7} {:>6} {:>7} {:>6}  {:>12} {:>12} {:>6}  {:>9}",
+            "{:<13} {:<13} {:>7} {:>6} {:>7} {:>6}  {:>12} {:>12} {:>6} {:>7}  {:>9}",
             "engine",
             "backend",
             "wallets",
@@ -231,13 +241,14 @@ fn print(title: &str, measuring: &Measuring, rows: &[Row]) -> Result<()> {
             "µs per tweak",
             "tweaks/s",
             "ratio",
+            "speedup",
             "history"
         )?;
         for row in rows {
             let history_minutes = HISTORY_TWEAKS / row.tweaks_per_s / 60.0;
             writeln!(
                 out,
-                "{:<13} {:<13} {:>7} {:>6} {:>7} {:>6}  {:>12.2} {:>12.0} {:>6.2}  {history_minutes:>5.1} min",
+                "{:<13} {:<13} {:>7} {:>6} {:>7} {:>6}  {:>12.2} {:>12.0} {:>6.2} {:>7.2}  {history_minutes:>5.1} min",
                 row.engine,
                 row.backend,
                 row.wallets,
@@ -246,12 +257,14 @@ fn print(title: &str, measuring: &Measuring, rows: &[Row]) -> Result<()> {
                 row.stored,
                 row.us_per_tweak,
                 row.tweaks_per_s,
-                row.ratio
+                row.ratio,
+                row.speedup
             )?;
         }
         writeln!(
             out,
             "µs per tweak: core time for one tweak and one wallet; ratio: to libsecp256k1 on one core in the same rounds;\n\
+             speedup: tweaks/s to those of one thread in the same rounds, with as many tweaks for each thread;\n\
              history: mainnet's {HISTORY_TWEAKS} eligible transactions up to height {HISTORY_HEIGHT}"
         )
     })

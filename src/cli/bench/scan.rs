@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use secp256k1::hashes::{Hash, HashEngine, sha256t_hash_newtype};
 use secp256k1::{PublicKey, SECP256K1, Scalar, SecretKey};
 
-use super::{Measuring, Row, Subject, engines, measure, pool, print};
+use super::{BATCHES_PER_THREAD, Measuring, Row, Subject, engines, measure, pool, print};
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use crate::curve::{CandidateScanner, Engine, ScanTarget, TweakPoint, WalletsScanner};
 
@@ -22,6 +22,10 @@ sha256t_hash_newtype! {
 
 /// Tweaks an engine gets at once.
 const BATCH: usize = 1024;
+/// The same where there are few: batched engines leave fewer than 16 to the library.
+const BATCH_MIN: usize = 64;
+/// Times that rows of several threads go through the tweaks.
+const PASSES: usize = 2;
 /// The library is so much slower that it gets fewer tweaks.
 const LIBRARY_SHARE: usize = 8;
 const TOO_FEW: &str = "too few tweaks";
@@ -61,6 +65,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
             },
             tweaks: few,
             baseline: subjects.len(),
+            one_thread: subjects.len(),
             run: Box::new(move || keys.iter().for_each(|key| baseline.scan(key))),
         });
     }
@@ -77,9 +82,41 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
         } else {
             few
         };
-        for labels in label_counts {
+        let points = tweaks.points.get(..count).context(TOO_FEW)?;
+
+        // What programs do with many tweaks: threads take batches until none is left. Each thread has as many to do
+        // as a single one has, and the rows are measured one right after the other.
+        let one_thread = subjects.len();
+        let batch = (count / BATCHES_PER_THREAD).clamp(BATCH_MIN, BATCH);
+        let batches: Vec<&[TweakPoint]> = points.chunks(batch).collect();
+        for threads in args.measuring.thread_counts() {
+            let scanner: Arc<dyn CandidateScanner> = engine.scanner(&target(0, 1)?)?.into();
+            let pool = pool(threads)?;
+            let batches = batches.clone();
+            subjects.push(Subject {
+                row: Row {
+                    threads,
+                    ..row.clone()
+                },
+                tweaks: threads * PASSES * count,
+                baseline: 0,
+                one_thread,
+                run: Box::new(move || {
+                    pool.install(|| {
+                        (0..threads * PASSES * batches.len())
+                            .into_par_iter()
+                            .with_max_len(1)
+                            .map(|number| batches[number % batches.len()])
+                            .for_each_init(Vec::new, |candidates, points| {
+                                scanner.candidates(points, candidates);
+                                black_box(&candidates);
+                            });
+                    });
+                }),
+            });
+        }
+        for labels in [0, 11] {
             let scanner = engine.scanner(&target(0, labels)?)?;
-            let points = tweaks.points.get(..count).context(TOO_FEW)?;
             subjects.push(Subject {
                 row: Row {
                     labels,
@@ -87,11 +124,11 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
                 },
                 tweaks: count,
                 baseline: baseline_of(labels),
+                one_thread: subjects.len(),
                 run: Box::new(move || scan_points(scanner.as_ref(), points)),
             });
         }
         let compressed = tweaks.compressed.get(..count).context(TOO_FEW)?;
-        let points = tweaks.points.get(..count).context(TOO_FEW)?;
         let multiples = tweaks.multiples.get(..count).context(TOO_FEW)?;
         for stored in [33, 128] {
             let scanner = engine.scanner(&target(0, 1)?)?;
@@ -103,6 +140,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
                 },
                 tweaks: count,
                 baseline: 0,
+                one_thread: subjects.len(),
                 run: Box::new(move || match stored {
                     33 => scan_compressed(engine.as_ref(), scanner.as_ref(), compressed),
                     _ => scan_with_multiples(scanner.as_ref(), points, multiples),
@@ -115,7 +153,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
                 .collect::<Result<_>>()?;
             let scanner = engine.wallets_scanner(&targets)?;
             let count = count / wallets as usize;
-            let points = tweaks.points.get(..count).context(TOO_FEW)?;
+            let points = points.get(..count).context(TOO_FEW)?;
             subjects.push(Subject {
                 row: Row {
                     wallets: wallets as usize,
@@ -123,36 +161,8 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
                 },
                 tweaks: count,
                 baseline: 0,
+                one_thread: subjects.len(),
                 run: Box::new(move || scan_wallets(scanner.as_ref(), points)),
-            });
-        }
-        for threads in args
-            .measuring
-            .thread_counts()
-            .into_iter()
-            .filter(|threads| *threads > 1)
-        {
-            let scanner: Arc<dyn CandidateScanner> = engine.scanner(&target(0, 1)?)?.into();
-            let pool = pool(threads)?;
-            let points = tweaks.points.get(..count).context(TOO_FEW)?;
-            subjects.push(Subject {
-                row: Row {
-                    threads,
-                    ..row.clone()
-                },
-                tweaks: count,
-                baseline: 0,
-                run: Box::new(move || {
-                    // Shares that all threads get equally many of.
-                    let share = points
-                        .len()
-                        .div_ceil(threads * points.len().div_ceil(threads * BATCH));
-                    pool.install(|| {
-                        points
-                            .par_chunks(share)
-                            .for_each(|points| scan_points(scanner.as_ref(), points));
-                    });
-                }),
             });
         }
     }

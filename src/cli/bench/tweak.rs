@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use secp256k1::{PublicKey, SECP256K1, SecretKey};
 
 use super::super::tweaks::read_block;
-use super::{Measuring, Row, Subject, engines, measure, pool, print};
+use super::{BATCHES_PER_THREAD, Measuring, Row, Subject, engines, measure, pool, print};
 use crate::bip352::hash::input_hash;
 use crate::bip352::inputs::TweakInputs;
 use crate::bip352::tweak::tweaks;
@@ -20,8 +20,8 @@ use crate::index::tweak_candidates;
 
 /// Transactions a thread takes at once.
 const BATCH: usize = 512;
-/// Eligible transactions that are made up where no block is given, with 1 to 4 keys each.
-const MADE_UP: u32 = 2_000;
+/// The same where there are few.
+const BATCH_MIN: usize = 64;
 
 #[derive(Args)]
 pub(super) struct TweakBenchArgs {
@@ -33,6 +33,10 @@ pub(super) struct TweakBenchArgs {
     /// Answer of Bitcoin Core's /rest/spenttxouts/HASH.bin, plain or .zst
     #[arg(long, value_name = "FILE", requires = "block")]
     spent: Option<PathBuf>,
+    /// Eligible transactions of one measurement: so many are made up, with 1 to 4 keys each, or the block is taken
+    /// as often as it needs for as many
+    #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = clap::value_parser!(u32).range(128..=4_194_304))]
+    tweaks: u32,
 }
 
 /// Where the keys come from: a parsed block, or keys at once.
@@ -42,11 +46,14 @@ enum Source {
 }
 
 impl Source {
-    /// Keys of the eligible transactions; from a block this is part of what is measured.
-    fn inputs(&self) -> Vec<TweakInputs> {
+    /// Keys of the eligible transactions, so many times over; from a block this is part of what is measured.
+    fn inputs(&self, copies: usize) -> Vec<TweakInputs> {
+        let copies = (0..copies).into_par_iter();
         match self {
-            Self::Block(block) => tweak_candidates(block).map(|(_, inputs)| inputs).collect(),
-            Self::MadeUp(inputs) => inputs.clone(),
+            Self::Block(block) => copies
+                .flat_map_iter(|_| tweak_candidates(block).map(|(_, inputs)| inputs))
+                .collect(),
+            Self::MadeUp(inputs) => copies.flat_map(|_| inputs.par_iter().cloned()).collect(),
         }
     }
 }
@@ -54,15 +61,18 @@ impl Source {
 pub(super) fn bench_tweak(args: TweakBenchArgs) -> Result<()> {
     let source = match (&args.block, &args.spent) {
         (Some(block), Some(spent)) => Source::Block(Box::new(read_block(block, spent)?)),
-        _ => Source::MadeUp((0..MADE_UP).map(made_up).collect::<Result<_>>()?),
+        _ => Source::MadeUp((0..args.tweaks).map(made_up).collect::<Result<_>>()?),
     };
     let source = &source;
     let one = pool(1)?;
-    let count = source
-        .inputs()
+    let inputs = source.inputs(1);
+    let count = inputs
         .iter()
         .filter(|inputs| library_tweak(inputs).is_some())
         .count();
+    let copies = (args.tweaks as usize).div_ceil(inputs.len().max(1));
+    let batch = (copies * inputs.len() / BATCHES_PER_THREAD).clamp(BATCH_MIN, BATCH);
+    drop(inputs);
     let mut subjects = vec![Subject {
         row: Row {
             labels: 0,
@@ -71,13 +81,15 @@ pub(super) fn bench_tweak(args: TweakBenchArgs) -> Result<()> {
         },
         tweaks: count,
         baseline: 0,
+        one_thread: 0,
         run: Box::new(move || {
-            for inputs in one.install(|| source.inputs()) {
+            for inputs in one.install(|| source.inputs(1)) {
                 black_box(library_tweak(&inputs));
             }
         }),
     }];
     for (engine, row) in engines() {
+        let one_thread = subjects.len();
         for threads in args.measuring.thread_counts() {
             let pool = pool(threads)?;
             let engine = engine.clone();
@@ -87,13 +99,14 @@ pub(super) fn bench_tweak(args: TweakBenchArgs) -> Result<()> {
                     threads,
                     ..row.clone()
                 },
-                tweaks: count,
+                tweaks: threads * copies * count,
                 baseline: 0,
+                one_thread,
                 run: Box::new(move || {
                     pool.install(|| {
-                        let inputs = source.inputs();
-                        let share = inputs.len().div_ceil(threads).clamp(1, BATCH);
-                        inputs.par_chunks(share).for_each(|inputs| {
+                        let inputs = source.inputs(threads * copies);
+                        let batches = inputs.par_chunks(batch).with_max_len(1);
+                        batches.for_each(|inputs| {
                             black_box(tweaks(engine.as_ref(), inputs));
                         });
                     });
