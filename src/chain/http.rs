@@ -128,7 +128,7 @@ fn broken(url: &str, error: &reqwest::Error) -> ChainError {
     let cause = root_cause(error);
     ChainError::Unreachable(if error.is_connect() {
         format!(
-            "cannot connect to {url} ({cause}); start the node with -rest, or correct --node-url or --rpc-url"
+            "cannot connect to {url} ({cause}); start the node (bitcoind -server -rest), or correct --node-url or --rpc-url"
         )
     } else if error.is_timeout() {
         format!("no answer from {url} in time; is the node stopped or overloaded?")
