@@ -29,6 +29,9 @@ const PARTS_LIMIT: usize = 8;
 /// Longest wait for a connection and for each step of the greeting.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// By when a publisher has surely read the subscriptions.
+const SUBSCRIBED_AFTER: Duration = Duration::from_secs(1);
+
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -146,14 +149,17 @@ async fn keep_listening(address: ZmqAddress, changed: Arc<Notify>) {
                 tracing::info!("ZMQ: listening to {address}");
                 complained = false;
                 pause = FIRST_PAUSE;
-                // What was published before is lost.
+                // What was published before is lost, and so may be what is published until the node has read the
+                // subscriptions, of which it says nothing.
                 changed.notify_one();
-                loop {
-                    match receive(&mut stream).await {
-                        Ok(true) => changed.notify_one(),
-                        Ok(false) => {}
-                        Err(reason) => break reason,
-                    }
+                let hears = async {
+                    tokio::time::sleep(SUBSCRIBED_AFTER).await;
+                    changed.notify_one();
+                    std::future::pending::<Fault>().await
+                };
+                tokio::select! {
+                    reason = pass_on(&mut stream, &changed) => reason,
+                    reason = hears => reason,
                 }
             }
             Ok(Err(reason)) => reason,
@@ -167,6 +173,17 @@ async fn keep_listening(address: ZmqAddress, changed: Arc<Notify>) {
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Reads messages until the connection ends.
+async fn pass_on(stream: &mut Stream, changed: &Notify) -> Fault {
+    loop {
+        match receive(stream).await {
+            Ok(true) => changed.notify_one(),
+            Ok(false) => {}
+            Err(reason) => return reason,
+        }
     }
 }
 

@@ -118,6 +118,12 @@ impl FakeNode {
         self.script.lock().unwrap().rules.clear();
     }
 
+    /// Whether every rule of [`FakeNode::on_times`] has applied as often as it should.
+    pub(crate) fn is_worn_out(&self) -> bool {
+        let script = self.script.lock().unwrap();
+        script.rules.iter().all(|rule| rule.times == 0)
+    }
+
     /// The paths asked for since the last call, in order.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.script.lock().unwrap().requests)
