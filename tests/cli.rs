@@ -13,6 +13,7 @@ use std::process::Output;
 
 use serde_json::Value;
 use spindex::chain::parse::block_from_rest_bytes;
+use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use support::index::runnable_engines;
 use support::spindex::{command, run, stderr};
@@ -313,6 +314,51 @@ fn a_bench_reports_every_engine_beside_the_library() {
         let baseline = &rows[0];
         assert_eq!(baseline["engine"], "libsecp256k1");
         assert_eq!(baseline["ratio"], 1.0);
+    }
+}
+
+#[test]
+fn the_path_from_bytes_to_rows_is_measured_stage_by_stage() {
+    let home = tempfile::tempdir().unwrap();
+    let chain = SimulatedChain::new(SimulationSettings::default());
+    let id = *chain.mine(140).last().unwrap();
+    let block = chain.stored_block(id.hash).unwrap();
+    let write = |name: &str, bytes: Vec<u8>| {
+        let path = home.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let mut spent = bitcoin::consensus::serialize(&bitcoin::VarInt::from(block.prevouts.len()));
+    for outputs in &block.prevouts {
+        spent.extend(bitcoin::consensus::serialize(outputs));
+    }
+    let block = write("block.bin", bitcoin::consensus::serialize(&block.block));
+    let spent = write("spent.bin", spent);
+    let job = ["bench", "index", "--rounds=1", "--threads=2", "--blocks=3"];
+    let files = ["--json", "--block", &block, "--spent", &spent];
+    let report = succeed(home.path(), &[&job[..], &files].concat());
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let engines = runnable_engines().len() - 1;
+    assert_eq!(
+        rows.len(),
+        2 * engines,
+        "each engine on one thread and on two"
+    );
+    assert_eq!(rows[0]["engine"], "libsecp256k1");
+    for (row, threads) in rows.iter().zip([1, 2].iter().cycle()) {
+        assert_eq!(row["threads"], *threads);
+        for key in ["blocks_per_s", "tweaks_per_s", "ratio"] {
+            assert!(row[key].as_f64().unwrap() > 0.0, "{key} of {row}");
+        }
+        let Some(stages) = row["stages"].as_object() else {
+            assert_eq!(*threads, 2, "{row}");
+            continue;
+        };
+        let names: Vec<&str> = stages.keys().map(String::as_str).collect();
+        assert_eq!(names, ["commit", "keys", "parse", "rows", "tweaks"]);
+        let whole: f64 = stages.values().map(|share| share.as_f64().unwrap()).sum();
+        assert!((whole - 1.0).abs() < 1e-9, "{row}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the terminal shows: log, progress, errors. Results go to stdout, everything else to stderr.
 
 use std::io::{IsTerminal, Write};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing_subscriber::EnvFilter;
 
 use super::config::usage;
@@ -16,11 +17,27 @@ pub(super) fn start_log(filter: &str) -> Result<()> {
         EnvFilter::try_new(filter).map_err(|error| usage!("bad value for --log: {error}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| LogWriter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     Ok(())
+}
+
+/// All bars of the process, so that log lines can be written between them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// stderr, with the bars out of the way while a line is written.
+struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        BARS.suspend(|| std::io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// Prints an error with its causes on one line.
@@ -61,11 +78,43 @@ pub(super) fn progress_bar(length: u64, unit: &str) -> ProgressBar {
     let template = format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {unit}, {{eta}} left");
     let style =
         ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style)
+    BARS.add(ProgressBar::new(length).with_style(style))
+}
+
+/// Shows how a sync goes: a log line for each commit, and a bar on a terminal while it is far from the tip.
+#[derive(Default)]
+pub(super) struct SyncProgress(Mutex<Option<ProgressBar>>);
+
+impl SyncProgress {
+    /// Fewer blocks than this are over before anybody has read a bar.
+    const BLOCKS_FOR_A_BAR: u32 = 100;
+
+    /// To be called after each commit.
+    pub(super) fn report(&self, report: &BatchReport) {
+        log_batch(report);
+        let height = report.tip.map_or(0, |tip| tip.height);
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if height >= report.target {
+            if let Some(bar) = shown.take() {
+                bar.finish_and_clear();
+            }
+        } else if shown.is_some() || report.target - height >= Self::BLOCKS_FOR_A_BAR {
+            let bar = shown.get_or_insert_with(|| {
+                let bar = progress_bar(u64::from(report.target), "blocks");
+                // The time left follows from what happens from here on.
+                bar.set_position(u64::from(height));
+                bar.reset_eta();
+                bar
+            });
+            bar.set_length(u64::from(report.target));
+            bar.set_position(u64::from(height));
+            bar.set_message(format!("{}-bound", report.limit));
+        }
+    }
 }
 
 /// One log line per commit: where it stands, how fast it goes, how long it will take.
-pub(super) fn log_batch(report: &BatchReport) {
+fn log_batch(report: &BatchReport) {
     let seconds = report.elapsed.as_secs_f64().max(1e-6);
     let Some(tip) = report.tip else {
         tracing::warn!(

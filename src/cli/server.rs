@@ -12,7 +12,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, SourceKind, usage};
-use super::output;
+use super::output::SyncProgress;
 use crate::api::{self, ApiState, ServeSettings};
 use crate::chain::BlockSource;
 use crate::chain::first_working::FirstWorking;
@@ -77,7 +77,10 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             node.clone(),
             None,
             &stop,
-            output::log_batch,
+            {
+                let progress = SyncProgress::default();
+                move |report| progress.report(report)
+            },
         )?;
 
         // Whichever ends first, by a failure or a signal, ends the other.
@@ -122,9 +125,10 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         let connected = Arc::new(AtomicUsize::new(0));
         let on_batch = {
             let connected = connected.clone();
+            let progress = SyncProgress::default();
             move |report: &BatchReport| {
                 connected.fetch_add(report.blocks, Ordering::Relaxed);
-                output::log_batch(report);
+                progress.report(report);
             }
         };
         let indexer = indexer(

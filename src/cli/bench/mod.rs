@@ -3,6 +3,7 @@
 //! Machines are shared and their speed drifts, so every round measures the baseline and each configuration in turn;
 //! a row's ratio is the median of the ratios within the rounds, and its time the median of its times.
 
+mod index;
 mod scan;
 mod tweak;
 
@@ -33,12 +34,15 @@ enum Job {
     Scan(scan::ScanBenchArgs),
     /// Indexing: a block's transactions to their tweaks
     Tweak(tweak::TweakBenchArgs),
+    /// The whole path: a stream of blocks to committed rows
+    Index(index::IndexBenchArgs),
 }
 
 pub(super) fn bench(args: BenchArgs) -> Result<()> {
     match args.job {
         Job::Scan(args) => scan::bench_scan(args),
         Job::Tweak(args) => tweak::bench_tweak(args),
+        Job::Index(args) => index::bench_index(args),
     }
 }
 
