@@ -36,6 +36,8 @@ pub(crate) enum Reply {
     Longer(Vec<u8>),
     /// The connection closes without an answer.
     Hangup,
+    /// The connection is reset without an answer.
+    Reset,
     /// Silence. The connection stays open.
     Stall,
     /// A body without an end and without a length.
@@ -182,6 +184,10 @@ async fn answer(mut stream: TcpStream, chain: Arc<SimulatedChain>, script: Share
         }
         Some(Reply::Longer(more)) => body.extend(more),
         Some(Reply::Hangup) => return None,
+        Some(Reply::Reset) => {
+            let _ = stream.set_zero_linger();
+            return None;
+        }
         Some(Reply::Stall) => {
             // Until the client gives up.
             let mut nothing = [0; 1];

@@ -1,21 +1,25 @@
 //! What the library logs, caught.
 
+use std::cell::RefCell;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 
-use tracing::subscriber::DefaultGuard;
-
-/// Everything of level info and above that this thread logs while it exists.
-pub(crate) struct Log {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    _guard: DefaultGuard,
+thread_local! {
+    static CAUGHT: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-struct Writer(Arc<Mutex<Vec<u8>>>);
+/// Everything of level info and above that this thread logs while it exists.
+pub(crate) struct Log;
+
+/// Writes to the log of the thread that it is used on, if there is one.
+struct Writer;
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        CAUGHT.with_borrow_mut(|caught| match caught {
+            Some(caught) => caught.write(bytes),
+            None => Ok(bytes.len()),
+        })
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -25,23 +29,27 @@ impl Write for Writer {
 
 impl Log {
     pub(crate) fn catch() -> Self {
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let shared = bytes.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || Writer(shared.clone()))
-            .finish();
-        Self {
-            bytes,
-            _guard: tracing::subscriber::set_default(subscriber),
-        }
+        // One subscriber for all threads: what one thread has no subscriber for is not even looked at on others.
+        static START: Once = Once::new();
+        START.call_once(|| {
+            let subscriber = tracing_subscriber::fmt().with_ansi(false);
+            subscriber.with_writer(|| Writer).init();
+        });
+        CAUGHT.set(Some(Vec::new()));
+        Self
     }
 
     /// The lines with this text in them.
     pub(crate) fn lines(&self, text: &str) -> Vec<String> {
-        let bytes = self.bytes.lock().unwrap();
-        let log = String::from_utf8(bytes.clone()).unwrap();
+        let bytes = CAUGHT.with_borrow(Clone::clone).unwrap();
+        let log = String::from_utf8(bytes).unwrap();
         let lines = log.lines().filter(|line| line.contains(text));
         lines.map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        CAUGHT.set(None);
     }
 }
