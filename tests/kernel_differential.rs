@@ -52,16 +52,21 @@ fn keys(start: u64, count: usize) -> Vec<[u8; 33]> {
 }
 
 fn engines() -> Vec<Arc<dyn Engine>> {
-    [EngineKind::Portable, EngineKind::Avx2, EngineKind::Avx512]
-        .into_iter()
-        .filter_map(|kind| match engine(kind) {
-            Ok(engine) => Some(engine),
-            Err(error) => {
-                eprintln!("skipped: {error}");
-                None
-            }
-        })
-        .collect()
+    [
+        EngineKind::Portable,
+        EngineKind::Avx2,
+        EngineKind::Avx512,
+        EngineKind::Ifma,
+    ]
+    .into_iter()
+    .filter_map(|kind| match engine(kind) {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    })
+    .collect()
 }
 
 #[test]

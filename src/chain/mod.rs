@@ -5,11 +5,13 @@
 //! - [`first_working`]: the first of several sources that works.
 //! - [`zmq`]: no source, but word from the node that its tip has changed.
 //! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
+//! - [`generated`]: chains of any length, written as Bitcoin Core's block files, to measure long syncs with.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
 pub mod block;
 mod cursor;
 pub mod first_working;
+pub mod generated;
 mod http;
 mod info;
 pub mod parse;

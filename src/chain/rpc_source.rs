@@ -2,7 +2,7 @@
 //!
 //! `getblock` with verbosity 3 says all there is: the header's fields, each transaction's bytes in hex, and each input's
 //! spent output. It is JSON of nine times the block's size that takes the node some thirty times as long as the bytes that
-REST gives; verbosity 0 beside it says nothing more.
+//! REST gives; verbosity 0 beside it says nothing more.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -154,7 +154,7 @@ pub(super) struct ComputeSettings {
     /// Threads for computing [default: one per core]
     #[arg(long, env = "SPINDEX_THREADS", value_name = "N")]
     pub(super) threads: Option<usize>,
-    /// Engine for the curve work: auto (the fastest this processor runs), avx512, avx2, portable or libsecp256k1
+    /// Engine for the curve work: auto (the fastest this processor runs), ifma, avx512, avx2, portable or libsecp256k1
     #[arg(long, env = "SPINDEX_ENGINE", value_name = "NAME")]
     pub(super) engine: Option<EngineName>,
 }

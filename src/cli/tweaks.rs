@@ -72,8 +72,7 @@ pub(super) fn read_block(block: &Path, spent: &Path) -> Result<BlockWithPrevouts
     })
 }
 
-/// All of a file, unpacked if its name ends in `.zst`.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+fn read_file(path: &Path) -> Result<Vec<u8>> {
     let file =
         std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut bytes = Vec::new();

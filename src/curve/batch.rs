@@ -11,9 +11,15 @@ use super::group::{
     Add, AddX, AffinePoint, CHAINS, Double, DoubleAdd, DoubleAddEnd, Each, Formula, Group, Operand,
 };
 
+/// Room for a coordinate of all points of a full batch. A scan has some 17 such columns, which the cache of a core should hold.
+const COLUMN_BYTES: usize = 80 << 10;
+
 /// Points in a full batch: enough that the shared inversion costs little for each, few enough that the columns
-/// of a batch stay in the cache.
-pub(crate) const BATCH_POINTS: usize = 1024;
+/// of a batch stay in the cache. 1024 in nine limbs, 2048 in five or in four words.
+pub(crate) const fn full_batch<B: Backend>() -> usize {
+    let element_bytes = size_of::<B::Limbs>() / B::LANES;
+    1 << (COLUMN_BYTES / element_bytes).ilog2()
+}
 
 /// Lanes of the widest backend.
 pub(crate) const MAX_LANES: usize = 8;
@@ -385,15 +391,16 @@ impl<B: Backend, F: Formula<B>> Task for Step<'_, B, F> {
         for inverse in &mut inverses {
             *inverse = b.mul(inverse, &numerator);
         }
+        // Outside of the loop, since to make a copy is a call of memcpy.
+        let mut own = inverses;
         for group in (0..groups).rev() {
-            let mut own = inverses;
             for c in 0..CHAINS {
                 own[c] = b.mul(&inverses[c], &products[group][c]);
             }
             for c in 0..CHAINS {
                 inverses[c] = formula.times_denominator(b, group, c, &inverses[c]);
             }
-            formula.finish(b, group, &own);
+            formula.finish(b, group, &mut own);
         }
         Ok(())
     }

@@ -153,8 +153,9 @@ pub(crate) trait Formula<B: Backend> {
         factor: &Tight<B>,
     ) -> Tight<B>;
 
-    /// Completes the step for a group, given [`Formula::NUMERATOR`] over each denominator.
-    fn finish(&mut self, backend: B, group: usize, inverses: &Group<B>);
+    /// Completes the step for a group, given [`Formula::NUMERATOR`] over each denominator. May overwrite these: a
+    /// group of its own would be a copy first.
+    fn finish(&mut self, backend: B, group: usize, inverses: &mut Group<B>);
 
     /// What inverses are multiplied by, for the whole batch at once.
     const NUMERATOR: FieldElement;
@@ -179,16 +180,16 @@ impl<B: Backend> Formula<B> for Double<'_, B> {
 
     /// m = 3x²/2y; x' = m² - 2x; y' = (x - x')·m - y.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
         let y = &mut self.y[group];
         let next_x = &mut self.next_x[group];
-        let mut slope = *inverses;
         for c in 0..CHAINS {
-            slope[c] = b.square(&x[c]);
+            next_x[c] = b.square(&x[c]);
         }
+        let slope = inverses;
         for c in 0..CHAINS {
-            slope[c] = b.mul(&slope[c], &inverses[c]);
+            slope[c] = b.mul(&next_x[c], &slope[c]);
         }
         for c in 0..CHAINS {
             next_x[c] = b.square_sub2(&slope[c], &x[c], &x[c]);
@@ -199,7 +200,7 @@ impl<B: Backend> Formula<B> for Double<'_, B> {
     }
 }
 
-/// (y_Q - y)/(x_Q - x) of P and Q, or of P and -Q.
+/// (y_Q - y)/(x_Q - x) of P and Q, or of P and -Q, in place of 1/(x_Q - x).
 #[inline(always)]
 fn secant<B: Backend>(
     b: B,
@@ -207,19 +208,17 @@ fn secant<B: Backend>(
     q: impl Operand<B>,
     negate: bool,
     group: usize,
-    inverses: &Group<B>,
-) -> Group<B> {
-    let mut slope = *inverses;
+    slope: &mut Group<B>,
+) {
     if negate {
         for c in 0..CHAINS {
-            slope[c] = b.mul(&b.negated_sum(q.y(group, c), &y[c]), &inverses[c]);
+            slope[c] = b.mul(&b.negated_sum(q.y(group, c), &y[c]), &slope[c]);
         }
     } else {
         for c in 0..CHAINS {
-            slope[c] = b.mul(&b.sub(q.y(group, c), &y[c]), &inverses[c]);
+            slope[c] = b.mul(&b.sub(q.y(group, c), &y[c]), &slope[c]);
         }
     }
-    slope
 }
 
 /// P + Q, or P - Q.
@@ -246,11 +245,12 @@ impl<B: Backend, Q: Operand<B>> Formula<B> for Add<'_, B, Q> {
 
     /// m = (y_Q - y)/(x_Q - x); x' = m² - x - x_Q; y' = (x - x')·m - y.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
         let y = &mut self.y[group];
         let next_x = &mut self.next_x[group];
-        let slope = secant(b, y, self.q, self.negate, group, inverses);
+        let slope = inverses;
+        secant(b, y, self.q, self.negate, group, slope);
         for c in 0..CHAINS {
             next_x[c] = b.square_sub2(&slope[c], &x[c], self.q.x(group, c));
         }
@@ -282,9 +282,10 @@ impl<B: Backend, Q: Operand<B>> Formula<B> for AddX<'_, B, Q> {
 
     /// m = (y_Q - y)/(x_Q - x); x' = m² - x - x_Q.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
-        let slope = secant(b, &self.y[group], self.q, false, group, inverses);
+        let slope = inverses;
+        secant(b, &self.y[group], self.q, false, group, slope);
         let sum_x = &mut self.sum_x[group];
         for c in 0..CHAINS {
             sum_x[c] = b.square_sub2(&slope[c], &x[c], self.q.x(group, c));
@@ -317,14 +318,15 @@ impl<B: Backend, Q: Operand<B>> Formula<B> for DoubleAdd<'_, B, Q> {
 
     /// m = (y_Q - y)/(x_Q - x); x_M = m² - x - x_Q.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
-        let slope = secant(b, &self.y[group], self.q, self.negate, group, inverses);
+        let slope = inverses;
+        secant(b, &self.y[group], self.q, self.negate, group, slope);
         let middle_x = &mut self.middle_x[group];
         for c in 0..CHAINS {
             middle_x[c] = b.square_sub2(&slope[c], &x[c], self.q.x(group, c));
+            self.slope[group][c] = slope[c];
         }
-        self.slope[group] = slope;
     }
 }
 
@@ -353,13 +355,13 @@ impl<B: Backend> Formula<B> for DoubleAddEnd<'_, B> {
 
     /// s = m + 2y/(x_M - x), the negated slope; x' = s² - x - x_M; y' = (x' - x)·s - y.
     #[inline(always)]
-    fn finish(&mut self, b: B, group: usize, inverses: &Group<B>) {
+    fn finish(&mut self, b: B, group: usize, inverses: &mut Group<B>) {
         let x = &self.x[group];
         let y = &mut self.y[group];
         let next_x = &mut self.middle_x[group];
-        let mut tangent = *inverses;
+        let tangent = inverses;
         for c in 0..CHAINS {
-            tangent[c] = b.mul(&y[c], &inverses[c]);
+            tangent[c] = b.mul(&y[c], &tangent[c]);
         }
         let negated_slope: [Sum<B>; CHAINS] = [
             b.add(&self.slope[group][0], &tangent[0]),

@@ -8,8 +8,10 @@
 use super::EngineKind;
 use super::arch::{Backend, Portable, Task};
 #[cfg(target_arch = "x86_64")]
-use super::arch::{avx2::Avx2Words, avx512::Avx512Words};
-use super::batch::{BATCH_POINTS, Lockstep, Points, groups_for};
+use super::arch::{avx2::Avx2Words, avx512::Avx512Words, ifma::IfmaWords};
+use super::batch::{Lockstep, Points, full_batch, groups_for};
+#[cfg(target_arch = "x86_64")]
+use super::field_5x52::Field5x52;
 #[cfg(target_arch = "x86_64")]
 use super::field_9x29::Field9x29;
 use super::group::{AffinePoint, CHAINS, Constant, Group};
@@ -32,6 +34,8 @@ pub fn operations(kind: EngineKind) -> Vec<Operation> {
         EngineKind::Avx2 => Avx2Words::new().map_or(vec![], |v| operations_of(Field9x29(v))),
         #[cfg(target_arch = "x86_64")]
         EngineKind::Avx512 => Avx512Words::new().map_or(vec![], |v| operations_of(Field9x29(v))),
+        #[cfg(target_arch = "x86_64")]
+        EngineKind::Ifma => IfmaWords::new().map_or(vec![], |v| operations_of(Field5x52(v))),
         _ => Vec::new(),
     }
 }
@@ -66,7 +70,7 @@ impl<B: Backend> Task for Powers<'_, B> {
 }
 
 fn operations_of<B: Backend>(backend: B) -> Vec<Operation> {
-    let groups = groups_for::<B>(BATCH_POINTS);
+    let groups = groups_for::<B>(full_batch::<B>());
     let generator = AffinePoint::generator();
     // 2G everywhere, so that G can be added.
     let points = move || {
@@ -81,7 +85,7 @@ fn operations_of<B: Backend>(backend: B) -> Vec<Operation> {
 
     let operation = |name, run: Box<dyn FnMut()>| Operation {
         name,
-        count: BATCH_POINTS,
+        count: full_batch::<B>(),
         run,
     };
     let powers = |squares| {

@@ -6,7 +6,7 @@
 //!
 //! | module | |
 //! |---|---|
-//! | `field`, `field_4x64`, `field_9x29`, `inverse` | field elements: packed, and in the limbs of a backend |
+//! | `field`, `field_4x64`, `field_5x52`, `field_9x29`, `inverse` | field elements: packed, and in the limbs of a backend |
 //! | `scalar` | integers modulo the group order, the endomorphism split, digits |
 //! | `group` | the formulas, by name, with their costs and exceptions |
 //! | `batch` | many points in lockstep with one inversion: the hot loop |
@@ -24,6 +24,8 @@ mod arch;
 mod batch;
 mod field;
 mod field_4x64;
+#[cfg(any(target_arch = "x86_64", test))]
+mod field_5x52;
 #[cfg(any(target_arch = "x86_64", test))]
 mod field_9x29;
 mod generator;

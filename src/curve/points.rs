@@ -1,7 +1,7 @@
 //! Many points at once: compressed ones expanded, and sums of many small groups.
 
 use super::arch::{Backend, Task};
-use super::batch::{BATCH_POINTS, Degenerate, Lockstep, MAX_LANES, Points, groups_for};
+use super::batch::{Degenerate, Lockstep, MAX_LANES, Points, full_batch, groups_for};
 use super::field::{FieldElement, square_root};
 use super::group::{AffinePoint, CHAINS, curve_right_side};
 
@@ -182,7 +182,7 @@ impl Pairs {
         let mut p = Points::new(backend, 0);
         let mut q = Points::new(backend, 0);
         let mut out = Vec::new();
-        for pairs in self.different.chunks(BATCH_POINTS) {
+        for pairs in self.different.chunks(full_batch::<B>()) {
             let groups = groups_for::<B>(pairs.len());
             lockstep.resize(groups);
             p.resize(backend, groups);
@@ -196,7 +196,7 @@ impl Pairs {
                 sums[*place] = *sum;
             }
         }
-        for points in self.equal.chunks(BATCH_POINTS) {
+        for points in self.equal.chunks(full_batch::<B>()) {
             let groups = groups_for::<B>(points.len());
             lockstep.resize(groups);
             p.resize(backend, groups);

@@ -80,7 +80,7 @@ pub(crate) fn from_limbs(limbs: &[u64], bits: u32, m: &Number) -> Number {
 pub(crate) fn edges(m: &Number) -> Vec<Number> {
     let mut edges = vec![[0; 4]];
     for bit in [
-        0, 1, 28, 29, 32, 58, 63, 64, 127, 128, 192, 231, 232, 254, 255,
+        0, 1, 28, 29, 32, 52, 58, 63, 64, 127, 128, 192, 208, 231, 232, 254, 255,
     ] {
         let mut power = [0; 4];
         power[bit / 64] = 1 << (bit % 64);
@@ -93,11 +93,13 @@ pub(crate) fn edges(m: &Number) -> Vec<Number> {
             edges.push(negate(&near, m));
         }
     }
-    // All ones in every other limb of 29 bits.
-    let limbs: Vec<u64> = (0..9)
-        .map(|i| if i % 2 == 0 { (1 << 29) - 1 } else { 0 })
-        .collect();
-    edges.push(from_limbs(&limbs, 29, m));
+    // All ones in every other limb.
+    for (bits, limbs) in [(29, 9), (52, 4)] {
+        let limbs: Vec<u64> = (0..limbs)
+            .map(|i| if i % 2 == 0 { (1 << bits) - 1 } else { 0 })
+            .collect();
+        edges.push(from_limbs(&limbs, bits, m));
+    }
     edges.sort_unstable();
     edges.dedup();
     edges

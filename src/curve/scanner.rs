@@ -6,7 +6,7 @@ use secp256k1::PublicKey;
 use zeroize::Zeroizing;
 
 use super::arch::Backend;
-use super::batch::{BATCH_POINTS, Degenerate, Lockstep, groups_for};
+use super::batch::{Degenerate, Lockstep, full_batch, groups_for};
 use super::generator::GeneratorTable;
 use super::group::AffinePoint;
 use super::kernel::{Core, MIN_POINTS, batch_points};
@@ -21,8 +21,8 @@ use super::{
     CandidateScanner, EachWallet, Engine, InvalidTarget, ScanTarget, TweakPoint, WalletsScanner,
 };
 
-/// Points in a full batch of a pass for many wallets: each wallet holds five batches of points.
-const WALLETS_POINTS: usize = 512;
+/// What part of a full batch the batches of a pass for many wallets are: each wallet holds five batches of points.
+const WALLETS_SHARE: usize = 2;
 
 /// Wallets in one pass: more would fall out of the cache, and what they share is little by then.
 const WALLETS_PER_PASS: usize = 16;
@@ -252,7 +252,7 @@ impl<B: Backend> WalletScanner<B> {
         let per_tweak = self.candidates_per_tweak();
         candidates.clear();
         candidates.resize(tweaks.len() * per_tweak, [0; 32]);
-        let size = batch_points(tweaks.len(), BATCH_POINTS);
+        let size = batch_points(tweaks.len(), full_batch::<B>());
         let mut multiples = multiples.map(|multiples| multiples.chunks(size));
         with_room(
             &self.rooms,
@@ -458,7 +458,7 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
         {
             scanner.candidates(tweaks, &mut candidates[wallet]);
         }
-        let size = batch_points(tweaks.len(), WALLETS_POINTS);
+        let size = batch_points(tweaks.len(), full_batch::<B>() / WALLETS_SHARE);
         with_room(
             &self.rooms,
             || SharedRoom::new(self.backend),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::Engine;
 use super::arch::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::arch::{avx2::Avx2Words, avx512::Avx512Words};
+use super::arch::{avx2::Avx2Words, avx512::Avx512Words, ifma::IfmaWords};
+#[cfg(target_arch = "x86_64")]
+use super::field_5x52::Field5x52;
 #[cfg(target_arch = "x86_64")]
 use super::field_9x29::Field9x29;
 use super::kernel::Kernel;
@@ -27,16 +29,19 @@ pub enum EngineKind {
     Avx2,
     /// Batches with AVX-512.
     Avx512,
+    /// Batches with AVX-512 and its products of 52 bits.
+    Ifma,
 }
 
 impl EngineKind {
     /// All of them, with their names.
-    pub const NAMES: [(Self, &'static str); 5] = [
+    pub const NAMES: [(Self, &'static str); 6] = [
         (Self::Auto, "auto"),
         (Self::LibSecp256k1, "libsecp256k1"),
         (Self::Portable, "portable"),
         (Self::Avx2, "avx2"),
         (Self::Avx512, "avx512"),
+        (Self::Ifma, "ifma"),
     ];
 }
 
@@ -59,7 +64,7 @@ impl FromStr for EngineKind {
 
 /// A name that is no engine's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no engine {0:?}: use auto, libsecp256k1, portable, avx2 or avx512")]
+#[error("there is no engine {0:?}: use auto, libsecp256k1, portable, avx2, avx512 or ifma")]
 pub struct UnknownEngine(pub String);
 
 /// An engine whose instructions this processor lacks.
@@ -74,13 +79,15 @@ pub struct UnsupportedEngine(pub EngineKind);
 /// [`UnsupportedEngine`] if the processor cannot run it; never for `Auto`, `LibSecp256k1` and `Portable`.
 pub fn engine(kind: EngineKind) -> Result<Arc<dyn Engine>, UnsupportedEngine> {
     match kind {
-        EngineKind::Auto => Ok(avx512()
+        EngineKind::Auto => Ok(ifma()
+            .or_else(avx512)
             .or_else(avx2)
             .unwrap_or_else(|| Arc::new(Kernel::new(Portable)))),
         EngineKind::LibSecp256k1 => Ok(Arc::new(LibSecp256k1)),
         EngineKind::Portable => Ok(Arc::new(Kernel::new(Portable))),
         EngineKind::Avx2 => avx2().ok_or(UnsupportedEngine(kind)),
         EngineKind::Avx512 => avx512().ok_or(UnsupportedEngine(kind)),
+        EngineKind::Ifma => ifma().ok_or(UnsupportedEngine(kind)),
     }
 }
 
@@ -94,6 +101,11 @@ fn avx512() -> Option<Arc<dyn Engine>> {
     Some(Arc::new(Kernel::new(Field9x29(Avx512Words::new()?))))
 }
 
+#[cfg(target_arch = "x86_64")]
+fn ifma() -> Option<Arc<dyn Engine>> {
+    Some(Arc::new(Kernel::new(Field5x52(IfmaWords::new()?))))
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn avx2() -> Option<Arc<dyn Engine>> {
     None
@@ -101,6 +113,11 @@ fn avx2() -> Option<Arc<dyn Engine>> {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512() -> Option<Arc<dyn Engine>> {
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn ifma() -> Option<Arc<dyn Engine>> {
     None
 }
 
@@ -122,7 +139,10 @@ mod tests {
     fn every_engine_that_runs_here_passes_its_self_check() {
         for (kind, name) in EngineKind::NAMES {
             let Ok(engine) = engine(kind) else {
-                assert!(matches!(kind, EngineKind::Avx2 | EngineKind::Avx512));
+                assert!(matches!(
+                    kind,
+                    EngineKind::Avx2 | EngineKind::Avx512 | EngineKind::Ifma
+                ));
                 continue;
             };
             assert!(kind == EngineKind::Auto || engine.name() == name);

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{Block, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid, absolute};
+use bitcoin::{
+    Block, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid, VarInt, absolute,
+};
 use clap::Args;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::Serialize;
 
 use super::super::output::{progress_bar, write_stdout};
-use super::super::tweaks::{read_block, read_file};
+use super::super::tweaks::read_block;
 use super::{Measuring, cpu_name, engines, median, pool};
 use crate::BlockId;
 use crate::bip352::inputs::TweakInputs;
@@ -112,11 +115,7 @@ struct Subject {
 
 pub(super) fn bench_index(args: IndexBenchArgs) -> Result<()> {
     let original = read_block(&args.block, &args.spent)?;
-    let replay = Arc::new(Replay::new(
-        &original,
-        read_file(&args.spent)?,
-        args.blocks,
-    )?);
+    let replay = Arc::new(Replay::new(&original, args.blocks)?);
     let tweaks = tweak_candidates(&original).count() * args.blocks as usize;
     let scratch = Scratch::new(args.dir)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
@@ -237,42 +236,45 @@ fn print(measuring: &Measuring, blocks: u32, rows: &[IndexRow]) -> Result<()> {
 /// before.
 struct Replay {
     ids: Vec<BlockId>,
-    blocks: Vec<Vec<u8>>,
-    /// The same for each copy.
-    spent: Vec<u8>,
+    /// Bytes of each block and of its spent outputs, as a node's REST interface gives them.
+    blocks: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Replay {
-    fn new(original: &BlockWithPrevouts, spent: Vec<u8>, copies: u32) -> Result<Self> {
+    fn new(original: &BlockWithPrevouts, copies: u32) -> Result<Self> {
         let template = original.block.decode()?;
         let prevouts = original.prevouts.decode();
         let mut replay = Self {
             ids: Vec::new(),
             blocks: Vec::new(),
-            spent,
         };
         let mut parent = BlockHash::all_zeros();
         let mut spendable = Vec::new();
         for copy in 0..copies {
-            let (block, created) = copy_block(&template, &prevouts, copy, parent, spendable)?;
+            let mut spent = prevouts.clone();
+            let block;
+            (block, spendable) = copy_block(&template, &mut spent, copy, parent, spendable)?;
             parent = block.block_hash();
-            spendable = created;
             replay.ids.push(BlockId {
                 height: FIRST_HEIGHT + copy,
                 hash: parent,
             });
-            replay.blocks.push(bitcoin::consensus::serialize(&block));
+            let mut spent_bytes = serialize(&VarInt::from(spent.len()));
+            for outputs in &spent {
+                spent_bytes.extend(serialize(outputs));
+            }
+            replay.blocks.push((serialize(&block), spent_bytes));
         }
         Ok(replay)
     }
 
     fn read(&self, index: usize) -> Result<BlockWithPrevouts, ChainError> {
-        let (Some(id), Some(bytes)) = (self.ids.get(index), self.blocks.get(index)) else {
+        let (Some(id), Some((block, spent))) = (self.ids.get(index), self.blocks.get(index)) else {
             return Err(ChainError::NotAvailable("the replay is over".to_owned()));
         };
         let malformed = |error| ChainError::Mismatch(format!("replayed block {id}: {error}"));
-        let block = RawBlock::parse(bytes.clone()).map_err(malformed)?;
-        let prevouts = parse_spent_outputs(&self.spent).map_err(malformed)?;
+        let block = RawBlock::parse(block.clone()).map_err(malformed)?;
+        let prevouts = parse_spent_outputs(spent).map_err(malformed)?;
         BlockWithPrevouts::new(*id, block, prevouts)
     }
 
@@ -333,26 +335,30 @@ impl Replay {
     }
 }
 
-/// A copy of a block and its taproot outputs that no later transaction of it spends.
+/// A copy of a block, and its taproot outputs that no later transaction of it spends. Where it spends one of `spendable`
+/// in place of what the block spends, so do the spent outputs.
 fn copy_block(
     template: &Block,
-    prevouts: &[Vec<TxOut>],
+    prevouts: &mut [Vec<TxOut>],
     copy: u32,
     parent: BlockHash,
-    spendable: Vec<OutPoint>,
-) -> Result<(Block, Vec<OutPoint>)> {
+    spendable: Vec<(OutPoint, TxOut)>,
+) -> Result<(Block, Vec<(OutPoint, TxOut)>)> {
     let mut block = template.clone();
     let mut spendable = spendable.into_iter();
     let mut renamed: HashMap<Txid, Txid> = HashMap::new();
     let mut created = Vec::new();
     let mut spent = std::collections::HashSet::new();
     for ((tx, original), prevouts) in block.txdata.iter_mut().zip(&template.txdata).zip(prevouts) {
-        for (input, prevout) in tx.input.iter_mut().zip(prevouts) {
+        for (input, prevout) in tx.input.iter_mut().zip(prevouts.iter_mut()) {
             if let Some(txid) = renamed.get(&input.previous_output.txid) {
                 input.previous_output.txid = *txid;
                 spent.insert(input.previous_output);
-            } else if prevout.script_pubkey.is_p2tr() {
-                input.previous_output = spendable.next().unwrap_or(input.previous_output);
+            } else if prevout.script_pubkey.is_p2tr()
+                && let Some((outpoint, output)) = spendable.next()
+            {
+                input.previous_output = outpoint;
+                *prevout = output;
             }
         }
         tx.lock_time = absolute::LockTime::from_consensus(copy + 1);
@@ -360,9 +366,9 @@ fn copy_block(
         renamed.insert(original.compute_txid(), txid);
         let outputs = (0..).zip(&tx.output);
         let taproot = outputs.filter(|(_, output)| output.script_pubkey.is_p2tr());
-        created.extend(taproot.map(|(vout, _)| OutPoint { txid, vout }));
+        created.extend(taproot.map(|(vout, output)| (OutPoint { txid, vout }, output.clone())));
     }
-    created.retain(|outpoint| !spent.contains(outpoint));
+    created.retain(|(outpoint, _)| !spent.contains(outpoint));
     commit_to_witnesses(&mut block)?;
     block.header.prev_blockhash = parent;
     block.header.merkle_root = block.compute_merkle_root().context("a block is empty")?;

@@ -10,6 +10,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod ifma;
 #[cfg(not(target_arch = "x86_64"))]
 mod no_sha;
 pub(crate) mod portable;
