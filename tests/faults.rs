@@ -197,7 +197,8 @@ async fn a_node_too_old_for_spent_outputs_is_told_the_version() {
     // What a server that does not know the path says.
     node.on("/rest/spenttxouts/", Reply::Full(404, Vec::new()));
     let url = node.url();
-    let error = blocking(move || failure(home.path(), &args("sync", &url, &[]))).await;
+    let args = args("sync", &url, &["--source=rest"]);
+    let error = blocking(move || failure(home.path(), &args)).await;
     assert_says(&error, &["spenttxouts", "30"]);
 }
 

@@ -11,6 +11,9 @@ use super::ChainError;
 /// Most bytes read of an answer that only says why there is no other.
 const REASON_LIMIT_BYTES: usize = 4096;
 
+/// Most bytes that room is made for before they are there.
+const ROOM_BYTES: usize = 16 << 20;
+
 /// A node drops a connection that was idle for 30 s (its `-rpcservertimeout`); leave it before that.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
@@ -107,7 +110,7 @@ pub(super) async fn send(
     if !cut && announced.is_some_and(|length| length > limit_bytes) {
         return Err(too_large());
     }
-    let mut body = Vec::with_capacity(announced.unwrap_or(0).min(limit_bytes));
+    let mut body = Vec::with_capacity(announced.unwrap_or(0).min(limit_bytes).min(ROOM_BYTES));
     while let Some(chunk) = response.chunk().await.map_err(|e| broken(url, &e))? {
         let room = limit_bytes - body.len();
         match chunk.get(..room) {
@@ -128,7 +131,7 @@ fn broken(url: &str, error: &reqwest::Error) -> ChainError {
     let cause = root_cause(error);
     ChainError::Unreachable(if error.is_connect() {
         format!(
-            "cannot connect to {url} ({cause}); start the node with -rest, or correct --node-url or --rpc-url"
+            "cannot connect to {url} ({cause}); start the node (bitcoind -server -rest), or correct --node-url or --rpc-url"
         )
     } else if error.is_timeout() {
         format!("no answer from {url} in time; is the node stopped or overloaded?")

@@ -1,7 +1,10 @@
 //! Where blocks come from. Every source yields the same [`BlockWithPrevouts`].
 //!
-//! - [`rest`]: a Bitcoin Core node's REST interface, with the little JSON-RPC of [`rpc`] for broadcasting.
 //! - [`files`]: Bitcoin Core's own block files, with or without a node beside them.
+//! - [`rest`]: a Bitcoin Core node's REST interface, with JSON-RPC for broadcasting.
+//! - [`rpc_source`]: a node's JSON-RPC alone ([`rpc`]), for nodes whose REST interface is off or too old.
+//! - [`first_working`]: the first of several sources that works.
+//! - [`zmq`]: no source, but word from the node that its tip has changed.
 //! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
 //! - [`generated`]: chains of any length, written as Bitcoin Core's block files, to measure long syncs with.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
@@ -9,14 +12,20 @@
 pub mod block;
 mod cursor;
 pub mod files;
+pub mod first_working;
 pub mod generated;
 mod http;
+mod info;
 pub mod parse;
 pub mod prevouts;
 pub mod raw;
 pub mod rest;
 pub mod rpc;
+pub mod rpc_source;
 pub mod simulated;
+pub mod zmq;
+
+use std::ops::RangeInclusive;
 
 use bitcoin::{Network, Transaction, Txid};
 use futures::future::BoxFuture;
@@ -76,6 +85,23 @@ pub trait BlockSource: Send + Sync {
 
     /// The active chain's block at a height, `None` above the tip.
     fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>>;
+
+    /// The active chain's blocks at the first of these heights, in order: as many as the source gives at once, and none
+    /// only where `heights` is empty or begins above the tip.
+    ///
+    /// All are of one look at the chain where the source can do that; otherwise a reorg in between shows as blocks that
+    /// do not link.
+    fn blocks_at(
+        &self,
+        heights: RangeInclusive<u32>,
+    ) -> BoxFuture<'_, Result<Vec<BlockId>, ChainError>> {
+        Box::pin(async move {
+            match heights.is_empty() {
+                true => Ok(Vec::new()),
+                false => Ok(self.block_at(*heights.start()).await?.into_iter().collect()),
+            }
+        })
+    }
 
     /// A block of any branch the node holds, validated by [`BlockWithPrevouts::new`].
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>>;

@@ -1,16 +1,17 @@
 //! Bitcoin Core's REST interface.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use bitcoin::hashes::Hash;
+use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::{BlockHash, Network, Transaction, Txid};
 use futures::future::BoxFuture;
 use reqwest::{Client, StatusCode};
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::task;
 
 use super::http;
+use super::info::{ChainInfo, prune_cure};
 use super::parse::parse_spent_outputs;
 use super::raw::RawBlock;
 use super::rpc::{RpcClient, RpcSettings};
@@ -27,6 +28,12 @@ const SPENT_LIMIT_BYTES: usize = 24_391 * (8 + 3 + 10_000) + 16_667 * 3 + 9;
 
 /// Most bytes of the small answers (chain state, a hash).
 const SMALL_LIMIT_BYTES: usize = 1 << 20;
+
+/// Bytes of a block header.
+const HEADER_BYTES: usize = 80;
+
+/// Most headers the node gives at once (its `MAX_REST_HEADERS_RESULTS`).
+const HEADERS_AT_ONCE: u32 = 2000;
 
 /// How to reach a node.
 #[derive(Debug, Clone)]
@@ -60,17 +67,6 @@ pub struct RestSource {
     url: String,
     in_flight: Semaphore,
     rpc: Option<RpcClient>,
-}
-
-/// What `/rest/chaininfo.json` says that matters here.
-#[derive(Debug, Deserialize)]
-struct ChainInfo {
-    chain: String,
-    blocks: u32,
-    bestblockhash: BlockHash,
-    #[serde(default)]
-    initialblockdownload: bool,
-    pruneheight: Option<u32>,
 }
 
 /// An answer with a meaning of its own; all others are errors wherever they occur.
@@ -156,6 +152,24 @@ impl RestSource {
         }
     }
 
+    /// The active chain's blocks from one of them on, at most `count` and [`HEADERS_AT_ONCE`].
+    async fn hashes_from(&self, first: BlockId, count: u32) -> Result<Vec<BlockId>, ChainError> {
+        let count = count.min(HEADERS_AT_ONCE);
+        let path = format!("headers/{}.bin?count={count}", first.hash);
+        let body = match self.get(&path, SMALL_LIMIT_BYTES).await? {
+            Answer::Body(body) => body,
+            Answer::NotFound(_) => return Err(self.no_rest(&path)),
+        };
+        if body.is_empty() {
+            return Err(ChainError::NotAvailable(format!(
+                "{}/rest/{path}: block {first} has left the active chain",
+                self.url
+            )));
+        }
+        linked_headers(first, count, &body)
+            .map_err(|what| ChainError::Mismatch(format!("{}/rest/{path}: {what}", self.url)))
+    }
+
     async fn block_bytes(&self, id: BlockId) -> Result<Vec<u8>, ChainError> {
         let path = format!("block/{}.bin", id.hash);
         match self.get(&path, BLOCK_LIMIT_BYTES).await? {
@@ -199,30 +213,12 @@ impl RestSource {
             ChainError::Mismatch(what) => ChainError::Setup(what),
             e => e,
         })?;
-        if Network::from_core_arg(&info.chain) != Ok(network) {
-            return Err(ChainError::Setup(format!(
-                "{} serves the network \"{}\" and not \"{}\"; check --network and --node-url",
-                self.url,
-                http::one_line(&info.chain),
-                network.to_core_arg()
-            )));
-        }
+        info.require(network, &self.url, "--node-url")?;
         // Any node has the genesis block's spent outputs: none.
         let genesis = bitcoin::constants::genesis_block(network).block_hash();
         self.spent_bytes(genesis).await?;
 
-        if info.initialblockdownload {
-            tracing::info!(
-                height = info.blocks,
-                "the node is still downloading the chain; the index follows it"
-            );
-        }
-        if let Some(height) = info.pruneheight {
-            tracing::warn!(
-                height,
-                "the node is pruned: it has no blocks below this height"
-            );
-        }
+        info.log();
         if let Some(rpc) = &self.rpc {
             let version = rpc.version().await?;
             tracing::info!(
@@ -260,12 +256,31 @@ impl RestSource {
     }
 }
 
-/// What to do about a missing block, where the node says that it pruned it.
-fn prune_cure(reason: &str) -> &'static str {
-    match reason.contains("pruned") || reason.contains("undo not available") {
-        true => "; index with an unpruned node (prune=0)",
-        false => "",
+/// The blocks whose headers these are, each the child of the one before.
+fn linked_headers(first: BlockId, count: u32, bytes: &[u8]) -> Result<Vec<BlockId>, String> {
+    let (headers, rest) = bytes.as_chunks::<HEADER_BYTES>();
+    if !rest.is_empty() || headers.len() > count as usize {
+        return Err(format!(
+            "{} bytes instead of at most {count} headers of {HEADER_BYTES}",
+            bytes.len()
+        ));
     }
+    let mut blocks = Vec::with_capacity(headers.len());
+    for (height, header) in (first.height..=u32::MAX).zip(headers) {
+        let hash = BlockHash::from_raw_hash(sha256d::Hash::hash(header));
+        let id = BlockId { height, hash };
+        match blocks.last() {
+            None if id != first => {
+                return Err(format!("the headers begin with {id} instead of {first}"));
+            }
+            // After the version, 4 bytes, the header names the block before it.
+            Some(BlockId { hash: parent, .. }) if header[4..36] != parent.to_byte_array() => {
+                return Err(format!("the header {id} does not follow the one before it"));
+            }
+            _ => blocks.push(id),
+        }
+    }
+    Ok(blocks)
 }
 
 impl BlockSource for RestSource {
@@ -278,19 +293,31 @@ impl BlockSource for RestSource {
     }
 
     fn tip(&self) -> BoxFuture<'_, Result<BlockId, ChainError>> {
-        Box::pin(async {
-            let info = self.chain_info().await?;
-            Ok(BlockId {
-                height: info.blocks,
-                hash: info.bestblockhash,
-            })
-        })
+        Box::pin(async { Ok(self.chain_info().await?.tip()) })
     }
 
     fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>> {
         Box::pin(async move {
             let hash = self.hash_at(height).await?;
             Ok(hash.map(|hash| BlockId { height, hash }))
+        })
+    }
+
+    /// One request for the first hash, one for up to 2,000 headers after it.
+    fn blocks_at(
+        &self,
+        heights: RangeInclusive<u32>,
+    ) -> BoxFuture<'_, Result<Vec<BlockId>, ChainError>> {
+        Box::pin(async move {
+            let (first, last) = heights.clone().into_inner();
+            let Some(more) = last.checked_sub(first) else {
+                return Ok(Vec::new());
+            };
+            match self.block_at(first).await? {
+                None => Ok(Vec::new()),
+                Some(id) if more == 0 => Ok(vec![id]),
+                Some(id) => self.hashes_from(id, more.saturating_add(1)).await,
+            }
         })
     }
 

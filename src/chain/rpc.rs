@@ -1,4 +1,5 @@
-//! The little JSON-RPC that REST lacks: broadcasting, and a check of the credentials.
+//! A client of a node's JSON-RPC: broadcasting, a check of the credentials, and the calls under
+//! [`rpc_source`](super::rpc_source).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Transaction, Txid};
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
@@ -15,7 +17,7 @@ use zeroize::Zeroizing;
 use super::http::{self, one_line};
 use super::{BroadcastError, ChainError};
 
-/// Most bytes read of an answer. The two methods used here answer with a few kilobytes.
+/// Most bytes read of an answer, but for those of [`RpcClient::fetch`]: a few kilobytes, or a batch of small ones.
 const ANSWER_LIMIT_BYTES: usize = 1 << 20;
 
 /// Most bytes read of a cookie file; the node writes about 80.
@@ -23,6 +25,9 @@ const COOKIE_LIMIT_BYTES: u64 = 4096;
 
 /// RPC_IN_WARMUP: the node is still starting.
 const IN_WARMUP: i64 = -28;
+
+/// RPC_METHOD_NOT_FOUND.
+const METHOD_NOT_FOUND: i64 = -32601;
 
 /// How to prove to the node that RPC is allowed. `Debug` never shows the password.
 #[derive(Clone)]
@@ -69,11 +74,24 @@ pub struct RpcClient {
 }
 
 /// Why a call has no result.
-enum CallError {
+#[derive(Debug)]
+pub(super) enum CallError {
     /// The node executed the call and refused.
     Refused { code: i64, message: String },
     /// The node could not be asked.
     Chain(ChainError),
+}
+
+impl CallError {
+    /// For calls that no sound node refuses.
+    pub(super) fn unexpected(self, url: &str, method: &str) -> ChainError {
+        match self {
+            Self::Chain(error) => error,
+            Self::Refused { code, message } => {
+                ChainError::Mismatch(format!("{url} refuses {method}: {message} (code {code})"))
+            }
+        }
+    }
 }
 
 impl From<ChainError> for CallError {
@@ -82,10 +100,10 @@ impl From<ChainError> for CallError {
     }
 }
 
+/// An answer to one call. `result` is missing or null where there is an error.
 #[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    result: Value,
+struct Answer<T> {
+    result: Option<T>,
     error: Option<AnswerError>,
 }
 
@@ -93,6 +111,86 @@ struct Answer {
 struct AnswerError {
     code: i64,
     message: String,
+}
+
+/// One answer of a batch, which may be in any order.
+#[derive(Deserialize)]
+struct BatchAnswer<T> {
+    id: usize,
+    #[serde(flatten)]
+    answer: Answer<T>,
+}
+
+/// A message that the node publishes by ZMQ, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ZmqNotification {
+    /// `pub` and the topic, such as `pubhashblock`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What the node binds, such as `tcp://127.0.0.1:28332`.
+    pub address: String,
+}
+
+/// The bytes of an answer, not looked at yet.
+pub(super) struct RawAnswer {
+    reply: http::Reply,
+    url: String,
+    method: &'static str,
+}
+
+impl RawAnswer {
+    /// The result, which may borrow from the bytes.
+    pub(super) fn result<'a, T: Deserialize<'a>>(&'a self) -> Result<T, CallError> {
+        let Self { url, method, reply } = self;
+        let answer: Answer<T> =
+            serde_json::from_slice(&reply.body).map_err(|e| not_json(url, method, reply, &e))?;
+        answer.into_result(url, method)
+    }
+}
+
+impl<T> Answer<T> {
+    fn into_result(self, url: &str, method: &str) -> Result<T, CallError> {
+        match (self.error, self.result) {
+            (None, Some(result)) => Ok(result),
+            (None, None) => Err(ChainError::Mismatch(format!(
+                "{url} answers {method} without a result; is --rpc-url a Bitcoin Core node?"
+            ))
+            .into()),
+            (
+                Some(AnswerError {
+                    code: IN_WARMUP,
+                    message,
+                }),
+                _,
+            ) => Err(ChainError::Unreachable(format!(
+                "{url}: the node is starting: {}",
+                one_line(&message)
+            ))
+            .into()),
+            (Some(AnswerError { code, message }), _) => Err(CallError::Refused {
+                code,
+                message: one_line(&message),
+            }),
+        }
+    }
+}
+
+/// What an answer means that does not parse.
+fn not_json(url: &str, method: &str, reply: &http::Reply, error: &serde_json::Error) -> ChainError {
+    let status = reply.status.as_u16();
+    match reply.status {
+        status if status.is_success() => ChainError::Mismatch(format!(
+            "{url} answers {method} with what no Bitcoin Core node says ({}); check --rpc-url",
+            one_line(&error.to_string())
+        )),
+        code if code.is_server_error() => ChainError::Unreachable(format!(
+            "{url}: the node is starting, stopping or busy (HTTP {status}: {})",
+            reply.reason()
+        )),
+        _ => ChainError::Mismatch(format!(
+            "{url} answers {method} with HTTP {status} and no JSON-RPC; is --rpc-url a Bitcoin Core node?"
+        )),
+    }
 }
 
 impl RpcClient {
@@ -108,27 +206,51 @@ impl RpcClient {
         })
     }
 
+    /// Base URL, for errors.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether the node is on this machine, as far as its URL says.
+    pub fn is_local(&self) -> bool {
+        let url = reqwest::Url::parse(&self.url).ok();
+        url.is_some_and(|url| match url.host_str() {
+            Some("localhost") => true,
+            Some(host) => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let address = host.parse::<std::net::IpAddr>();
+                address.is_ok_and(|address| address.is_loopback())
+            }
+            None => false,
+        })
+    }
+
     /// The node's version, such as 300000 for 30.0 (`getnetworkinfo`); proves that the credentials are right.
     ///
     /// # Errors
     /// `Setup` for refused or missing credentials, `Unreachable` while the node is away or starting.
     pub async fn version(&self) -> Result<u64, ChainError> {
-        let info = match self.call("getnetworkinfo", json!([])).await {
-            Ok(info) => info,
-            Err(CallError::Chain(e)) => return Err(e),
-            Err(CallError::Refused { code, message }) => {
-                return Err(ChainError::Mismatch(format!(
-                    "{} refuses getnetworkinfo: {message} (code {code})",
-                    self.url
-                )));
-            }
-        };
-        info.get("version").and_then(Value::as_u64).ok_or_else(|| {
-            ChainError::Mismatch(format!(
-                "{}: getnetworkinfo names no version; is this a Bitcoin Core node?",
-                self.url
-            ))
-        })
+        #[derive(Deserialize)]
+        struct NetworkInfo {
+            version: u64,
+        }
+        let info: NetworkInfo = self.ask("getnetworkinfo", json!([])).await?;
+        Ok(info.version)
+    }
+
+    /// What the node publishes by ZMQ (`getzmqnotifications`); nothing where it was built without ZMQ.
+    ///
+    /// # Errors
+    /// As for [`RpcClient::version`].
+    pub async fn zmq_notifications(&self) -> Result<Vec<ZmqNotification>, ChainError> {
+        let method = "getzmqnotifications";
+        match self.call(method, json!([])).await {
+            Err(CallError::Refused {
+                code: METHOD_NOT_FOUND,
+                ..
+            }) => Ok(Vec::new()),
+            result => result.map_err(|e| e.unexpected(&self.url, method)),
+        }
     }
 
     /// Hands a transaction to the node's mempool and peers (`sendrawtransaction`).
@@ -136,13 +258,14 @@ impl RpcClient {
     /// # Errors
     /// [`BroadcastError::Rejected`] with the node's reason; otherwise why the node could not be asked.
     pub async fn broadcast(&self, tx: &Transaction) -> Result<Txid, BroadcastError> {
+        let method = "sendrawtransaction";
         match self
-            .call("sendrawtransaction", json!([serialize_hex(tx)]))
+            .call::<String>(method, json!([serialize_hex(tx)]))
             .await
         {
             Ok(answer) => {
                 let txid = tx.compute_txid();
-                if answer.as_str().and_then(|hex| hex.parse().ok()) != Some(txid) {
+                if answer.parse().ok() != Some(txid) {
                     return Err(ChainError::Mismatch(format!(
                         "{} accepts transaction {txid} under another id",
                         self.url
@@ -156,79 +279,130 @@ impl RpcClient {
         }
     }
 
-    async fn call(&self, method: &str, params: Value) -> Result<Value, CallError> {
+    /// A call that no sound node refuses.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<T, ChainError> {
+        let result = self.call(method, params).await;
+        result.map_err(|e| e.unexpected(&self.url, method))
+    }
+
+    /// A call with a small answer.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<T, CallError> {
+        let answer = self.fetch(method, params, ANSWER_LIMIT_BYTES).await?;
+        answer.result()
+    }
+
+    /// A call whose answer has at most `limit_bytes` and is left to the caller to read.
+    pub(super) async fn fetch(
+        &self,
+        method: &'static str,
+        params: Value,
+        limit_bytes: usize,
+    ) -> Result<RawAnswer, ChainError> {
+        let reply = self
+            .exchange(method, &request(0, method, &params), limit_bytes)
+            .await?;
+        Ok(RawAnswer {
+            reply,
+            url: self.url.clone(),
+            method,
+        })
+    }
+
+    /// The same call with each of these parameters, in one request; the answers in their order.
+    ///
+    /// # Errors
+    /// Besides those of a call, `Mismatch` where an answer is missing or there are two.
+    pub(super) async fn batch<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: &[Value],
+    ) -> Result<Vec<Result<T, CallError>>, ChainError> {
         let url = &self.url;
-        let body = json!({"jsonrpc": "2.0", "id": 0, "method": method, "params": params});
-        let mut credentials = self.credentials().await?;
-        let mut reply = self.post(&credentials, &body).await?;
+        let calls = params.iter().enumerate();
+        let calls: Vec<Value> = calls.map(|(id, one)| request(id, method, one)).collect();
+        let reply = self
+            .exchange(method, &Value::Array(calls), ANSWER_LIMIT_BYTES)
+            .await?;
+        let Ok(answers) = serde_json::from_slice::<Vec<BatchAnswer<T>>>(&reply.body) else {
+            // A node that refuses all of a batch answers as to one call.
+            let single = serde_json::from_slice::<Answer<IgnoredAny>>(&reply.body);
+            let single = single.map_err(|e| not_json(url, method, &reply, &e))?;
+            return Err(match single.into_result(url, method) {
+                Err(e) => e.unexpected(url, method),
+                Ok(_) => ChainError::Mismatch(format!(
+                    "{url} answers a batch of {method} with what no Bitcoin Core node says; check --rpc-url"
+                )),
+            });
+        };
+        let mut results: Vec<Option<Result<T, CallError>>> = Vec::new();
+        results.resize_with(params.len(), || None);
+        let counted = answers.len() == params.len();
+        for BatchAnswer { id, answer } in answers {
+            if let Some(slot) = results.get_mut(id) {
+                *slot = Some(answer.into_result(url, method));
+            }
+        }
+        let results: Option<Vec<_>> = results.into_iter().collect();
+        results.filter(|_| counted).ok_or_else(|| {
+            ChainError::Mismatch(format!(
+                "{url} does not answer each {method} of a batch once; is --rpc-url a Bitcoin Core node?"
+            ))
+        })
+    }
+
+    /// Sends a request with whatever credentials there are, and reads the answer unless its status says it all.
+    async fn exchange(
+        &self,
+        method: &str,
+        body: &Value,
+        limit_bytes: usize,
+    ) -> Result<http::Reply, ChainError> {
+        let url = &self.url;
+        // A node that is away has taken its cookie along: whether one is missing shows when the node asks for it.
+        let credentials = self.credentials().await.ok();
+        let mut reply = self.post(credentials.as_ref(), body, limit_bytes).await?;
         // A node that has restarted has written a new cookie, perhaps since it was read.
         if reply.status == StatusCode::UNAUTHORIZED {
-            let again = self.credentials().await?;
+            let again = Some(self.credentials().await?);
             if again != credentials {
-                credentials = again;
-                reply = self.post(&credentials, &body).await?;
+                reply = self.post(again.as_ref(), body, limit_bytes).await?;
             }
         }
         match reply.status {
-            StatusCode::UNAUTHORIZED => {
-                return Err(ChainError::Setup(format!(
-                    "{url}: the node rejected the RPC credentials; check --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
-                ))
-                .into());
-            }
-            StatusCode::FORBIDDEN => {
-                return Err(ChainError::Setup(format!(
-                    "{url}: the node forbids {method}; check its rpcallowip and rpcwhitelist, --rpc-cookie and --rpc-user"
-                ))
-                .into());
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                return Err(ChainError::Unreachable(format!(
-                    "{url} is busy or stopping: {}",
-                    reply.reason()
-                ))
-                .into());
-            }
+            StatusCode::UNAUTHORIZED => Err(ChainError::Setup(format!(
+                "{url}: the node rejected the RPC credentials; check --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
+            ))),
+            StatusCode::FORBIDDEN => Err(ChainError::Setup(format!(
+                "{url}: the node forbids {method}; check its rpcallowip and rpcwhitelist, --rpc-cookie and --rpc-user"
+            ))),
+            StatusCode::SERVICE_UNAVAILABLE => Err(ChainError::Unreachable(format!(
+                "{url} is busy or stopping: {}",
+                reply.reason()
+            ))),
             // Other statuses come with a JSON answer that says more.
-            _ => {}
-        }
-        let answer: Answer = serde_json::from_slice(&reply.body).map_err(|_| {
-            ChainError::Mismatch(format!(
-                "{url} answers {method} with HTTP {} and no JSON-RPC; is --rpc-url a Bitcoin Core node?",
-                reply.status.as_u16()
-            ))
-        })?;
-        match answer.error {
-            None => Ok(answer.result),
-            Some(AnswerError {
-                code: IN_WARMUP,
-                message,
-            }) => Err(ChainError::Unreachable(format!(
-                "{url}: the node is starting: {}",
-                one_line(&message)
-            ))
-            .into()),
-            Some(AnswerError { code, message }) => Err(CallError::Refused {
-                code,
-                message: one_line(&message),
-            }),
+            _ => Ok(reply),
         }
     }
 
     async fn post(
         &self,
-        credentials: &Credentials,
+        credentials: Option<&Credentials>,
         body: &Value,
+        limit_bytes: usize,
     ) -> Result<http::Reply, ChainError> {
-        let request = self
-            .client
-            .post(&self.url)
-            .basic_auth(
-                credentials.user.as_str(),
-                Some(credentials.password.as_str()),
-            )
-            .json(body);
-        http::send(request, &self.url, ANSWER_LIMIT_BYTES).await
+        let mut request = self.client.post(&self.url).json(body);
+        if let Some(Credentials { user, password }) = credentials {
+            request = request.basic_auth(user.as_str(), Some(password.as_str()));
+        }
+        http::send(request, &self.url, limit_bytes).await
     }
 
     async fn credentials(&self) -> Result<Credentials, ChainError> {
@@ -258,6 +432,10 @@ impl RpcClient {
             ))),
         }
     }
+}
+
+fn request(id: usize, method: &str, params: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 }
 
 #[derive(PartialEq, Eq)]
@@ -311,15 +489,18 @@ mod tests {
         )
         .unwrap();
 
-        let error = client.version().await.unwrap_err();
+        let error = client.credentials().await.err().unwrap();
         assert!(matches!(error, ChainError::Setup(_)), "{error:?}");
         assert!(
             error.to_string().contains(path.to_str().unwrap()),
             "{error}"
         );
+        // Without a node nobody knows whether one is missing.
+        let error = client.version().await.unwrap_err();
+        assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
 
         std::fs::write(&path, "no colon here").unwrap();
-        let error = client.version().await.unwrap_err();
+        let error = client.credentials().await.err().unwrap();
         assert!(matches!(error, ChainError::Setup(_)), "{error:?}");
         assert!(
             error.to_string().contains("is no RPC cookie file"),

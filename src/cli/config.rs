@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bitcoin::Network;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
 
+use crate::chain::zmq::ZmqAddress;
 use crate::curve::{self, Engine, EngineKind, UnknownEngine};
 
 /// Wrong usage: the process exits with status 2.
@@ -83,6 +84,29 @@ impl<'de> Deserialize<'de> for EngineName {
     }
 }
 
+/// Where blocks are read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SourceKind {
+    /// The fastest of the following that works
+    #[default]
+    Auto,
+    /// Bitcoin Core's REST interface (30 or newer, -rest)
+    Rest,
+    /// Bitcoin Core's RPC interface (23 or newer), much slower
+    Rpc,
+}
+
+/// Reads a value of a configuration file as a flag would.
+fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
 /// A text that `Debug` masks and that is wiped when dropped.
 #[derive(Clone, Deserialize, Serialize, ZeroizeOnDrop)]
 #[serde(transparent)]
@@ -139,10 +163,13 @@ pub(super) struct ComputeSettings {
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ServerSettings {
+    /// Where to read blocks from [default: auto]
+    #[arg(long, env = "SPINDEX_SOURCE", value_name = "SOURCE")]
+    pub(super) source: Option<SourceKind>,
     /// Address of Bitcoin Core's REST interface [default: http://127.0.0.1 and the network's port]
     #[arg(long, env = "SPINDEX_NODE_URL", value_name = "URL")]
     pub(super) node_url: Option<String>,
-    /// Address of Bitcoin Core's RPC interface, for broadcasting [default: the node URL]
+    /// Address of Bitcoin Core's RPC interface, for broadcasting and as a source of blocks [default: the node URL]
     #[arg(long, env = "SPINDEX_RPC_URL", value_name = "URL")]
     pub(super) rpc_url: Option<String>,
     /// Cookie file with the RPC credentials [default: Bitcoin Core's usual place, if it is there]
@@ -154,6 +181,11 @@ pub(super) struct ServerSettings {
     /// Never a flag: arguments are visible to every user of the machine.
     #[arg(skip)]
     pub(super) rpc_password: Option<Secret>,
+    /// Where the node publishes new blocks by ZMQ (its -zmqpubhashblock or -zmqpubsequence), tcp://HOST:PORT: they are
+    /// then seen at once [default: what the node says, if it is on this machine]
+    #[arg(long, env = "SPINDEX_ZMQ", value_name = "ADDR")]
+    #[serde(deserialize_with = "parsed")]
+    pub(super) zmq: Option<ZmqAddress>,
     /// Address the HTTP server listens on [default: 127.0.0.1:8000]
     #[arg(long, env = "SPINDEX_HTTP_BIND", value_name = "ADDR")]
     pub(super) http_bind: Option<SocketAddr>,
@@ -246,7 +278,7 @@ impl ComputeSettings {
 
 impl ServerSettings {
     fn over(self, file: Self) -> Self {
-        overlay!(self, file; node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height, multiples,
+        overlay!(self, file; source, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height, multiples,
             undo_depth, in_flight, fetch_mib, batch_mib, cache_mib, poll_ms)
     }
 }
@@ -353,7 +385,7 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_key_of_the_file() {
-        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
+        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
             rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
             fetch_mib = 4\nbatch_mib = 5\ncache_mib = 6\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();
@@ -362,6 +394,8 @@ mod tests {
         assert_eq!(common.network(), Network::Signet);
         assert_eq!(server.http_bind, Some("127.0.0.1:1".parse().unwrap()));
         assert_eq!(server.poll_ms, Some(7));
+        assert_eq!(server.source, Some(SourceKind::Rpc));
+        assert_eq!(server.zmq, "tcp://h:1".parse().ok());
         assert_eq!(server.multiples, Some(true));
     }
 

@@ -294,7 +294,7 @@ async fn keep_serving(
             chain.mine(1);
         }
     };
-    let (followed, ()) = tokio::join!(indexer.follow(), mining);
+    let (followed, ()) = tokio::join!(indexer.follow(None), mining);
     Ok(followed?)
 }
 

@@ -11,12 +11,15 @@ use bitcoin::Network;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, usage};
+use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, SourceKind, usage};
 use super::output::SyncProgress;
 use crate::api::{self, ApiState, ServeSettings};
 use crate::chain::BlockSource;
+use crate::chain::first_working::FirstWorking;
 use crate::chain::rest::{RestSettings, RestSource};
-use crate::chain::rpc::{RpcAuth, RpcSettings};
+use crate::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
+use crate::chain::rpc_source::RpcSource;
+use crate::chain::zmq::{TipSignal, ZmqAddress};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
 use crate::runtime::Stop;
@@ -24,6 +27,8 @@ use crate::store::{self, Store, StoreError, StoreOptions};
 
 const DEFAULT_BIND: &str = "127.0.0.1:8000";
 const DEFAULT_UNDO_DEPTH: u32 = 288;
+/// Longest silence of the node before a request fails.
+const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A sync of fewer blocks leaves too little slack in the file to be worth the time that compacting takes.
 const COMPACT_AFTER_BLOCKS: usize = 1_000;
 
@@ -63,7 +68,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let stop = Stop::new();
         stop.on_signal()?;
         let store = Arc::new(open_store(&common, &server, Store::open)?);
-        let node = node(&common, &server)?;
+        let Node { source: node, rpc } = node(&common, &server)?;
         let listener = bind(&server).await?;
         let indexer = indexer(
             &server,
@@ -94,7 +99,10 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         };
         let indexing = async {
             let indexed = match indexer.check_source().await {
-                Ok(()) => indexer.follow().await,
+                Ok(()) => {
+                    let signal = tip_signal(&server, rpc).await;
+                    indexer.follow(signal.as_ref()).await
+                }
                 Err(error) => Err(error),
             };
             stop.request();
@@ -112,7 +120,7 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         let stop = Stop::new();
         stop.on_signal()?;
         let mut store = Arc::new(open_store(&common, &server, Store::open)?);
-        let node = node(&common, &server)?;
+        let node = node(&common, &server)?.source;
         let wait = Some(Duration::from_secs(args.wait));
         let connected = Arc::new(AtomicUsize::new(0));
         let on_batch = {
@@ -155,9 +163,9 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
         stop.on_signal()?;
         let store = Arc::new(open_store(&common, &server, Store::open_existing)?);
         // A node is only asked for broadcasts and details of spends, and only where the user names one.
-        let node = match &server.node_url {
-            Some(_) => Some(node(&common, &server)?),
-            None => None,
+        let node = match server.node_url.is_some() || server.rpc_url.is_some() {
+            true => Some(node(&common, &server)?.source),
+            false => None,
         };
         let listener = bind(&server).await?;
         serve_api(listener, ApiState { store, node }, stop).await
@@ -270,43 +278,99 @@ fn indexer(
     ))
 }
 
-/// The node as the settings describe it; nothing is asked of it yet.
-fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Arc<dyn BlockSource>> {
+/// The node as the settings describe it.
+struct Node {
+    source: Arc<dyn BlockSource>,
+    /// Its RPC, where there are credentials.
+    rpc: Option<RpcSettings>,
+}
+
+/// Reads the settings of the node; nothing is asked of it yet.
+fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Node> {
     let network = common.network();
-    let url = server
-        .node_url
-        .clone()
-        .unwrap_or_else(|| format!("http://127.0.0.1:{}", default_port(network)));
-    let auth = match (&server.rpc_user, &server.rpc_password, &server.rpc_cookie) {
-        (Some(user), Some(password), _) => Some(RpcAuth::UserPassword {
-            user: user.clone(),
-            password: password.expose().to_owned().into(),
-        }),
+    let url = match &server.node_url {
+        Some(url) => url.clone(),
+        None => format!("http://127.0.0.1:{}", default_port(network)),
+    };
+    let rpc_url = server.rpc_url.as_ref().unwrap_or(&url).clone();
+    let with_rpc = |auth| RpcSettings { url: rpc_url, auth };
+    let usual_cookie = default_cookie(network);
+    let (auth, is_guessed) = match (&server.rpc_user, &server.rpc_password, &server.rpc_cookie) {
+        (Some(user), Some(password), _) => {
+            let user = user.clone();
+            let password = password.expose().to_owned().into();
+            (Some(RpcAuth::UserPassword { user, password }), false)
+        }
         (Some(_), None, _) => {
             return Err(usage!(
                 "--rpc-user needs a password in SPINDEX_RPC_PASSWORD or the configuration file"
             ));
         }
-        (None, _, Some(cookie)) => Some(RpcAuth::CookieFile(cookie.clone())),
-        (None, _, None) => default_cookie(network)
-            .filter(|path| path.exists())
-            .map(RpcAuth::CookieFile),
+        (None, _, Some(cookie)) => (Some(RpcAuth::CookieFile(cookie.clone())), false),
+        (None, _, None) => (usual_cookie.clone().map(RpcAuth::CookieFile), true),
     };
-    let rpc = auth.map(|auth| RpcSettings {
-        url: server.rpc_url.clone().unwrap_or_else(|| url.clone()),
-        auth,
-    });
-    if rpc.is_none() {
-        tracing::info!("no RPC credentials: transactions cannot be broadcast (see --rpc-cookie)");
+    // A cookie at the usual place may be another node's, or come later: REST works without.
+    let is_there = !is_guessed || usual_cookie.is_some_and(|path| path.exists());
+    let rpc = auth.map(with_rpc);
+    let for_broadcasting = rpc.clone().filter(|_| is_there);
+
+    let kind = server.source.unwrap_or_default();
+    let mut sources: Vec<Arc<dyn BlockSource>> = Vec::new();
+    let in_flight = server
+        .in_flight
+        .unwrap_or(IndexSettings::default().in_flight);
+    if matches!(kind, SourceKind::Auto | SourceKind::Rest) {
+        if for_broadcasting.is_none() {
+            tracing::info!(
+                "no RPC credentials: transactions cannot be broadcast (see --rpc-cookie)"
+            );
+        }
+        sources.push(Arc::new(RestSource::new(RestSettings {
+            url,
+            timeout: NODE_TIMEOUT,
+            rpc: for_broadcasting,
+            max_in_flight: in_flight,
+        })?));
     }
-    let mut settings = RestSettings::new(url);
-    settings.rpc = rpc;
-    if let Some(in_flight) = server.in_flight {
-        settings.max_in_flight = in_flight;
+    if let (SourceKind::Auto | SourceKind::Rpc, Some(rpc)) = (kind, &rpc) {
+        sources.push(Arc::new(RpcSource::new(
+            rpc.clone(),
+            NODE_TIMEOUT,
+            in_flight,
+        )?));
     }
-    let source = RestSource::new(settings)?;
+    let source: Arc<dyn BlockSource> = match <[_; 1]>::try_from(sources) {
+        Ok([source]) => source,
+        Err(sources) if sources.is_empty() => {
+            return Err(usage!(
+                "--source rpc needs credentials: give --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
+            ));
+        }
+        Err(sources) => Arc::new(FirstWorking::new(sources, network)),
+    };
     tracing::info!("node: {}", source.describe());
-    Ok(Arc::new(source))
+    Ok(Node { source, rpc })
+}
+
+/// Listens to the node's ZMQ where the settings name an address, or the node one on this machine.
+async fn tip_signal(server: &ServerSettings, rpc: Option<RpcSettings>) -> Option<TipSignal> {
+    let address = match &server.zmq {
+        Some(address) => address.clone(),
+        None => {
+            let rpc = RpcClient::new(rpc?, NODE_TIMEOUT).ok()?;
+            if !rpc.is_local() {
+                return None;
+            }
+            match rpc.zmq_notifications().await {
+                Ok(notifications) => ZmqAddress::local(&notifications)?,
+                Err(error) => {
+                    tracing::debug!("the node does not say whether it publishes by ZMQ: {error}");
+                    return None;
+                }
+            }
+        }
+    };
+    Some(TipSignal::listen(address))
 }
 
 /// The port Bitcoin Core's REST and RPC share, by network.

@@ -1,10 +1,13 @@
 //! Fetching ahead: many blocks in flight, delivered in height order, bounded by bytes.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::stream::{self, Stream};
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::BlockId;
 use crate::chain::{BlockSource, BlockWithPrevouts, ChainError};
 
 /// Unit of the byte budget; a semaphore counts in `u32`, so single bytes would end at 4 GiB.
@@ -37,7 +40,7 @@ impl FetchedBlock {
 /// is raised to what makes that safe.
 pub(super) fn fetch_blocks(
     source: Arc<dyn BlockSource>,
-    heights: std::ops::RangeInclusive<u32>,
+    heights: RangeInclusive<u32>,
     in_flight: usize,
     budget_bytes: usize,
     batch_bytes: usize,
@@ -48,9 +51,11 @@ pub(super) fn fetch_blocks(
         let budget = Arc::new(Semaphore::new(
             (budget_bytes / PERMIT_BYTES).min(Semaphore::MAX_PERMITS),
         ));
-        let mut blocks = futures::stream::iter(heights)
-            .map(|height| fetch_block(source.clone(), height))
-            .buffered(in_flight.max(1));
+        let ids = block_ids(source.as_ref(), heights);
+        let mut blocks = std::pin::pin!(
+            ids.map(async |id| source.block(id?).await)
+                .buffered(in_flight.max(1))
+        );
         while let Some(fetched) = blocks.next().await {
             let failed = fetched.is_err();
             let delivery = match fetched {
@@ -76,14 +81,24 @@ pub(super) fn fetch_blocks(
     receiver
 }
 
-async fn fetch_block(
-    source: Arc<dyn BlockSource>,
-    height: u32,
-) -> Result<BlockWithPrevouts, ChainError> {
-    let id = source.block_at(height).await?.ok_or_else(|| {
-        ChainError::NotAvailable(format!(
-            "the node's active chain no longer reaches height {height}"
-        ))
-    })?;
-    source.block(id).await
+/// Which blocks the active chain has at these heights, asked for in as few requests as the source allows.
+fn block_ids(
+    source: &dyn BlockSource,
+    heights: RangeInclusive<u32>,
+) -> impl Stream<Item = Result<BlockId, ChainError>> {
+    let (first, last) = heights.into_inner();
+    let pages = stream::try_unfold(first, move |next| async move {
+        if next > last {
+            return Ok(None);
+        }
+        let page = source.blocks_at(next..=last).await?;
+        let Some(end) = page.last() else {
+            return Err(ChainError::NotAvailable(format!(
+                "the node's active chain no longer reaches height {next}"
+            )));
+        };
+        let after = end.height.saturating_add(1);
+        Ok(Some((stream::iter(page.into_iter().map(Ok)), after)))
+    });
+    pages.try_flatten()
 }

@@ -15,6 +15,7 @@ use super::pipeline::{
 };
 use super::reorg::{Fork, find_fork};
 use crate::BlockId;
+use crate::chain::zmq::TipSignal;
 use crate::chain::{BlockSource, ChainError};
 use crate::curve::{Engine, EngineStatus};
 use crate::runtime::Stop;
@@ -156,32 +157,56 @@ impl Indexer {
     /// # Errors
     /// Whatever a person has to mend: see [`IndexError`].
     pub async fn sync(&self, until: Option<u32>) -> Result<Option<BlockId>, IndexError> {
+        self.sync_patiently(until, &mut self.patience()).await
+    }
+
+    /// Follows the node's tip until a stop is requested: looks after each poll interval, and when `signal` says so.
+    ///
+    /// # Errors
+    /// Whatever a person has to mend: see [`IndexError`]. A node that is away is waited for.
+    pub async fn follow(&self, signal: Option<&TipSignal>) -> Result<(), IndexError> {
         let mut patience = self.patience();
         while !self.stop.is_requested() {
+            self.sync_patiently(None, &mut patience).await?;
+            let signalled = async {
+                match signal {
+                    Some(signal) => signal.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = self.stop.sleep(self.settings.poll_interval) => {}
+                () = signalled => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn sync_patiently(
+        &self,
+        until: Option<u32>,
+        patience: &mut Patience,
+    ) -> Result<Option<BlockId>, IndexError> {
+        while !self.stop.is_requested() {
             match self.advance(until).await {
-                Ok(Progress::AtTip) => break,
+                Ok(Progress::AtTip) => {
+                    patience.over();
+                    break;
+                }
                 Ok(Progress::Moved) => patience.over(),
+                Ok(Progress::Interrupted(error)) => {
+                    patience.progress();
+                    patience.wait(error.into(), &self.stop).await?;
+                }
                 Ok(Progress::NodeBehind) => {
-                    patience
-                        .node_behind(&self.stop, self.settings.poll_interval)
-                        .await
+                    let behind = "the node's chain ends far below the index; is it catching up?";
+                    let error = ChainError::NotAvailable(behind.to_owned());
+                    patience.wait(error.into(), &self.stop).await?;
                 }
                 Err(error) => patience.wait(error, &self.stop).await?,
             }
         }
         Ok(self.snapshot().await?.tip())
-    }
-
-    /// Follows the node's tip until a stop is requested.
-    ///
-    /// # Errors
-    /// Whatever a person has to mend: see [`IndexError`]. A node that is away is waited for.
-    pub async fn follow(&self) -> Result<(), IndexError> {
-        while !self.stop.is_requested() {
-            self.sync(None).await?;
-            self.stop.sleep(self.settings.poll_interval).await;
-        }
-        Ok(())
     }
 
     fn patience(&self) -> Patience {
@@ -224,6 +249,7 @@ impl Indexer {
         let (rows, ended) = self.write_ahead(heights, parent, disconnect).await?;
         match ended {
             End::Broken(error) => Err(error),
+            End::Failed(error) if rows > 0 => Ok(Progress::Interrupted(error)),
             End::Failed(error) => Err(error.into()),
             End::Unlinked(error) if rows == 0 => Err(error.into()),
             End::Complete | End::Unlinked(_) => Ok(Progress::Moved),
@@ -403,6 +429,8 @@ impl Meter {
 enum Progress {
     AtTip,
     Moved,
+    /// Moved, and then the source failed.
+    Interrupted(ChainError),
     NodeBehind,
 }
 

@@ -1,6 +1,9 @@
-//! Waiting for a node that is away: backoff, one log line per trouble, and an end where waiting cannot help.
+//! Waiting for a node that is away: backoff, few log lines, and an end where waiting cannot help.
 
-use std::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::IndexError;
 use crate::chain::ChainError;
@@ -11,6 +14,10 @@ const MISMATCH_TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// At most so many troubles are logged in so much time, so that a node that comes and goes fills no disk.
+const LINES: usize = 8;
+const LINES_TIME: Duration = Duration::from_secs(600);
+
 /// Failures in a row, since the last success.
 #[derive(Debug)]
 pub(super) struct Patience {
@@ -18,7 +25,10 @@ pub(super) struct Patience {
     since: Option<Instant>,
     pause: Duration,
     mismatches: u32,
-    said: Option<String>,
+    /// What was logged since the last success.
+    said: Vec<String>,
+    /// When the last lines were logged.
+    lines: VecDeque<Instant>,
 }
 
 impl Patience {
@@ -29,16 +39,25 @@ impl Patience {
             since: None,
             pause: FIRST_PAUSE,
             mismatches: 0,
-            said: None,
+            said: Vec::new(),
+            lines: VecDeque::new(),
         }
     }
 
     /// Notes a success.
     pub(super) fn over(&mut self) {
-        if self.said.is_some() {
+        if !self.said.is_empty() {
             tracing::info!("the node answers again");
+            self.said.clear();
         }
-        *self = Self::new(self.give_up_after);
+        self.progress();
+    }
+
+    /// Notes a success that ended in trouble: whatever waits next waits as if for the first time.
+    pub(super) fn progress(&mut self) {
+        self.since = None;
+        self.pause = FIRST_PAUSE;
+        self.mismatches = 0;
     }
 
     /// Waits before the next try, or until the stop.
@@ -69,20 +88,20 @@ impl Patience {
         Ok(())
     }
 
-    /// Waits for a node whose chain ends deep below the index's.
-    pub(super) async fn node_behind(&mut self, stop: &Stop, pause: Duration) {
-        self.say(
-            "the node's chain ends far below the index; waiting for it to catch up".to_owned(),
-        );
-        stop.sleep(pause).await;
-    }
-
-    /// Logs a trouble once, however often it returns in a row.
+    /// Logs a trouble once, however often it returns before the next success.
     fn say(&mut self, trouble: String) {
-        if self.said.as_ref() != Some(&trouble) {
-            tracing::warn!("{trouble}; trying again until it works");
-            self.said = Some(trouble);
+        let now = Instant::now();
+        let is_old = |line: &Instant| now.duration_since(*line) >= LINES_TIME;
+        while self.lines.front().is_some_and(is_old) {
+            self.lines.pop_front();
         }
+        if self.lines.len() >= LINES || self.said.contains(&trouble) {
+            tracing::debug!("{trouble}");
+            return;
+        }
+        tracing::warn!("{trouble}; trying again until it works");
+        self.lines.push_back(now);
+        self.said.push(trouble);
     }
 }
 
@@ -112,6 +131,43 @@ mod tests {
         let before = tokio::time::Instant::now();
         patience.wait(unreachable(), &stop).await.unwrap();
         assert_eq!(before.elapsed().as_millis(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_comes_and_goes_fills_no_log() {
+        let mut patience = Patience::new(None);
+        let stop = Stop::new();
+        let started = Instant::now();
+        let mut said = 0;
+        while started.elapsed() < Duration::from_secs(3600) {
+            for url in ["first", "second"] {
+                let error = ChainError::Unreachable(format!("no answer from {url}"));
+                patience.wait(error.into(), &stop).await.unwrap();
+            }
+            said += patience.said.len();
+            patience.over();
+        }
+        // Eight lines at once, and eight more every ten minutes.
+        assert_eq!(said, 6 * LINES);
+        // Then as before.
+        tokio::time::sleep(LINES_TIME).await;
+        for _ in 0..1000 {
+            patience.wait(unreachable(), &stop).await.unwrap();
+        }
+        assert_eq!(patience.said, ["no answer"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_makes_patience_new() {
+        let mut patience = Patience::new(Some(Duration::from_secs(10)));
+        let stop = Stop::new();
+        for _ in 0..3 * MISMATCH_TRIES {
+            let error = ChainError::Mismatch("merkle root".to_owned());
+            patience.wait(error.into(), &stop).await.unwrap();
+            patience.wait(unreachable(), &stop).await.unwrap();
+            patience.progress();
+        }
+        assert_eq!(patience.said, ["merkle root", "no answer"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,18 +1,24 @@
-//! A server that plays a node's REST interface over a simulated chain, and misbehaves on request.
+//! A server that plays a node's REST and RPC interfaces over a simulated chain, and misbehaves on request.
 //!
 //! ```ignore
 //! let chain = Arc::new(SimulatedChain::new(SimulationSettings::default()));
 //! let node = FakeNode::start(chain.clone()).await;
 //! node.on("/rest/block/", Reply::Stall);       // every path with this part, until `behave`
+//! node.on_times("/rpc/getblock/", Reply::Hangup, 3);
 //! let source = RestSource::new(RestSettings::new(node.url()))?;
 //! ```
+//!
+//! An RPC call goes by the path `/rpc/<method>/<first parameter>`, a batch by `/rpc/<method>/batch`. Credentials are not
+//! looked at.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, VarInt};
-use serde_json::json;
+use bitcoin::{BlockHash, Txid, VarInt};
+use serde_json::{Value, json};
 use spindex::chain::BlockSource;
 use spindex::chain::simulated::{SimulatedBlock, SimulatedChain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,31 +36,51 @@ pub(crate) enum Reply {
     Longer(Vec<u8>),
     /// The connection closes without an answer.
     Hangup,
+    /// The connection is reset without an answer.
+    Reset,
     /// Silence. The connection stays open.
     Stall,
     /// A body without an end and without a length.
     Endless,
     /// Only the announcement of a body of this length.
     Announced(u64),
+    /// The right answer to another path; for RPC, with the id that was asked for.
+    Of(String),
+    /// The right answer, changed.
+    Changed(fn(Vec<u8>) -> Vec<u8>),
 }
 
 /// The server; it ends when dropped.
 pub(crate) struct FakeNode {
     url: String,
-    rules: Rules,
+    script: Shared,
     server: JoinHandle<()>,
 }
 
-/// Part of a path, and the answer to requests for paths that contain it.
-type Rules = Arc<Mutex<Vec<(String, Reply)>>>;
+/// The answer to requests for paths that contain a text.
+struct Rule {
+    part: String,
+    reply: Reply,
+    /// How often it still applies.
+    times: u32,
+}
+
+#[derive(Default)]
+struct Script {
+    rules: Vec<Rule>,
+    /// The paths asked for.
+    requests: Vec<String>,
+}
+
+type Shared = Arc<Mutex<Script>>;
 
 impl FakeNode {
     /// Serves a chain as Bitcoin Core does.
     pub(crate) async fn start(chain: Arc<SimulatedChain>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let rules = Rules::default();
-        let shared = Arc::clone(&rules);
+        let script = Shared::default();
+        let shared = Arc::clone(&script);
         let server = tokio::spawn(async move {
             // Connections end with the set, and the set with this task.
             let mut connections = tokio::task::JoinSet::new();
@@ -65,7 +91,11 @@ impl FakeNode {
                 connections.spawn(answer(stream, Arc::clone(&chain), Arc::clone(&shared)));
             }
         });
-        Self { url, rules, server }
+        Self {
+            url,
+            script,
+            server,
+        }
     }
 
     /// Base URL.
@@ -75,12 +105,30 @@ impl FakeNode {
 
     /// From now on answers requests for paths that contain `part` in this way. The newest rule wins.
     pub(crate) fn on(&self, part: &str, reply: Reply) {
-        self.rules.lock().unwrap().push((part.to_owned(), reply));
+        self.on_times(part, reply, u32::MAX);
     }
 
-    /// Forgets all rules of [`FakeNode::on`].
+    /// The same for so many requests only.
+    pub(crate) fn on_times(&self, part: &str, reply: Reply, times: u32) {
+        let part = part.to_owned();
+        let rule = Rule { part, reply, times };
+        self.script.lock().unwrap().rules.push(rule);
+    }
+
+    /// Forgets all rules.
     pub(crate) fn behave(&self) {
-        self.rules.lock().unwrap().clear();
+        self.script.lock().unwrap().rules.clear();
+    }
+
+    /// Whether every rule of [`FakeNode::on_times`] has applied as often as it should.
+    pub(crate) fn is_worn_out(&self) -> bool {
+        let script = self.script.lock().unwrap();
+        script.rules.iter().all(|rule| rule.times == 0)
+    }
+
+    /// The paths asked for since the last call, in order.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.script.lock().unwrap().requests)
     }
 }
 
@@ -99,25 +147,28 @@ pub(crate) fn spent_bytes(block: &SimulatedBlock) -> Vec<u8> {
     bytes
 }
 
-async fn answer(mut stream: TcpStream, chain: Arc<SimulatedChain>, rules: Rules) -> Option<()> {
-    let mut request = Vec::new();
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        if stream.read_buf(&mut request).await.ok()? == 0 {
-            return None;
-        }
-    }
-    let request = String::from_utf8_lossy(&request).into_owned();
-    let path = request.split(' ').nth(1)?;
+async fn answer(mut stream: TcpStream, chain: Arc<SimulatedChain>, script: Shared) -> Option<()> {
+    let request = Request::read(&mut stream).await?;
+    let path = request.path();
     let rule = {
-        let rules = rules.lock().unwrap();
-        let newest = rules.iter().rev().find(|(part, _)| path.contains(part));
-        newest.map(|(_, reply)| reply.clone())
+        let mut script = script.lock().unwrap();
+        script.requests.push(path.clone());
+        let mut rules = script.rules.iter_mut().rev();
+        let newest = rules.find(|rule| rule.times > 0 && path.contains(&rule.part));
+        newest.map(|rule| {
+            rule.times -= 1;
+            rule.reply.clone()
+        })
     };
-    let right = right_answer(&chain, path).await;
-    let (status, mut body) = right.unwrap_or((404, Vec::new()));
+    let asked = match &rule {
+        Some(Reply::Of(other)) => request.with_path(other),
+        _ => request,
+    };
+    let (status, mut body) = asked.right_answer(&chain).await;
     let mut announced = None;
     match rule {
-        None => {}
+        None | Some(Reply::Of(_)) => {}
+        Some(Reply::Changed(change)) => body = change(body),
         Some(Reply::Full(other_status, other_body)) => {
             return send(
                 &mut stream,
@@ -133,6 +184,10 @@ async fn answer(mut stream: TcpStream, chain: Arc<SimulatedChain>, rules: Rules)
         }
         Some(Reply::Longer(more)) => body.extend(more),
         Some(Reply::Hangup) => return None,
+        Some(Reply::Reset) => {
+            let _ = stream.set_zero_linger();
+            return None;
+        }
         Some(Reply::Stall) => {
             // Until the client gives up.
             let mut nothing = [0; 1];
@@ -160,19 +215,110 @@ async fn send(stream: &mut TcpStream, status: u16, length: u64, body: &[u8]) -> 
     stream.shutdown().await.ok()
 }
 
+/// What is asked for.
+enum Request {
+    Rest {
+        path: String,
+    },
+    /// One call, or several.
+    Rpc {
+        body: Value,
+    },
+}
+
+impl Request {
+    async fn read(stream: &mut TcpStream) -> Option<Self> {
+        let mut bytes = Vec::new();
+        let head_end = loop {
+            if let Some(at) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if stream.read_buf(&mut bytes).await.ok()? == 0 {
+                return None;
+            }
+        };
+        let head = String::from_utf8_lossy(&bytes[..head_end]).to_lowercase();
+        if head.starts_with("get ") {
+            let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
+            let path = head.split(' ').nth(1)?.to_owned();
+            return Some(Self::Rest { path });
+        }
+        let (_, length) = head.split_once("content-length: ")?;
+        let length: usize = length.lines().next()?.trim().parse().ok()?;
+        while bytes.len() < head_end + length {
+            if stream.read_buf(&mut bytes).await.ok()? == 0 {
+                return None;
+            }
+        }
+        let body = serde_json::from_slice(&bytes[head_end..]).ok()?;
+        Some(Self::Rpc { body })
+    }
+
+    fn path(&self) -> String {
+        let text = |value: &Value| value.to_string().trim_matches('"').to_owned();
+        match self {
+            Self::Rest { path } => path.clone(),
+            Self::Rpc { body } if body.is_array() => {
+                format!("/rpc/{}/batch", text(&body[0]["method"]))
+            }
+            Self::Rpc { body } => {
+                format!(
+                    "/rpc/{}/{}",
+                    text(&body["method"]),
+                    text(&body["params"][0])
+                )
+            }
+        }
+    }
+
+    /// The same request for something else.
+    fn with_path(self, other: &str) -> Self {
+        match self {
+            Self::Rest { .. } => Self::Rest {
+                path: other.to_owned(),
+            },
+            Self::Rpc { mut body } => {
+                let (_, argument) = other.rsplit_once('/').unwrap();
+                body["params"][0] = json!(argument);
+                Self::Rpc { body }
+            }
+        }
+    }
+
+    async fn right_answer(&self, chain: &SimulatedChain) -> (u16, Vec<u8>) {
+        match self {
+            Self::Rest { path } => rest_answer(chain, path).await.unwrap_or((404, Vec::new())),
+            Self::Rpc { body } => {
+                let answer = match body.as_array() {
+                    None => rpc_answer(chain, body),
+                    Some(calls) => {
+                        let answers = calls.iter().map(|call| rpc_answer(chain, call));
+                        format!("[{}]", answers.collect::<Vec<_>>().join(","))
+                    }
+                };
+                (200, answer.into_bytes())
+            }
+        }
+    }
+}
+
+fn chain_info(chain: &SimulatedChain) -> Value {
+    let tip = chain.tip_id();
+    json!({
+        "chain": "regtest",
+        "blocks": tip.height,
+        "bestblockhash": tip.hash,
+        "initialblockdownload": false,
+    })
+}
+
 /// What Bitcoin Core answers; `None` for paths that it does not know.
-async fn right_answer(chain: &SimulatedChain, path: &str) -> Option<(u16, Vec<u8>)> {
+async fn rest_answer(chain: &SimulatedChain, path: &str) -> Option<(u16, Vec<u8>)> {
     let rest = path.strip_prefix("/rest/")?;
     if rest == "chaininfo.json" {
-        let tip = chain.tip_id();
-        let info = json!({
-            "chain": "regtest",
-            "blocks": tip.height,
-            "bestblockhash": tip.hash,
-            "initialblockdownload": false,
-        });
-        return Some((200, info.to_string().into_bytes()));
+        return Some((200, chain_info(chain).to_string().into_bytes()));
     }
+    let (rest, count) = rest.split_once("?count=").unwrap_or((rest, "5"));
     let (method, argument) = rest.strip_suffix(".bin")?.split_once('/')?;
     if method == "blockhashbyheight" {
         let id = chain.block_at(argument.parse().ok()?).await.unwrap();
@@ -187,6 +333,89 @@ async fn right_answer(chain: &SimulatedChain, path: &str) -> Option<(u16, Vec<u8
     match method {
         "block" => Some(block.map_or_else(not_found, |block| (200, serialize(&block.block)))),
         "spenttxouts" => Some(block.map_or_else(not_found, |block| (200, spent_bytes(&block)))),
+        "headers" => {
+            let blocks = chain.active_blocks();
+            let from = blocks.iter().skip_while(|block| block.id.hash != hash);
+            let headers = from.take(count.parse().ok()?);
+            let headers = headers.flat_map(|block| serialize(&block.block.header));
+            Some((200, headers.collect()))
+        }
         _ => None,
     }
+}
+
+/// What Bitcoin Core answers to one call, as the text of the JSON: amounts are no floating-point numbers.
+fn rpc_answer(chain: &SimulatedChain, call: &Value) -> String {
+    let id = &call["id"];
+    let refuse = |code: i64, message: &str| {
+        json!({"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": id}).to_string()
+    };
+    let first = &call["params"][0];
+    let result = match call["method"].as_str().unwrap() {
+        "getblockchaininfo" => chain_info(chain).to_string(),
+        "getnetworkinfo" => json!({"version": 300_000}).to_string(),
+        "getzmqnotifications" => "[]".to_owned(),
+        "getblockhash" => {
+            let height = usize::try_from(first.as_u64().unwrap()).unwrap();
+            match chain.active_blocks().get(height) {
+                Some(block) => json!(block.id.hash).to_string(),
+                None => return refuse(-8, "Block height out of range"),
+            }
+        }
+        "getblock" => {
+            assert_eq!(call["params"][1], 3);
+            let hash = first.as_str().unwrap().parse().unwrap();
+            match chain.stored_block(hash) {
+                Some(block) => block_json(chain, &block),
+                None => return refuse(-5, "Block not found"),
+            }
+        }
+        _ => return refuse(-32601, "Method not found"),
+    };
+    format!(r#"{{"jsonrpc":"2.0","result":{result},"id":{id}}}"#)
+}
+
+/// What `getblock` with verbosity 3 says that matters.
+fn block_json(chain: &SimulatedChain, block: &SimulatedBlock) -> String {
+    let created: HashMap<Txid, u32> = chain
+        .active_blocks()
+        .iter()
+        .flat_map(|block| block.txids.iter().map(|txid| (*txid, block.id.height)))
+        .collect();
+    let mut transactions = Vec::new();
+    for (tx, prevouts) in block.block.txdata.iter().zip(&block.prevouts) {
+        let spends = tx.input.iter().zip(prevouts).map(|(input, prevout)| {
+            let outpoint = input.previous_output;
+            let sat = prevout.value.to_sat();
+            format!(
+                r#"{{"txid":"{}","vout":{},"prevout":{{"generated":false,"height":{},"value":{}.{:08},"scriptPubKey":{{"hex":"{:x}"}}}}}}"#,
+                outpoint.txid,
+                outpoint.vout,
+                created.get(&outpoint.txid).unwrap_or(&block.id.height),
+                sat / 100_000_000,
+                sat % 100_000_000,
+                prevout.script_pubkey
+            )
+        });
+        let spends = match tx.is_coinbase() {
+            true => r#"{"coinbase":"00"}"#.to_owned(),
+            false => spends.collect::<Vec<_>>().join(","),
+        };
+        let hex = serialize_hex(tx);
+        transactions.push(format!(r#"{{"hex":"{hex}","vin":[{spends}]}}"#));
+    }
+    let header = &block.block.header;
+    let parent = match block.id.height {
+        0 => String::new(),
+        _ => format!(r#""previousblockhash":"{}","#, header.prev_blockhash),
+    };
+    format!(
+        r#"{{"version":{},{parent}"merkleroot":"{}","time":{},"bits":"{:08x}","nonce":{},"tx":[{}]}}"#,
+        header.version.to_consensus(),
+        header.merkle_root,
+        header.time,
+        header.bits.to_consensus(),
+        header.nonce,
+        transactions.join(",")
+    )
 }

@@ -13,6 +13,7 @@
 
 pub(crate) mod fake_node;
 pub(crate) mod index;
+pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod spindex;

@@ -1,0 +1,123 @@
+//! The first of several sources that works.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use bitcoin::{Network, Transaction, Txid};
+use futures::future::BoxFuture;
+use tokio::sync::OnceCell;
+
+use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use crate::BlockId;
+
+/// Several sources of the same blocks, the best first. The first that passes its check is used from then on; until one
+/// does, every call looks for it.
+pub struct FirstWorking {
+    sources: Vec<Arc<dyn BlockSource>>,
+    network: Network,
+    chosen: OnceCell<Arc<dyn BlockSource>>,
+}
+
+impl FirstWorking {
+    /// Sources for `network`, the best first.
+    pub fn new(sources: Vec<Arc<dyn BlockSource>>, network: Network) -> Self {
+        Self {
+            sources,
+            network,
+            chosen: OnceCell::new(),
+        }
+    }
+
+    async fn source(&self) -> Result<&Arc<dyn BlockSource>, ChainError> {
+        self.chosen.get_or_try_init(|| self.choose()).await
+    }
+
+    /// Checks the sources in their order, and logs which one it is and why those before it do not work.
+    ///
+    /// # Errors
+    /// A transient one if that is what any of them has, since it may work later; otherwise what all of them say.
+    async fn choose(&self) -> Result<Arc<dyn BlockSource>, ChainError> {
+        let mut failed: Vec<(&Arc<dyn BlockSource>, ChainError)> = Vec::new();
+        for source in &self.sources {
+            if let Err(error) = source.check(self.network).await {
+                failed.push((source, error));
+                continue;
+            }
+            let mut found = source;
+            // A node that was still starting a moment ago may serve the better sources too now that it serves this one.
+            for (better, error) in failed.iter_mut().filter(|(_, e)| e.is_transient()) {
+                match better.check(self.network).await {
+                    Ok(()) => {
+                        found = better;
+                        break;
+                    }
+                    Err(again) => *error = again,
+                }
+            }
+            let better = failed
+                .iter()
+                .take_while(|(source, _)| !Arc::ptr_eq(source, found));
+            for (source, error) in better {
+                tracing::info!("not from {}: {error}", source.describe());
+            }
+            tracing::info!("blocks come from {}", found.describe());
+            return Ok(found.clone());
+        }
+        if let Some((_, error)) = failed.iter().find(|(_, error)| error.is_transient()) {
+            return Err(error.clone());
+        }
+        let mut said = BTreeSet::new();
+        let reasons = failed.iter().map(|(_, error)| error.to_string());
+        let reasons: Vec<String> = reasons.filter(|text| said.insert(text.clone())).collect();
+        Err(ChainError::Setup(match reasons.is_empty() {
+            true => "there is no source of blocks; check --source".to_owned(),
+            false => reasons.join("; and "),
+        }))
+    }
+}
+
+impl BlockSource for FirstWorking {
+    fn describe(&self) -> String {
+        match self.chosen.get() {
+            Some(source) => source.describe(),
+            None => {
+                let names: Vec<String> = self.sources.iter().map(|s| s.describe()).collect();
+                names.join(", or ")
+            }
+        }
+    }
+
+    fn check(&self, network: Network) -> BoxFuture<'_, Result<(), ChainError>> {
+        Box::pin(async move {
+            match self.chosen.get() {
+                // Checked just now, if that is the network asked for.
+                None if network == self.network => self.source().await.map(drop),
+                _ => self.source().await?.check(network).await,
+            }
+        })
+    }
+
+    fn tip(&self) -> BoxFuture<'_, Result<BlockId, ChainError>> {
+        Box::pin(async { self.source().await?.tip().await })
+    }
+
+    fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>> {
+        Box::pin(async move { self.source().await?.block_at(height).await })
+    }
+
+    fn blocks_at(
+        &self,
+        heights: RangeInclusive<u32>,
+    ) -> BoxFuture<'_, Result<Vec<BlockId>, ChainError>> {
+        Box::pin(async move { self.source().await?.blocks_at(heights).await })
+    }
+
+    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
+        Box::pin(async move { self.source().await?.block(id).await })
+    }
+
+    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
+        Box::pin(async move { self.source().await?.broadcast(tx).await })
+    }
+}
