@@ -189,11 +189,10 @@ impl FilesSource {
         if self.settings.node.is_some() {
             let tip = self.node_tip().await?;
             if self.folder.read_state().index.find(&tip.hash).is_none() {
-                tracing::warn!(
-                    tip = %tip,
-                    folder = %self.folder.path().display(),
-                    "the block files do not have the node's tip; are they that node's?"
-                );
+                return Err(ChainError::NotAvailable(format!(
+                    "the block files in {} do not have the node's tip {tip}; are they that node's? check --blocks-dir",
+                    self.folder.path().display()
+                )));
             }
         }
         Ok(())

@@ -91,6 +91,8 @@ pub(super) enum SourceKind {
     /// The fastest of the following that works
     #[default]
     Auto,
+    /// Bitcoin Core's block files (--blocks-dir), with or without the node running
+    Files,
     /// Bitcoin Core's REST interface (30 or newer, -rest)
     Rest,
     /// Bitcoin Core's RPC interface (23 or newer), much slower
@@ -166,6 +168,9 @@ pub(super) struct ServerSettings {
     /// Where to read blocks from [default: auto]
     #[arg(long, env = "SPINDEX_SOURCE", value_name = "SOURCE")]
     pub(super) source: Option<SourceKind>,
+    /// Folder of Bitcoin Core's block files [default: its usual place]
+    #[arg(long, env = "SPINDEX_BLOCKS_DIR", value_name = "DIR")]
+    pub(super) blocks_dir: Option<PathBuf>,
     /// Address of Bitcoin Core's REST interface [default: http://127.0.0.1 and the network's port]
     #[arg(long, env = "SPINDEX_NODE_URL", value_name = "URL")]
     pub(super) node_url: Option<String>,
@@ -278,7 +283,7 @@ impl ComputeSettings {
 
 impl ServerSettings {
     fn over(self, file: Self) -> Self {
-        overlay!(self, file; source, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height, multiples,
+        overlay!(self, file; source, blocks_dir, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height, multiples,
             undo_depth, in_flight, fetch_mib, batch_mib, cache_mib, poll_ms)
     }
 }
@@ -385,7 +390,7 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_key_of_the_file() {
-        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
+        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nblocks_dir = '/b'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
             rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
             fetch_mib = 4\nbatch_mib = 5\ncache_mib = 6\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();

@@ -15,6 +15,7 @@ use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, Sourc
 use super::output::SyncProgress;
 use crate::api::{self, ApiState, ServeSettings};
 use crate::chain::BlockSource;
+use crate::chain::files::{FilesSettings, FilesSource};
 use crate::chain::first_working::FirstWorking;
 use crate::chain::rest::{RestSettings, RestSource};
 use crate::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
@@ -315,11 +316,11 @@ fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Node> {
     let for_broadcasting = rpc.clone().filter(|_| is_there);
 
     let kind = server.source.unwrap_or_default();
-    let mut sources: Vec<Arc<dyn BlockSource>> = Vec::new();
     let in_flight = server
         .in_flight
         .unwrap_or(IndexSettings::default().in_flight);
-    if matches!(kind, SourceKind::Auto | SourceKind::Rest) {
+    let mut sources: Vec<Arc<dyn BlockSource>> = Vec::new();
+    if kind != SourceKind::Rpc {
         if for_broadcasting.is_none() {
             tracing::info!(
                 "no RPC credentials: transactions cannot be broadcast (see --rpc-cookie)"
@@ -332,24 +333,56 @@ fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Node> {
             max_in_flight: in_flight,
         })?));
     }
-    if let (SourceKind::Auto | SourceKind::Rpc, Some(rpc)) = (kind, &rpc) {
+    if let (true, Some(rpc)) = (kind != SourceKind::Rest, &rpc) {
         sources.push(Arc::new(RpcSource::new(
             rpc.clone(),
             NODE_TIMEOUT,
             in_flight,
         )?));
     }
-    let source: Arc<dyn BlockSource> = match <[_; 1]>::try_from(sources) {
-        Ok([source]) => source,
-        Err(sources) if sources.is_empty() => {
-            return Err(usage!(
-                "--source rpc needs credentials: give --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
-            ));
-        }
-        Err(sources) => Arc::new(FirstWorking::new(sources, network)),
+    if sources.is_empty() {
+        return Err(usage!(
+            "--source rpc needs credentials: give --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
+        ));
+    }
+    let folder = match &server.blocks_dir {
+        Some(folder) => Some(folder.clone()),
+        None => default_dir(network).map(|dir| dir.join("blocks")),
     };
+    match (kind, folder) {
+        (SourceKind::Files, None) => {
+            return Err(usage!("--source files needs --blocks-dir"));
+        }
+        (SourceKind::Files, Some(folder)) => {
+            // Without a word about a node there need not be one.
+            let has_node = server.node_url.is_some() || server.rpc_url.is_some() || !is_guessed;
+            let node = has_node.then(|| first_of(sources, network));
+            let settings = FilesSettings {
+                node,
+                ..FilesSettings::new(folder, network)
+            };
+            sources = vec![Arc::new(FilesSource::new(settings))];
+        }
+        (SourceKind::Auto, Some(folder)) if server.blocks_dir.is_some() || folder.exists() => {
+            let settings = FilesSettings {
+                node: Some(first_of(sources.clone(), network)),
+                ..FilesSettings::new(folder, network)
+            };
+            sources.insert(0, Arc::new(FilesSource::new(settings)));
+        }
+        _ => {}
+    }
+    let source = first_of(sources, network);
     tracing::info!("node: {}", source.describe());
     Ok(Node { source, rpc })
+}
+
+/// The first of the sources that works.
+fn first_of(sources: Vec<Arc<dyn BlockSource>>, network: Network) -> Arc<dyn BlockSource> {
+    match <[_; 1]>::try_from(sources) {
+        Ok([source]) => source,
+        Err(sources) => Arc::new(FirstWorking::new(sources, network)),
+    }
 }
 
 /// Listens to the node's ZMQ where the settings name an address, or the node one on this machine.
@@ -386,12 +419,17 @@ fn default_port(network: Network) -> u16 {
 
 /// Where Bitcoin Core keeps its cookie unless told otherwise.
 fn default_cookie(network: Network) -> Option<PathBuf> {
+    Some(default_dir(network)?.join(".cookie"))
+}
+
+/// Bitcoin Core's folder of a network unless it is told otherwise.
+fn default_dir(network: Network) -> Option<PathBuf> {
     let dir = std::env::home_dir()?.join(".bitcoin");
     Some(match network {
-        Network::Bitcoin => dir.join(".cookie"),
-        Network::Testnet => dir.join("testnet3/.cookie"),
-        Network::Testnet4 => dir.join("testnet4/.cookie"),
-        Network::Signet => dir.join("signet/.cookie"),
-        Network::Regtest => dir.join("regtest/.cookie"),
+        Network::Bitcoin => dir,
+        Network::Testnet => dir.join("testnet3"),
+        Network::Testnet4 => dir.join("testnet4"),
+        Network::Signet => dir.join("signet"),
+        Network::Regtest => dir.join("regtest"),
     })
 }
