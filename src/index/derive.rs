@@ -152,6 +152,7 @@ fn taproot_spends(source: &BlockWithPrevouts) -> Vec<SpendRow> {
             Some(SpendRow {
                 outpoint: input.previous_output,
                 key_prefix,
+                created: None,
             })
         })
         .collect()

@@ -207,6 +207,7 @@ impl TestChain {
                     spends.push(SpendRow {
                         outpoint: *spent,
                         key_prefix: key[..8].try_into().expect("eight bytes"),
+                        created: None,
                     });
                 }
             }
@@ -486,6 +487,8 @@ impl TestStore {
         let options = StoreOptions {
             network,
             first_height: Some(first_height),
+            keep: None,
+            tweak_form: None,
             multiples: None,
             undo_depth: 100,
             cache_bytes: 16 << 20,
@@ -502,6 +505,8 @@ impl TestStore {
         let options = StoreOptions {
             network: Network::Regtest,
             first_height: Some(1),
+            keep: None,
+            tweak_form: None,
             multiples: None,
             undo_depth: 100,
             cache_bytes: 0,
