@@ -6,7 +6,6 @@
 //! the tip.
 
 #![expect(clippy::print_stdout, reason = "prints a table")]
-#![expect(missing_docs, reason = "a program")]
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -185,8 +184,9 @@ fn main() {
             );
         }
         println!(
-            "file {} stored {} allocated {}: file/stored {:.3}, stored/tweak {:.1}",
+            "file {} on disk {} stored {} allocated {}: file/stored {:.3}, stored/tweak {:.1}",
             space.file_bytes,
+            space.disk_bytes,
             space.stored_bytes(),
             space.allocated_bytes(),
             space.file_bytes as f64 / space.stored_bytes() as f64,

@@ -375,11 +375,16 @@ fn columns_grow_and_shrink_across_chunk_ends() {
 
 #[test]
 fn small_items_grow_and_shrink_across_chunk_ends() {
-    for end in [3_274_u32, 8_186] {
-        for first in [end - 1, end, end + 1] {
-            for second in [0, 1, end + 1] {
-                across((first, 5, first, 0), (second, second.min(5), second, 0));
-            }
+    let end = 3_274;
+    for first in [end - 1, end, end + 1] {
+        for second in [0, 1, end] {
+            across((1, 2, first, 0), (1, 2, second, 0));
+        }
+    }
+    let end = 8_186;
+    for first in [end - 1, end + 1] {
+        for second in [1, end] {
+            across((first, 5, 0, 0), (second, 1, 3, 0));
         }
     }
 }

@@ -17,14 +17,30 @@ use store_support::{
 
 /// Format, multiples, the packed file of [`released_chain`].
 const RELEASED: [(u32, bool, &[u8]); 2] = [
-    (1, false, include_bytes!("../fixtures/store/format-1-chain.redb.zst")),
-    (2, true, include_bytes!("../fixtures/store/format-2-chain.redb.zst")),
+    (
+        1,
+        false,
+        include_bytes!("../fixtures/store/format-1-chain.redb.zst"),
+    ),
+    (
+        2,
+        true,
+        include_bytes!("../fixtures/store/format-2-chain.redb.zst"),
+    ),
 ];
 
 /// Files of rows that no chain has: amounts and keys that contradict each other.
 const IMPOSSIBLE: [(u32, bool, &[u8]); 2] = [
-    (1, false, include_bytes!("../fixtures/store/format-1.redb.zst")),
-    (2, true, include_bytes!("../fixtures/store/format-2.redb.zst")),
+    (
+        1,
+        false,
+        include_bytes!("../fixtures/store/format-1.redb.zst"),
+    ),
+    (
+        2,
+        true,
+        include_bytes!("../fixtures/store/format-2.redb.zst"),
+    ),
 ];
 
 fn unpack(packed: &[u8], path: &Path) {
@@ -91,7 +107,10 @@ fn older_files_become_what_a_sync_would_have_built() {
 
         // The old one stays until the new one is opened again.
         let kept = beside(&path, &format!("format{format}"));
-        assert_eq!(left(&path), ["index.redb", &format!("index.redb.format{format}")]);
+        assert_eq!(
+            left(&path),
+            ["index.redb", &format!("index.redb.format{format}")]
+        );
         assert_eq!(format_of(&kept), format);
         let store = Store::open(&path, &options_with(5, multiples)).expect("index");
         assert_eq!(left(&path), ["index.redb"]);
@@ -282,7 +301,9 @@ fn damaged_older_files_are_refused_and_left_as_they_are() {
         }),
         ("undo", |write| {
             let mut table = write.open_table(UNDO).expect("table");
-            table.insert(FIRST_HEIGHT + 6, [0; 5].as_slice()).expect("insert");
+            table
+                .insert(FIRST_HEIGHT + 6, [0; 5].as_slice())
+                .expect("insert");
         }),
         ("locator", |write| {
             let mut table = write.open_table(OLD_LOCATOR).expect("table");
@@ -294,7 +315,11 @@ fn damaged_older_files_are_refused_and_left_as_they_are() {
         }),
         ("blocks", |write| {
             let mut table = write.open_table(OLD_BLOCKS).expect("table");
-            let row = *table.get(FIRST_HEIGHT + 3).expect("row").expect("block").value();
+            let row = *table
+                .get(FIRST_HEIGHT + 3)
+                .expect("row")
+                .expect("block")
+                .value();
             let mut odd = row;
             odd[120..124].fill(0xff);
             table.insert(FIRST_HEIGHT + 3, &odd).expect("insert");
@@ -392,10 +417,19 @@ fn a_full_disk_or_a_kill_leaves_the_old_file() {
                 let trap = if killed { "" } else { "trap '' XFSZ; " };
                 // The shell counts in blocks of 512 bytes. No machine has this address, so the server ends once the
                 // index is open.
-                let script = format!("{trap}ulimit -c 0; ulimit -f {}; exec \"$@\"", 2 * limit_kib);
+                let script = format!(
+                    "{trap}ulimit -c 0; ulimit -f {}; exec \"$@\"",
+                    2 * limit_kib
+                );
                 let output = Command::new("sh")
                     .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_spindex")])
-                    .args(["serve", "--network", "regtest", "--http-bind", "192.0.2.1:9"])
+                    .args([
+                        "serve",
+                        "--network",
+                        "regtest",
+                        "--http-bind",
+                        "192.0.2.1:9",
+                    ])
                     .arg("--data-dir")
                     .arg(directory.path())
                     .output()

@@ -133,8 +133,11 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         drop(indexer);
         let is_long = connected.load(Ordering::Relaxed) >= COMPACT_AFTER_BLOCKS;
         if is_long && !stop.is_requested() {
-            let freed = store.compact(Duration::from_secs(10))?;
-            tracing::info!("compacted the index: {} MiB given back", freed >> 20);
+            match store.compact(Duration::from_secs(10)) {
+                Ok(freed) => tracing::info!("compacted the index: {} MiB given back", freed >> 20),
+                Err(error @ StoreError::Busy { .. }) => tracing::warn!("{error}"),
+                Err(error) => return Err(error.into()),
+            }
         }
         match tip {
             _ if stop.is_requested() => tracing::info!("stopped; the next sync goes on from here"),

@@ -37,6 +37,9 @@ pub struct BlockEntry {
     pub spends: u32,
 }
 
+/// A tweak as it is served: SEC1 compressed.
+pub type CompressedTweak = [u8; 33];
+
 /// Which rows of a list a caller wants. Both drop whole transactions, never one output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowFilter {
@@ -228,7 +231,7 @@ impl Snapshot {
         &self,
         height: u32,
         filter: RowFilter,
-    ) -> Result<Option<Vec<(Txid, [u8; 33])>>, StoreError> {
+    ) -> Result<Option<Vec<(Txid, CompressedTweak)>>, StoreError> {
         self.read_full(height, "txids", |view, full, row| {
             let tweaks = view.compressed(row.transactions.range())?;
             let txids = view.txids(full, row.transactions)?;
@@ -245,7 +248,7 @@ impl Snapshot {
         &self,
         height: u32,
         filter: RowFilter,
-    ) -> Result<Option<Vec<[u8; 33]>>, StoreError> {
+    ) -> Result<Option<Vec<CompressedTweak>>, StoreError> {
         self.read_block(height, |view, row| {
             let tweaks = view.compressed(row.transactions.range())?;
             filtered(view, &row, filter, tweaks)

@@ -1,5 +1,7 @@
 //! What the file's bytes are used for.
 
+use std::fs;
+
 use redb::{ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
 use super::Store;
@@ -20,6 +22,9 @@ const BRANCH_CHUNKS: u64 = 72;
 pub struct Space {
     /// Size of the file; 0 on a backend.
     pub file_bytes: u64,
+    /// What the file takes of the disk, where the operating system tells: less than its size while it has holes, since
+    /// the engine makes a file longer long before it writes there.
+    pub disk_bytes: u64,
     /// Every table there is.
     pub tables: Vec<TableSpace>,
 }
@@ -60,11 +65,24 @@ impl Store {
         let view = self.view().map_err(told)?;
         let read = self.database.read().map_err(|_| self.halted())?;
         let read = read.begin_read().map_err(|error| told(error.into()))?;
+        let metadata = fs::metadata(self.path()).ok();
         Ok(Space {
-            file_bytes: self.file_bytes(),
+            file_bytes: metadata.as_ref().map_or(0, fs::Metadata::len),
+            disk_bytes: metadata.as_ref().map_or(0, disk_bytes),
             tables: tables(&view, &read).map_err(told)?,
         })
     }
+}
+
+#[cfg(unix)]
+fn disk_bytes(metadata: &fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    metadata.blocks().saturating_mul(512)
+}
+
+#[cfg(not(unix))]
+fn disk_bytes(metadata: &fs::Metadata) -> u64 {
+    metadata.len()
 }
 
 fn tables(view: &View, read: &ReadTransaction) -> Result<Vec<TableSpace>, Fault> {
@@ -89,7 +107,7 @@ fn walked(name: &'static str, table: &impl ReadableTableMetadata) -> Result<Tabl
         name,
         rows: table.len()?,
         stored_bytes: stats.stored_bytes(),
-        allocated_bytes: (stats.leaf_pages() + stats.branch_pages()) * PAGE,
+        allocated_bytes: stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes(),
     })
 }
 

@@ -23,7 +23,7 @@ use spindex::BlockId;
 use spindex::api::{ApiState, ServeSettings, bind, serve};
 use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use spindex::store::{
-    BlockRecord, OutputRow, SpendRow, Store, StoreOptions, TransactionRow, Update,
+    BlockRecord, Keep, OutputRow, SpendRow, Store, StoreOptions, TransactionRow, TweakForm, Update,
 };
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -483,12 +483,22 @@ pub(crate) struct TestStore {
 
 impl TestStore {
     pub(crate) fn new(network: Network, first_height: u32) -> Self {
+        Self::keeping(network, first_height, Keep::Full, TweakForm::Point)
+    }
+
+    /// An index of a kind.
+    pub(crate) fn keeping(
+        network: Network,
+        first_height: u32,
+        keep: Keep,
+        tweak_form: TweakForm,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let options = StoreOptions {
             network,
             first_height: Some(first_height),
-            keep: None,
-            tweak_form: None,
+            keep: Some(keep),
+            tweak_form: Some(tweak_form),
             multiples: None,
             undo_depth: 100,
             cache_bytes: 16 << 20,
