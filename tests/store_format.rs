@@ -730,6 +730,37 @@ fn check_reopening(multiples: bool) {
     assert_eq!(snapshot.content_hash().expect("sound"), before);
 }
 
+/// Compaction waits for the snapshots that are alive, gives out no new ones meanwhile, and updates come after it.
+#[test]
+fn compaction_of_a_shared_store_waits_for_its_readers() {
+    let (_directory, path) = place();
+    let mut model = small_index(&path, false);
+    let store = Store::open(&path, &options(3)).expect("index");
+    let held = store.snapshot().expect("snapshot");
+    std::thread::scope(|threads| {
+        let compacting = threads.spawn(|| store.compact(Duration::from_secs(600)));
+        let refused = loop {
+            match store.snapshot() {
+                Ok(_) => std::thread::yield_now(),
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(refused, StoreError::Compacting { .. }),
+            "{refused:?}"
+        );
+        let text = refused.to_string();
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        store_support::assert_equal(&held, &model);
+        drop(held);
+        compacting.join().expect("no panic").expect("nobody reads");
+    });
+    let at = model.chain.len();
+    model.grow(77, store_support::MEDIUM);
+    connect(&store, &model.chain[at..]);
+    store_support::assert_equal(&store.snapshot().expect("snapshot"), &model);
+}
+
 #[test]
 fn defaults_of_a_new_file() {
     assert_eq!(default_first_height(Network::Bitcoin), 709_632);
