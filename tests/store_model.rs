@@ -168,7 +168,7 @@ fn content_hash_sees_every_kind_of_row() {
         |record| record.transactions[0].txid = bitcoin::hashes::Hash::all_zeros(),
         |record| record.outputs[0].key[31] ^= 1,
         |record| record.outputs[0].value_sat ^= 1,
-        |record| record.outputs[0].vout ^= 1 << 20,
+        |record| record.outputs.last_mut().expect("outputs").vout += 1 << 20,
         |record| foreign(record).key_prefix[7] ^= 1,
         |record| foreign(record).outpoint.vout ^= 1,
         |record| record.spends.swap(0, 1),

@@ -12,7 +12,8 @@ use redb::{Database, ReadableTable};
 use spindex::store::column::Column;
 use spindex::store::schema::{
     BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, META, MULTIPLES, OUTPUTS,
-    SCHEMA_OLDEST, SCHEMA_VERSION, SPENDS, SPENT, TWEAKS, TXIDS, VALUE_MAX, VOUT_MAX,
+    SCHEMA_OLDEST, SCHEMA_VERSION, SPENDS, SPENT, SpendItem, TWEAKS, TXIDS, VALUE_MAX, VOUT_MAX,
+    split_locator_key,
 };
 use spindex::store::{
     BlockRecord, OutputRow, ScanColumns, Snapshot, Store, StoreError, StoreOptions, Update,
@@ -294,7 +295,7 @@ fn odd_chunks_are_refused_when_opening() {
 #[test]
 fn odd_rows_are_errors_not_panics() {
     type Change = fn(&redb::WriteTransaction);
-    let changes: [(&str, Change); 15] = [
+    let changes: [(&str, Change); 17] = [
         ("blocks", |write| {
             let mut table = write.open_table(BLOCKS).expect("table");
             let mut row = *table.get(9).expect("row").expect("block").value();
@@ -360,12 +361,36 @@ fn odd_rows_are_errors_not_panics() {
         ("spends", |write| {
             change_items(write, SPENDS, |items| held(items, 0).fill(0xff));
         }),
-        ("spent", |write| {
+        // Unspent by its bit, but not to be found.
+        ("locator", |write| {
             change_items(write, SPENT, |bits| {
                 let set = bits.iter_mut().find(|bits| **bits != 0);
                 let set = set.expect("something is spent");
                 *set &= *set - 1;
             });
+        }),
+        // Spent by its bit and not to be found, but no block spends it.
+        ("spent", |write| {
+            let mut table = write.open_table(LOCATOR).expect("table");
+            let (key, _) = table.pop_first().expect("pop").expect("a row");
+            let (_, position) = split_locator_key(key.value());
+            let mut table = write.open_table(SPENT.definition()).expect("table");
+            let mut bits = table.get(0).expect("row").expect("chunk").value().to_vec();
+            bits[position as usize / 8] |= 1 << (position % 8);
+            table.insert(0, bits.as_slice()).expect("insert");
+        }),
+        // The last spend is of another output than the bits say.
+        ("spent", |write| {
+            let table = write.open_table(SPENT.definition()).expect("table");
+            let bits = table.get(0).expect("row").expect("chunk").value().to_vec();
+            let unspent = (0..).find(|position| bits[position / 8] >> (position % 8) & 1 == 0);
+            let unspent = SpendItem::Held(unspent.expect("something is unspent") as u64);
+            let mut table = write.open_table(SPENDS.definition()).expect("table");
+            let mut items = table.get(0).expect("row").expect("chunk").value().to_vec();
+            let last = items.as_chunks_mut::<5>().0.iter_mut();
+            let last = last.rev().find(|item| **item != [0xff; 5]);
+            *last.expect("the generator spends outputs") = unspent.encode();
+            table.insert(0, items.as_slice()).expect("insert");
         }),
     ];
     for (index, (expected, change)) in changes.into_iter().enumerate() {
