@@ -19,6 +19,7 @@ mod spends;
 
 use bitcoin::{BlockHash, Network, OutPoint};
 use serde_json::{Value, json};
+use spindex::store::{Keep, TweakForm};
 
 use fixture::{Server, TestChain, TestStore, pays, sample_chain, spent_item, sweeps};
 
@@ -36,6 +37,8 @@ const HEIGHT_ROUTES: [&str; 9] = [
 ];
 const PARSE: &str = "could not parse block height";
 const UNKNOWN: &str = "could not fetch header inv";
+const TWEAKS_ONLY: &str =
+    "this server keeps tweaks only, see /info; ask for /tweak-index without a dust limit";
 const DATABASE: &str = "could could not retrieve data from database";
 
 async fn serve_chain(chain: &TestChain) -> (TestStore, Server) {
@@ -55,6 +58,74 @@ async fn assert_serves(server: &Server, chain: &TestChain) {
                 "/v1/{path}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn an_index_of_compressed_tweaks_serves_all_the_same() {
+    let chain = sample_chain();
+    let first_height = chain.blocks[0].id().height;
+    let store = TestStore::keeping(
+        Network::Regtest,
+        first_height,
+        Keep::Full,
+        TweakForm::Compressed,
+    );
+    store.connect(&chain.records());
+    let server = Server::start(&store, None).await;
+    assert_serves(&server, &chain).await;
+}
+
+#[tokio::test]
+async fn an_index_of_tweaks_alone_serves_these_and_refuses_the_rest() {
+    let chain = sample_chain();
+    let first_height = chain.blocks[0].id().height;
+    for tweak_form in [TweakForm::Point, TweakForm::Compressed] {
+        let store = TestStore::keeping(Network::Regtest, first_height, Keep::Tweaks, tweak_form);
+        store.connect(&chain.records());
+        let server = Server::start(&store, None).await;
+        let info = server.ok("info").await;
+        for (mode, is_on) in [
+            ("tweaks_only", true),
+            ("tweaks_full_basic", true),
+            ("tweaks_full_with_dust_filter", false),
+            ("tweaks_cut_through_with_dust_filter", false),
+        ] {
+            assert_eq!(info[mode], json!(is_on), "{mode}");
+        }
+        for block in &chain.blocks {
+            let height = block.id().height;
+            for path in [
+                format!("tweak-index/{height}"),
+                format!("tweak-index/{height}?dustLimit=0"),
+            ] {
+                assert_eq!(
+                    server.ok(&path).await,
+                    chain.tweak_index(height, 0),
+                    "{path}"
+                );
+            }
+            for (path, expected) in chain.expected(height) {
+                if path.starts_with("digest/") || path.starts_with("block-hash/") {
+                    assert_eq!(server.ok(&path).await, expected, "{path}");
+                }
+            }
+            for path in [
+                format!("tweak-index/{height}?dustLimit=1"),
+                format!("tweaks/{height}"),
+                format!("tweaks/{height}?dustLimit=600"),
+                format!("utxos/{height}"),
+                format!("filter/new-utxos/{height}"),
+                format!("filter/spent/{height}"),
+                format!("spent-index/{height}"),
+                format!("spends/{height}"),
+            ] {
+                server.refused(&path, 501, TWEAKS_ONLY).await;
+            }
+        }
+        // Heights are judged first, as everywhere.
+        server.refused("tweaks/x", 400, PARSE).await;
+        server.refused("tweaks/4000000", 500, UNKNOWN).await;
     }
 }
 

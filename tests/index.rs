@@ -318,6 +318,7 @@ async fn sync_in_small_steps(chain: Arc<SimulatedChain>, multiples: bool) {
     let columns = ScanColumns {
         multiples,
         short_keys: true,
+        ..ScanColumns::default()
     };
     let batches = snapshot.scan(0..=140, columns).unwrap().unwrap();
     let mut tweaks = 0;

@@ -2,6 +2,9 @@
 
 mod store_support;
 
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, TxMerkleNode, Txid};
@@ -9,9 +12,10 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 use spindex::BlockId;
 use spindex::store::column::Column;
 use spindex::store::schema::{
-    BLOCKS, BlockRow, DIGEST, FILTERS, HEIGHTS, LOCATOR, LocatorHasher, META, MULTIPLES, OUTPUTS,
-    OutputItem, RowError, SPENDS, SPENT, SPENT_CHUNK_BITS, Span, TWEAKS, TXIDS, UNDO, decode_undo,
-    encode_undo, locator_key, split_locator_key,
+    BLOCKS, BlockRow, COMPRESSED, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR,
+    LocatorHasher, META, MULTIPLES, OUTPUTS, OUTPUTS_MAX, OutputItem, RowError, SPENDS, SPENT,
+    SPENT_CHUNK_BITS, Span, SpendItem, TWEAKS, TXIDS, VALUE_MAX, VOUT_MAX, height_key,
+    height_of_key, locator_key, split_locator_key,
 };
 use spindex::store::{
     BlockRecord, OutputRow, RowFilter, ScanColumns, SpendRow, Store, StoreError, StoreOptions,
@@ -54,6 +58,10 @@ fn block_row() {
             first: 0x0a,
             count: 0x0b0c,
         },
+        foreign: Span {
+            first: 0x0e0f,
+            count: 0x0b0c,
+        },
         new_utxos_filter: Span {
             first: 0x0d0e,
             count: 0x10,
@@ -75,6 +83,8 @@ fn block_row() {
         "06000000",
         "0a00000000000000",
         "0c0b0000",
+        "0f0e000000000000",
+        "0c0b0000",
         "0e0d000000000000",
         "10000000",
         "11000000",
@@ -89,21 +99,24 @@ fn block_row() {
             BlockRow::decode(&encoded[..len]),
             Err(RowError::Length {
                 found: len,
-                expected: 164
+                expected: 176
             })
         );
     }
-    // Counts and positions that no index has: bytes 112.. are the three spans, 148.. the filters.
+    // Counts and positions that no index has: bytes 112.. are the four spans, 160.. the filters. Nor are there more
+    // foreign spends than spends.
     for (at, value) in [
         (120, u32::MAX),
-        (132, 1 << 21),
+        (132, 1 << 16),
         (144, 1 << 21),
-        (156, 1 << 25),
-        (160, 1 << 25),
-        (116, 1),
+        (156, 0x0b0d),
+        (168, 1 << 25),
+        (172, 1 << 25),
+        (116, 0x100),
         (128, 0x100),
         (140, u32::MAX),
         (152, u32::MAX),
+        (164, u32::MAX),
     ] {
         let mut odd = encoded;
         odd[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -119,19 +132,50 @@ fn block_row() {
 fn output_item() {
     let item = OutputItem {
         key: bytes(0x40),
-        value_sat: 0x0102_0304_0506_0708,
-        vout: 0x0a0b_0c0d,
-        transaction: 0x1112_1314,
+        value_sat: 0x0003_0405_0607_0809,
+        vout: 0x1b_0c0d,
     };
+    // 0x1b0c0d << 51 | 0x3040506070809 = 0xd8606b040506070809... in 72 bits, low byte first.
+    let packed: u128 = 0x1b_0c0d << 51 | 0x0003_0405_0607_0809;
     let expected = concat!(
         "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f",
-        "0807060504030201",
-        "0d0c0b0a",
-        "14131211"
+        "0908070605046b60d8"
     );
     assert_eq!(hex(&item.encode()), expected);
+    assert_eq!(packed, 0xd8_606b_0405_0607_0809);
     assert_eq!(OutputItem::decode(&item.encode()), Ok(item));
-    assert!(OutputItem::decode(&[0; 47]).is_err());
+    for (value_sat, vout) in [(0, 0), (VALUE_MAX, 0), (0, VOUT_MAX), (VALUE_MAX, VOUT_MAX)] {
+        let item = OutputItem {
+            key: bytes(1),
+            value_sat,
+            vout,
+        };
+        assert_eq!(OutputItem::decode(&item.encode()), Ok(item));
+    }
+    // All the bitcoin there will ever be, and more outputs than 4 million weight units hold.
+    const { assert!(VALUE_MAX > 21_000_000 * 100_000_000 && VOUT_MAX > 4_000_000 / 4 / 9) };
+    assert!(OutputItem::decode(&[0; 40]).is_err());
+}
+
+#[test]
+fn spend_item() {
+    for (item, expected) in [
+        (SpendItem::Held(0), "0000000000"),
+        (SpendItem::Held(0x0a_0b0c_0d0e), "0a0b0c0d0e"),
+        (SpendItem::Held(OUTPUTS_MAX - 1), "fffffffffe"),
+        (SpendItem::Foreign, "ffffffffff"),
+    ] {
+        assert_eq!(hex(&item.encode()), expected);
+        assert_eq!(SpendItem::decode(item.encode()), item);
+    }
+}
+
+#[test]
+fn height_row() {
+    let hash = BlockHash::from_byte_array(bytes(0x40));
+    let key = height_key(&hash, 0x0102_0304);
+    assert_eq!(hex(&key), "404142434445464701020304");
+    assert_eq!(height_of_key(&key), 0x0102_0304);
 }
 
 #[test]
@@ -139,6 +183,7 @@ fn spend_row() {
     let row = SpendRow {
         outpoint: OutPoint::new(Txid::from_byte_array(bytes(0x40)), 0x0a0b_0c0d),
         key_prefix: bytes(0x80),
+        created: None,
     };
     let expected = concat!(
         "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f",
@@ -151,36 +196,20 @@ fn spend_row() {
 }
 
 #[test]
-fn undo_row() {
-    let positions = [0, 1, 0x0102_0304, 0xff_ffff_ffff];
-    let row = encode_undo(&positions);
-    assert_eq!(hex(&row), "000000000000000000010001020304ffffffffff");
-    assert_eq!(decode_undo(&row), Ok(positions.to_vec()));
-    assert_eq!(decode_undo(&[]), Ok(vec![]));
-    assert!(decode_undo(&row[..9]).is_err());
-    assert!(decode_undo(&encode_undo(&[2, 1])).is_err());
-    assert!(decode_undo(&encode_undo(&[2, 2])).is_err());
-}
-
-#[test]
 fn locator_row() {
-    let key = locator_key(0x0102_0304_0506_0708, 0x0a_0b0c_0d0e);
-    assert_eq!(hex(&key), "01020304050607080a0b0c0d0e");
+    let key = locator_key(0x04_0506_0708, 0x0a_0b0c_0d0e);
+    assert_eq!(hex(&key), "04050607080a0b0c0d0e");
     let (hash, position) = split_locator_key(&key);
-    assert_eq!((hash, position), (0x0102_0304_0506_0708, 0x0a_0b0c_0d0e));
+    assert_eq!((hash, position), (0x04_0506_0708, 0x0a_0b0c_0d0e));
 
-    // SipHash-2-4 of the bytes 00 01 02 .. 23 under the key 00 01 .. 0f, as in the test vectors of its authors.
+    // SipHash-2-4 of the bytes 00 01 02 .. 23 under the key 00 01 .. 0f, as in the test vectors of its authors; the
+    // low 40 bits of it.
     let hasher = LocatorHasher::new(bytes(0));
     let outpoint = OutPoint::new(Txid::from_byte_array(bytes(0)), 0x2322_2120);
-    assert_eq!(hasher.hash(&outpoint), SIPHASH_OF_36_BYTES);
-    assert_eq!(
-        hasher.locate(&outpoint, 7),
-        locator_key(SIPHASH_OF_36_BYTES, 7)
-    );
-    assert_ne!(
-        LocatorHasher::new(bytes(1)).hash(&outpoint),
-        SIPHASH_OF_36_BYTES
-    );
+    let hash = SIPHASH_OF_36_BYTES & 0xff_ffff_ffff;
+    assert_eq!(hasher.hash(&outpoint), hash);
+    assert_eq!(hasher.locate(&outpoint, 7), locator_key(hash, 7));
+    assert_ne!(LocatorHasher::new(bytes(1)).hash(&outpoint), hash);
 }
 
 const SIPHASH_OF_36_BYTES: u64 = 0x314d_ffbe_0815_a3b4;
@@ -190,9 +219,12 @@ fn chunks_fill_a_page_of_the_engine() {
     for (column, item_bytes, chunk_items) in [
         (TWEAKS, 64, 255),
         (MULTIPLES, 64, 255),
+        (COMPRESSED, 33, 496),
         (TXIDS, 32, 511),
-        (OUTPUTS, 48, 341),
-        (SPENDS, 44, 372),
+        (FIRSTS, 2, 8_186),
+        (OUTPUTS, 41, 399),
+        (SPENDS, 5, 3_274),
+        (FOREIGN, 44, 372),
         (FILTERS, 1, 16_372),
     ] {
         assert_eq!(column.item_bytes(), item_bytes);
@@ -231,14 +263,19 @@ fn block(model: &mut Model, transactions: u32, outputs: u32, spends: u32, filter
     let spent = model.spent();
     let mut live = outputs_before
         .iter()
-        .map(|(outpoint, _)| *outpoint)
-        .filter(|outpoint| !spent.contains(outpoint));
+        .filter(|(outpoint, _)| !spent.contains(outpoint));
     let spends = (0..spends)
-        .map(|index| SpendRow {
-            outpoint: live
-                .next()
-                .unwrap_or_else(|| OutPoint::new(Txid::from_byte_array(id(9, index)), 0)),
-            key_prefix: seed.to_be_bytes(),
+        .map(|index| match live.next() {
+            Some((outpoint, output)) => SpendRow {
+                outpoint: *outpoint,
+                key_prefix: output.key[..8].try_into().expect("8 bytes"),
+                created: None,
+            },
+            None => SpendRow {
+                outpoint: OutPoint::new(Txid::from_byte_array(id(9, index)), 0),
+                key_prefix: seed.to_be_bytes(),
+                created: None,
+            },
         })
         .collect();
     drop(live);
@@ -308,6 +345,7 @@ fn across(first: (u32, u32, u32, usize), second: (u32, u32, u32, usize)) {
     let columns = ScanColumns {
         multiples: true,
         short_keys: true,
+        ..ScanColumns::default()
     };
     assert_scan(&snapshot, &model, FIRST_HEIGHT..=FIRST_HEIGHT + 1, columns);
     drop(snapshot);
@@ -323,7 +361,7 @@ fn across(first: (u32, u32, u32, usize), second: (u32, u32, u32, usize)) {
 
 #[test]
 fn columns_grow_and_shrink_across_chunk_ends() {
-    for end in [255_u32, 341, 372, 511] {
+    for end in [255_u32, 372, 399, 511] {
         for first in [end - 1, end, end + 1] {
             for second in [0, 1, end - 1, end + 1] {
                 across(
@@ -331,6 +369,22 @@ fn columns_grow_and_shrink_across_chunk_ends() {
                     (second, second, second, second as usize),
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn small_items_grow_and_shrink_across_chunk_ends() {
+    let end = 3_274;
+    for first in [end - 1, end, end + 1] {
+        for second in [0, 1, end] {
+            across((1, 2, first, 0), (1, 2, second, 0));
+        }
+    }
+    let end = 8_186;
+    for first in [end - 1, end + 1] {
+        for second in [1, end] {
+            across((first, 5, 0, 0), (second, 1, 3, 0));
         }
     }
 }
@@ -361,8 +415,11 @@ fn spent_bits_grow_and_shrink_across_chunk_ends() {
 fn scans_of_many_outputs_stay_small() {
     let mut model = Model::new(false);
     block(&mut model, 300, 0, 0, 0);
-    block(&mut model, 7, 140_000, 0, 0);
-    block(&mut model, 1, 200_000, 0, 0);
+    for _ in 0..3 {
+        block(&mut model, 7, 60_000, 0, 0);
+    }
+    block(&mut model, 1, 65_535, 0, 0);
+    block(&mut model, 1, 1, 0, 0);
     block(&mut model, 300, 600, 0, 0);
     let store = memory_store_with(1, false);
     connect(&store, &model.chain);
@@ -371,13 +428,13 @@ fn scans_of_many_outputs_stay_small() {
         short_keys: true,
         ..ScanColumns::default()
     };
-    let heights = FIRST_HEIGHT..=FIRST_HEIGHT + 3;
+    let heights = FIRST_HEIGHT..=FIRST_HEIGHT + 6;
     let batches = assert_scan(&snapshot, &model, heights.clone(), short_keys);
     let keys: Vec<usize> = batches.iter().map(|batch| batch.keys.len()).collect();
-    assert_eq!(keys.iter().sum::<usize>(), 340_600);
-    assert!(keys.contains(&200_000), "{keys:?}");
-    let large = batches.iter().filter(|batch| batch.keys.len() > 1 << 16);
-    assert!(large.map(|batch| batch.tweaks.len()).eq([1]), "{keys:?}");
+    assert_eq!(keys.iter().sum::<usize>(), 246_136);
+    assert!(keys.iter().all(|keys| *keys <= 1 << 16), "{keys:?}");
+    // The full block and the one output behind it.
+    assert!(keys.contains(&65_536), "{keys:?}");
     // Without keys there is no reason to stop.
     let batches = assert_scan(&snapshot, &model, heights, ScanColumns::default());
     assert_eq!(batches.len(), 1);
@@ -399,8 +456,10 @@ fn chunks_in_the_file_have_their_lengths() {
         (TWEAKS, 1023_u64),
         (MULTIPLES, 1023),
         (TXIDS, 1023),
+        (FIRSTS, 1023),
         (OUTPUTS, 1022),
         (SPENDS, 745),
+        (FOREIGN, 45),
         (FILTERS, 32_744),
     ] {
         let table = read.open_table(column.definition()).expect("table");
@@ -438,9 +497,9 @@ fn check_rows(multiples: bool) {
 
     let meta = read.open_table(META).expect("meta");
     let value = |name| meta.get(name).expect("meta").expect(name).value().to_vec();
-    // A file without multiples is one that older programs read; one with them is not.
-    let schema: u32 = if multiples { 2 } else { 1 };
-    assert_eq!(value("schema"), schema.to_le_bytes());
+    assert_eq!(value("schema"), 3_u32.to_le_bytes());
+    assert_eq!(value("keep"), b"full");
+    assert_eq!(value("tweak_form"), b"point");
     let power = meta.get("multiples").expect("meta");
     let power = power.map(|power| power.value().to_vec());
     assert_eq!(power, multiples.then(|| 64_u32.to_le_bytes().to_vec()));
@@ -452,10 +511,9 @@ fn check_rows(multiples: bool) {
     let blocks = read.open_table(BLOCKS).expect("blocks");
     let heights = read.open_table(HEIGHTS).expect("heights");
     let digests = read.open_table(DIGEST).expect("digest");
-    let undo = read.open_table(UNDO).expect("undo");
     let expected_digests = model.digests();
-    let expected_undo = model.undo();
     let mut transactions = 0;
+    let mut expected_heights = Vec::new();
     for (index, record) in model.chain.iter().enumerate() {
         let height = record.id.height;
         let row = blocks.get(height).expect("row").expect("block");
@@ -463,15 +521,17 @@ fn check_rows(multiples: bool) {
         assert_eq!(row.header, record.header);
         assert_eq!(row.transactions.first, transactions);
         transactions += record.transactions.len() as u64;
-        let by_hash = heights.get(&record.id.hash.to_byte_array()).expect("row");
-        assert_eq!(by_hash.expect("height").value(), height);
+        expected_heights.push(height_key(&record.id.hash, height));
         let digest = digests.get(height).expect("row").expect("digest");
         assert_eq!(digest.value(), &expected_digests[index]);
-        let undo = undo.get(height).expect("row");
-        let undo = undo.map(|row| decode_undo(row.value()).expect("row"));
-        let kept = index + 3 >= model.chain.len();
-        assert_eq!(undo, kept.then(|| expected_undo[index].clone()));
     }
+    expected_heights.sort_unstable();
+    let found: Vec<_> = heights
+        .iter()
+        .expect("rows")
+        .map(|row| *row.expect("row").0.value())
+        .collect();
+    assert_eq!(found, expected_heights);
 
     let column = |column: Column| {
         let table = read.open_table(column.definition()).expect("table");
@@ -499,11 +559,44 @@ fn check_rows(multiples: bool) {
         rows.flat_map(|row| row.txid.to_byte_array())
             .collect::<Vec<u8>>()
     );
-    let spends = model.chain.iter().flat_map(|record| &record.spends);
-    assert_eq!(
-        column(SPENDS),
-        spends.flat_map(SpendRow::encode).collect::<Vec<u8>>()
+    // Each first spend of an output is its position, all else is written out.
+    let positions: HashMap<OutPoint, u64> = (0..)
+        .zip(model.outputs())
+        .map(|(position, (outpoint, _))| (outpoint, position))
+        .collect();
+    let mut seen = HashSet::new();
+    let (mut spends, mut foreign) = (Vec::new(), Vec::new());
+    for spend in model.chain.iter().flat_map(|record| &record.spends) {
+        match positions.get(&spend.outpoint) {
+            Some(position) if seen.insert(*position) => {
+                spends.extend_from_slice(&position.to_be_bytes()[3..]);
+            }
+            _ => {
+                spends.extend_from_slice(&[0xff; 5]);
+                foreign.extend(spend.encode());
+            }
+        }
+    }
+    let (all, foreign_rows) = (spends.len() / 5, foreign.len() / 44);
+    assert!(
+        foreign_rows > 0 && all > foreign_rows + 2,
+        "{foreign_rows} of {all}"
     );
+    assert_eq!(column(SPENDS), spends);
+    assert_eq!(column(FOREIGN), foreign);
+    let mut firsts: Vec<u16> = Vec::new();
+    for record in &model.chain {
+        for index in 0..record.transactions.len() as u32 {
+            let before = record.outputs.iter();
+            let before = before.filter(|output| output.transaction < index);
+            firsts.push(before.count() as u16);
+        }
+    }
+    let firsts: Vec<u8> = firsts
+        .iter()
+        .flat_map(|first| first.to_le_bytes())
+        .collect();
+    assert_eq!(column(FIRSTS), firsts);
     let filters = model
         .chain
         .iter()
@@ -515,7 +608,6 @@ fn check_rows(multiples: bool) {
     let outputs = model.outputs();
     let stored = column(OUTPUTS);
     assert_eq!(stored.len(), outputs.len() * OutputItem::BYTES);
-    let txids = column(TXIDS);
     let spent = model.spent();
     let bits = column(SPENT);
     let mut locators = Vec::new();
@@ -525,8 +617,6 @@ fn check_rows(multiples: bool) {
         assert_eq!(item.key, output.key);
         assert_eq!(item.value_sat, output.value_sat);
         assert_eq!(item.vout, output.vout);
-        let txid = &txids[item.transaction as usize * 32..][..32];
-        assert_eq!(txid, outpoint.txid.to_byte_array());
         let bit = bits[position / 8] >> (position % 8) & 1 == 1;
         assert_eq!(bit, spent.contains(outpoint));
         if !bit {
@@ -575,19 +665,23 @@ fn colliding_locators_are_told_apart() {
     assert!(snapshot.is_unspent(&outpoint(3)).expect("lookup"));
     assert!(!snapshot.is_unspent(&foreign).expect("lookup"));
     let third = outpoint(3);
+    let third_key = model.outputs()[3].1.key;
     block(&mut model, 0, 0, 0, 0);
-    model.chain[1].spends = [third, foreign]
-        .map(|outpoint| SpendRow {
+    model.chain[1].spends = [(third, third_key), (foreign, [0; 32])]
+        .map(|(outpoint, key)| SpendRow {
             outpoint,
-            key_prefix: [0; 8],
+            key_prefix: key[..8].try_into().expect("8 bytes"),
+            created: None,
         })
         .to_vec();
     connect(&store, &model.chain[1..]);
     let snapshot = store.snapshot().expect("snapshot");
     assert_eq!(
-        snapshot.undo(FIRST_HEIGHT + 1).expect("undo"),
+        snapshot.spent_positions(FIRST_HEIGHT + 1).expect("spends"),
         Some(vec![3])
     );
+    let spends = snapshot.spends(FIRST_HEIGHT + 1).expect("spends");
+    assert_eq!(spends.as_ref(), Some(&model.chain[1].spends));
     let utxos = snapshot.utxos(FIRST_HEIGHT, RowFilter::default());
     let utxos = utxos.expect("utxos").expect("indexed");
     let spent: Vec<bool> = utxos.iter().map(|utxo| utxo.spent).collect();
@@ -609,9 +703,13 @@ fn check_reopening(multiples: bool) {
     let before = content(&store);
     assert!(store.check_pages().expect("sound pages"));
     let held = store.snapshot().expect("snapshot");
-    assert!(matches!(store.compact(), Err(StoreError::Busy { .. })));
+    let refused = store.compact(Duration::ZERO);
+    assert!(matches!(refused, Err(StoreError::Busy { .. })));
     drop(held);
-    store.compact().expect("nobody reads");
+    let size = |path: &std::path::Path| std::fs::metadata(path).expect("file").len();
+    let before_bytes = size(&path);
+    let freed = store.compact(Duration::ZERO).expect("nobody reads");
+    assert_eq!(size(&path), before_bytes - freed);
     assert_eq!(content(&store), before);
     assert_eq!(store.path(), path);
     assert_eq!(store.undo_depth(), 3);
@@ -632,6 +730,37 @@ fn check_reopening(multiples: bool) {
     assert_eq!(snapshot.content_hash().expect("sound"), before);
 }
 
+/// Compaction waits for the snapshots that are alive, gives out no new ones meanwhile, and updates come after it.
+#[test]
+fn compaction_of_a_shared_store_waits_for_its_readers() {
+    let (_directory, path) = place();
+    let mut model = small_index(&path, false);
+    let store = Store::open(&path, &options(3)).expect("index");
+    let held = store.snapshot().expect("snapshot");
+    std::thread::scope(|threads| {
+        let compacting = threads.spawn(|| store.compact(Duration::from_secs(600)));
+        let refused = loop {
+            match store.snapshot() {
+                Ok(_) => std::thread::yield_now(),
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(refused, StoreError::Compacting { .. }),
+            "{refused:?}"
+        );
+        let text = refused.to_string();
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        store_support::assert_equal(&held, &model);
+        drop(held);
+        compacting.join().expect("no panic").expect("nobody reads");
+    });
+    let at = model.chain.len();
+    model.grow(77, store_support::MEDIUM);
+    connect(&store, &model.chain[at..]);
+    store_support::assert_equal(&store.snapshot().expect("snapshot"), &model);
+}
+
 #[test]
 fn defaults_of_a_new_file() {
     assert_eq!(default_first_height(Network::Bitcoin), 709_632);
@@ -650,51 +779,4 @@ fn defaults_of_a_new_file() {
     let first = store.snapshot().expect("snapshot").first_height();
     assert_eq!(first, 709_632);
     assert!(!store.has_multiples());
-}
-
-// ---- Files of released formats ----
-
-/// An index as it was first written: it opens, means the same, and goes on.
-fn check_released(packed: &[u8], multiples: bool, contents: [&str; 2]) {
-    let (_directory, path) = place();
-    let file = zstd::decode_all(packed).expect("zstd");
-    std::fs::write(&path, file).expect("write");
-    let unsaid = StoreOptions {
-        multiples: None,
-        ..options(3)
-    };
-    let store = Store::open(&path, &unsaid).expect("the format is read");
-    assert_eq!(store.has_multiples(), multiples);
-    let snapshot = store.snapshot().expect("snapshot");
-    assert_eq!(snapshot.tip().expect("six blocks").height, 12);
-    assert_eq!(snapshot.undo_from().expect("undo"), Some(10));
-    drop(snapshot);
-    assert_eq!(hex(&content(&store)), contents[0]);
-    let back = Update {
-        disconnect: 3,
-        connect: &[],
-    };
-    let tip = store.apply(back).expect("its undo rows are read");
-    assert_eq!(tip.expect("three blocks").height, 9);
-    assert_eq!(hex(&content(&store)), contents[1]);
-}
-
-#[test]
-fn format_1_file() {
-    let contents = [
-        "7fcbfb8d562d7b6faf1753b8bfa568ed4757bdb2772e43c6b4d4221c1d6d26aa",
-        "ce7ec30e88e251c9dd1c65ab996ae0556e3026ad520bd16f67acfc5664a667b6",
-    ];
-    let packed = include_bytes!("../fixtures/store/format-1.redb.zst");
-    check_released(packed, false, contents);
-}
-
-#[test]
-fn format_2_file() {
-    let contents = [
-        "7ea2460241ad41adb29060b39c30b926e0448d4b0889383b84b0efc16fd777f2",
-        "6feeef6aad21c07705997a202e0c70ae27ecfc3f7d78eaa016384111bbd4d240",
-    ];
-    let packed = include_bytes!("../fixtures/store/format-2.redb.zst");
-    check_released(packed, true, contents);
 }

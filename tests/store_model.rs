@@ -4,10 +4,11 @@ mod store_support;
 
 use std::ops::RangeInclusive;
 
+use bitcoin::OutPoint;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use spindex::store::{BlockRecord, ScanColumns, Snapshot, Store, StoreError, Update};
+use spindex::store::{BlockRecord, ScanColumns, Snapshot, SpendRow, Store, StoreError, Update};
 use store_support::{
     FIRST_HEIGHT, LARGE, Model, SMALL, Size, assert_equal, assert_scan, connect, memory_store,
     memory_store_with,
@@ -55,15 +56,14 @@ proptest! {
     fn every_history_is_the_naive_one((depth, steps) in history(), multiples in any::<bool>()) {
         let store = memory_store_with(depth as u32, multiples);
         let mut model = Model::new(multiples);
-        // Heights that can be disconnected, oldest first.
-        let mut undo: Vec<u32> = Vec::new();
         for Step { disconnect, connect } in steps {
-            if disconnect > undo.len() {
+            let undoable = depth.min(model.chain.len());
+            if disconnect > undoable {
                 let before = hash(&store.snapshot().expect("snapshot"));
                 let refused = store.apply(Update { disconnect: disconnect as u32, connect: &[] });
                 match refused {
                     Err(StoreError::UndoExhausted { available, .. }) => {
-                        prop_assert_eq!(available as usize, undo.len());
+                        prop_assert_eq!(available as usize, undoable);
                     }
                     other => prop_assert!(false, "{:?}", other),
                 }
@@ -74,30 +74,19 @@ proptest! {
             let old_model = model.clone();
 
             model.disconnect(disconnect);
-            undo.truncate(undo.len() - disconnect);
             let at = model.chain.len();
             for seed in connect {
-                let height = model.grow(seed, SMALL).id.height;
-                undo.push(height);
+                model.grow(seed, SMALL);
             }
             let tip = store
                 .apply(Update { disconnect: disconnect as u32, connect: &model.chain[at..] })
                 .expect("valid update");
             prop_assert_eq!(tip, model.tip());
-            if let Some(tip) = tip {
-                undo.retain(|height| height + depth as u32 > tip.height);
-            }
-
             let snapshot = store.snapshot().expect("snapshot");
             assert_equal(&snapshot, &model);
-            prop_assert_eq!(snapshot.undo_from().expect("undo"), undo.first().copied());
-            let rows = model.undo();
-            for record in &model.chain {
-                let height = record.id.height;
-                let index = (height - store_support::FIRST_HEIGHT) as usize;
-                let expected = undo.contains(&height).then(|| rows[index].clone());
-                prop_assert_eq!(snapshot.undo(height).expect("undo"), expected);
-            }
+            let lowest = model.chain.len().saturating_sub(depth);
+            let lowest = model.chain.get(lowest).map(|record| record.id.height);
+            prop_assert_eq!(snapshot.undo_from().expect("undo"), lowest);
             hash(&snapshot);
             // A snapshot stands still.
             prop_assert_eq!(old.tip(), old_model.tip());
@@ -161,15 +150,28 @@ fn content_hash_sees_every_kind_of_row() {
         model.grow(model.chain.len() as u64, SMALL);
     }
     let last = model.chain.len() - 1;
+    // Whatever the generator drew: one more spend, of what no block created.
+    model.chain[last].spends.push(SpendRow {
+        outpoint: OutPoint::new(bitcoin::hashes::Hash::all_zeros(), 7),
+        key_prefix: [1; 8],
+        created: None,
+    });
     let content = |model: &Model| hash(&fresh(model, 10, 5).snapshot().expect("snapshot"));
     let plain = content(&model);
-    let changes: [fn(&mut BlockRecord); 9] = [
+    fn foreign(record: &mut BlockRecord) -> &mut SpendRow {
+        let spend = record.spends.last_mut();
+        spend.expect("the last block ends with a foreign spend")
+    }
+    let changes: [fn(&mut BlockRecord); 12] = [
         |record| record.transactions[0].tweak[40] ^= 1,
         |record| record.multiples[0][40] ^= 1,
         |record| record.transactions[0].txid = bitcoin::hashes::Hash::all_zeros(),
         |record| record.outputs[0].key[31] ^= 1,
         |record| record.outputs[0].value_sat ^= 1,
-        |record| record.spends[0].key_prefix[7] ^= 1,
+        |record| record.outputs.last_mut().expect("outputs").vout += 1 << 20,
+        |record| foreign(record).key_prefix[7] ^= 1,
+        |record| foreign(record).outpoint.vout ^= 1,
+        |record| record.spends.swap(0, 1),
         |record| record.spends.truncate(record.spends.len() - 1),
         |record| record.new_utxos_filter.push(0),
         |record| record.spent_filter.push(0),
@@ -219,25 +221,35 @@ fn scans_give_what_the_queries_for_each_block_do() {
     assert!(transactions > 4080, "more than one batch: {transactions}");
     let heights = 0..model.chain.len() as u32;
     let runner = &mut TestRunner::new(ProptestConfig::with_cases(40));
-    let ranges = (heights.clone(), heights, any::<bool>(), any::<bool>());
-    let result = runner.run(&ranges, |(one, other, multiples, short_keys)| {
-        let from = FIRST_HEIGHT + one.min(other);
-        let to = FIRST_HEIGHT + one.max(other);
-        let columns = ScanColumns {
-            multiples,
-            short_keys,
-        };
-        assert_scan(&snapshot, &model, from..=to, columns);
-        // The other way round there is nothing, indexed or not.
-        if from < to {
-            let scan = snapshot.scan(RangeInclusive::new(to, from), columns);
-            prop_assert_eq!(scan.expect("scan").expect("no blocks").count(), 0);
-        }
-        // Not beyond either end.
-        for heights in [from..=u32::MAX, 0..=to] {
-            prop_assert!(snapshot.scan(heights, columns).expect("scan").is_none());
-        }
-        Ok(())
-    });
+    let ranges = (
+        heights.clone(),
+        heights,
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    let result = runner.run(
+        &ranges,
+        |(one, other, compressed, multiples, short_keys)| {
+            let from = FIRST_HEIGHT + one.min(other);
+            let to = FIRST_HEIGHT + one.max(other);
+            let columns = ScanColumns {
+                compressed,
+                multiples,
+                short_keys,
+            };
+            assert_scan(&snapshot, &model, from..=to, columns);
+            // The other way round there is nothing, indexed or not.
+            if from < to {
+                let scan = snapshot.scan(RangeInclusive::new(to, from), columns);
+                prop_assert_eq!(scan.expect("scan").expect("no blocks").count(), 0);
+            }
+            // Not beyond either end.
+            for heights in [from..=u32::MAX, 0..=to] {
+                prop_assert!(snapshot.scan(heights, columns).expect("scan").is_none());
+            }
+            Ok(())
+        },
+    );
     result.unwrap();
 }

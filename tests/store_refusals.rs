@@ -9,9 +9,11 @@ use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use bitcoin::{BlockHash, Network};
 use redb::{Database, ReadableTable};
+use spindex::store::column::Column;
 use spindex::store::schema::{
-    BLOCKS, DIGEST, FILTERS, LOCATOR, META, MULTIPLES, OUTPUTS, SCHEMA_PLAIN, SCHEMA_VERSION,
-    SPENDS, SPENT, TWEAKS, TXIDS, UNDO,
+    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, META, MULTIPLES, OUTPUTS,
+    SCHEMA_OLDEST, SCHEMA_VERSION, SPENDS, SPENT, SpendItem, TWEAKS, TXIDS, VALUE_MAX, VOUT_MAX,
+    split_locator_key,
 };
 use spindex::store::{
     BlockRecord, OutputRow, ScanColumns, Snapshot, Store, StoreError, StoreOptions, Update,
@@ -219,8 +221,8 @@ fn other_formats() {
     let version = |version: u32| version.to_le_bytes();
     set_meta(&path, "schema", Some(&version(SCHEMA_VERSION + 1)));
     let error = refused(Store::open(&path, &options(3)), &path, "newer spindex");
-    assert!(matches!(error, StoreError::NewerSchema { found: 3, .. }));
-    set_meta(&path, "schema", Some(&version(SCHEMA_PLAIN - 1)));
+    assert!(matches!(error, StoreError::NewerSchema { found: 4, .. }));
+    set_meta(&path, "schema", Some(&version(SCHEMA_OLDEST - 1)));
     let error = refused(Store::open(&path, &options(3)), &path, "`spindex sync`");
     assert!(matches!(error, StoreError::OlderSchema { found: 0, .. }));
     set_meta(&path, "schema", None);
@@ -239,11 +241,12 @@ fn odd_meta() {
         (false, "first_height", None),
         (false, "locator_key", Some(b"short")),
         (false, "locator_key", None),
-        // Neither does a file of format 1 have this, nor does one of format 2 go without.
-        (false, "multiples", Some(b"\x40\0\0\0")),
+        (false, "keep", Some(b"all")),
+        (false, "keep", None),
+        (false, "tweak_form", Some(b"\xff")),
+        (false, "tweak_form", None),
         (true, "multiples", Some(b"\x20\0\0\0")),
         (true, "multiples", Some(b"\x40")),
-        (true, "multiples", None),
     ] {
         let (_directory, path) = place();
         small_index(&path, multiples);
@@ -261,7 +264,9 @@ fn odd_meta() {
 /// Chunks of odd length, missing chunks and surplus ones.
 #[test]
 fn odd_chunks_are_refused_when_opening() {
-    for column in [TWEAKS, MULTIPLES, TXIDS, OUTPUTS, SPENDS, FILTERS, SPENT] {
+    for column in [
+        TWEAKS, MULTIPLES, TXIDS, FIRSTS, OUTPUTS, SPENDS, FOREIGN, FILTERS, SPENT,
+    ] {
         for change in ["shorter", "longer", "gone", "surplus"] {
             let (_directory, path) = place();
             small_index(&path, true);
@@ -290,7 +295,7 @@ fn odd_chunks_are_refused_when_opening() {
 #[test]
 fn odd_rows_are_errors_not_panics() {
     type Change = fn(&redb::WriteTransaction);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 17] = [
         ("blocks", |write| {
             let mut table = write.open_table(BLOCKS).expect("table");
             let mut row = *table.get(9).expect("row").expect("block").value();
@@ -306,13 +311,17 @@ fn odd_rows_are_errors_not_panics() {
         ("blocks", |write| {
             drop(write.open_table(BLOCKS).expect("table").remove(9));
         }),
+        ("heights", |write| {
+            let mut table = write.open_table(HEIGHTS).expect("table");
+            drop(table.pop_first().expect("pop"));
+        }),
+        ("heights", |write| {
+            let mut table = write.open_table(HEIGHTS).expect("table");
+            table.insert(&[7; 12], ()).expect("insert");
+        }),
         ("digest", |write| {
             let mut table = write.open_table(DIGEST).expect("table");
             table.insert(9, &[1; 32]).expect("insert");
-        }),
-        ("undo", |write| {
-            let mut table = write.open_table(UNDO).expect("table");
-            table.insert(12, [1, 2, 3].as_slice()).expect("insert");
         }),
         ("locator", |write| {
             let mut table = write.open_table(LOCATOR).expect("table");
@@ -320,18 +329,68 @@ fn odd_rows_are_errors_not_panics() {
         }),
         ("locator", |write| {
             let mut table = write.open_table(LOCATOR).expect("table");
-            table.insert(&[7; 13], ()).expect("insert");
+            table.insert(&[7; 10], ()).expect("insert");
         }),
-        // The second output is of the last transaction there can be, or the last one of the first transaction.
-        ("outputs", |write| {
-            change_outputs(write, |items| items[1][44..].fill(0xff))
+        // A transaction whose outputs start behind those of the next one, or behind the block's.
+        ("firsts", |write| {
+            change_items(write, FIRSTS, |firsts| firsts[2..4].fill(0xff))
         }),
+        ("firsts", |write| {
+            change_items(write, FIRSTS, |firsts| firsts[0] = 1)
+        }),
+        // Outputs out of order.
         ("outputs", |write| {
-            change_outputs(write, |items| {
-                if let Some(last) = items.last_mut() {
-                    last[44..].fill(0);
+            change_items(write, OUTPUTS, |items| {
+                for item in items.as_chunks_mut::<41>().0 {
+                    item[38..].fill(0);
                 }
             });
+        }),
+        // A spend of an output that is not there, of one twice, of another one than the bits say.
+        ("spends", |write| {
+            change_items(write, SPENDS, |items| {
+                held(items, 0).copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xfe]);
+            });
+        }),
+        ("spends", |write| {
+            change_items(write, SPENDS, |items| {
+                let first = *held(items, 0);
+                *held(items, 1) = first;
+            });
+        }),
+        ("spends", |write| {
+            change_items(write, SPENDS, |items| held(items, 0).fill(0xff));
+        }),
+        // Unspent by its bit, but not to be found.
+        ("locator", |write| {
+            change_items(write, SPENT, |bits| {
+                let set = bits.iter_mut().find(|bits| **bits != 0);
+                let set = set.expect("something is spent");
+                *set &= *set - 1;
+            });
+        }),
+        // Spent by its bit and not to be found, but no block spends it.
+        ("spent", |write| {
+            let mut table = write.open_table(LOCATOR).expect("table");
+            let (key, _) = table.pop_first().expect("pop").expect("a row");
+            let (_, position) = split_locator_key(key.value());
+            let mut table = write.open_table(SPENT.definition()).expect("table");
+            let mut bits = table.get(0).expect("row").expect("chunk").value().to_vec();
+            bits[position as usize / 8] |= 1 << (position % 8);
+            table.insert(0, bits.as_slice()).expect("insert");
+        }),
+        // The last spend is of another output than the bits say.
+        ("spent", |write| {
+            let table = write.open_table(SPENT.definition()).expect("table");
+            let bits = table.get(0).expect("row").expect("chunk").value().to_vec();
+            let unspent = (0..).find(|position| bits[position / 8] >> (position % 8) & 1 == 0);
+            let unspent = SpendItem::Held(unspent.expect("something is unspent") as u64);
+            let mut table = write.open_table(SPENDS.definition()).expect("table");
+            let mut items = table.get(0).expect("row").expect("chunk").value().to_vec();
+            let last = items.as_chunks_mut::<5>().0.iter_mut();
+            let last = last.rev().find(|item| **item != [0xff; 5]);
+            *last.expect("the generator spends outputs") = unspent.encode();
+            table.insert(0, items.as_slice()).expect("insert");
         }),
     ];
     for (index, (expected, change)) in changes.into_iter().enumerate() {
@@ -352,19 +411,17 @@ fn odd_rows_are_errors_not_panics() {
             let height = record.id.height;
             for filter in store_support::row_filters() {
                 let _ = snapshot.tweaks(height, filter);
+                let _ = snapshot.tweak_list(height, filter);
                 let _ = snapshot.utxos(height, filter);
             }
-            let _ = (snapshot.spends(height), snapshot.undo(height));
+            let _ = (snapshot.spends(height), snapshot.spent_positions(height));
             let _ = (snapshot.spent_filter(height), snapshot.block(height));
         }
         let refused = scan_everything(&snapshot, &model);
-        if expected == "outputs" {
+        if expected == "outputs" || expected == "firsts" {
             assert!(matches!(
                 refused,
-                Some(StoreError::Corrupt {
-                    table: "outputs",
-                    ..
-                })
+                Some(StoreError::Corrupt { table, .. }) if table == expected
             ));
         }
         // And an update over it is refused or leaves the rest as it was, but never goes on with half of it.
@@ -375,11 +432,18 @@ fn odd_rows_are_errors_not_panics() {
     }
 }
 
-fn change_outputs(write: &redb::WriteTransaction, change: fn(&mut [[u8; 48]])) {
-    let mut table = write.open_table(OUTPUTS.definition()).expect("table");
+fn change_items(write: &redb::WriteTransaction, column: Column, change: fn(&mut [u8])) {
+    let mut table = write.open_table(column.definition()).expect("table");
     let mut chunk = table.get(0).expect("row").expect("chunk").value().to_vec();
-    change(chunk.as_chunks_mut().0);
+    change(&mut chunk);
     table.insert(0, chunk.as_slice()).expect("insert");
+}
+
+/// The item of `spends` that is the n-th position.
+fn held(items: &mut [u8], n: usize) -> &mut [u8; 5] {
+    let items = items.as_chunks_mut::<5>().0.iter_mut();
+    let mut held = items.filter(|item| **item != [0xff; 5]);
+    held.nth(n).expect("the generator spends outputs")
 }
 
 /// Scans every range of heights and looks every position up; returns an error that occurred, if any did. What is given
@@ -388,6 +452,7 @@ fn scan_everything(snapshot: &Snapshot, model: &Model) -> Option<StoreError> {
     let columns = ScanColumns {
         multiples: model.multiples,
         short_keys: true,
+        ..ScanColumns::default()
     };
     let mut refused = None;
     let end = FIRST_HEIGHT + model.chain.len() as u32;
@@ -448,18 +513,13 @@ fn scans_over_odd_bytes_are_errors_not_panics() {
                 row[at] ^= rng.gen_range(1..=255_u8) >> rng.gen_range(0..8);
                 blocks.insert(height, &row).expect("insert");
             }
-            let mut outputs = write.open_table(OUTPUTS.definition()).expect("table");
-            let mut chunk = outputs
-                .get(0)
-                .expect("row")
-                .expect("chunk")
-                .value()
-                .to_vec();
+            let mut firsts = write.open_table(FIRSTS.definition()).expect("table");
+            let mut chunk = firsts.get(0).expect("row").expect("chunk").value().to_vec();
             for _ in 0..rng.gen_range(0..3) {
-                let item = rng.gen_range(0..chunk.len() / 48);
-                chunk[item * 48 + rng.gen_range(44..48)] = rng.gen_range(0..20);
+                let at = rng.gen_range(0..chunk.len());
+                chunk[at] = rng.gen_range(0..20);
             }
-            outputs.insert(0, chunk.as_slice()).expect("insert");
+            firsts.insert(0, chunk.as_slice()).expect("insert");
         });
         let store = Store::open(&path, &options_with(3, true)).expect("the ends are sound");
         let snapshot = store.snapshot().expect("snapshot");
@@ -506,7 +566,19 @@ fn updates_that_do_not_fit() {
         |error| matches!(error, StoreError::UndoExhausted { available: 2, .. }),
     );
 
-    let changes: [fn(&mut BlockRecord); 6] = [
+    let changes: [fn(&mut BlockRecord); 9] = [
+        |record| record.outputs[0].value_sat = VALUE_MAX + 1,
+        |record| record.outputs[0].vout = VOUT_MAX + 1,
+        |record| {
+            // More outputs than `firsts` can count.
+            record.outputs = (0..=u32::from(u16::MAX))
+                .map(|vout| OutputRow {
+                    vout,
+                    transaction: 0,
+                    ..record.outputs[0]
+                })
+                .collect();
+        },
         |record| record.multiples.push([1; 64]),
         |record| record.id.hash = BlockHash::all_zeros(),
         |record| {

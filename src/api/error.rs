@@ -37,9 +37,15 @@ pub enum QueryError {
     /// The index is empty.
     #[error("no block is indexed yet")]
     NothingIndexed,
+    /// The index was built without what is asked for.
+    #[error("{0}")]
+    NotKept(#[source] StoreError),
+    /// The index is being compacted.
+    #[error("{0}")]
+    Compacting(#[source] StoreError),
     /// The index could not be read.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// A filter could not be read.
     #[error("filter: {0}")]
     FilterStore(#[source] StoreError),
@@ -91,6 +97,16 @@ pub enum QueryError {
     Internal(String),
 }
 
+impl From<StoreError> for QueryError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotKept { .. } => Self::NotKept(error),
+            StoreError::Compacting { .. } => Self::Compacting(error),
+            error => Self::Store(error),
+        }
+    }
+}
+
 /// A class of faults that is logged on its own clock.
 #[derive(Clone, Copy)]
 enum Fault {
@@ -117,7 +133,8 @@ impl QueryError {
             | Self::Incomplete { .. }
             | Self::BroadcastFailed(_)
             | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoNode => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotKept(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NoNode | Self::Compacting(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BlockFailed { .. } | Self::SpendsMismatch { .. } => StatusCode::BAD_GATEWAY,
         }
     }
@@ -130,6 +147,10 @@ impl QueryError {
             Self::DustLimitSyntax => "Invalid dustLimit parameter",
             Self::FilterKindSyntax => "invalid filter type",
             Self::NothingIndexed | Self::Store(_) | Self::Incomplete { .. } => DATABASE_FAULT,
+            Self::NotKept(_) => {
+                "this server keeps tweaks only, see /info; ask for /tweak-index without a dust limit"
+            }
+            Self::Compacting(_) => "the index is being compacted, try again in a few minutes",
             Self::FilterStore(_) => "could not get filter from db",
             Self::TransactionSyntax(what) => what,
             Self::BodyTooLarge { .. } => "the request is too large for a transaction",

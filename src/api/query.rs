@@ -10,7 +10,7 @@ use super::error::QueryError;
 use crate::BlockId;
 use crate::filter::spent_item;
 use crate::store::snapshot::{BlockEntry, RowFilter, Utxo};
-use crate::store::{Snapshot, SpendRow};
+use crate::store::{Keep, Snapshot, SpendRow};
 
 /// Parses a height the strict way: ASCII decimal digits only, `0..=u32::MAX`; leading zeros are fine.
 ///
@@ -45,6 +45,8 @@ pub struct Info {
     pub network: Network,
     /// The last block whose data can be served.
     pub tip: BlockId,
+    /// What the index keeps, and so which requests it can answer.
+    pub keep: Keep,
 }
 
 /// Network and tip.
@@ -55,6 +57,7 @@ pub fn info(snapshot: &Snapshot) -> Result<Info, QueryError> {
     Ok(Info {
         network: snapshot.network(),
         tip: snapshot.tip().ok_or(QueryError::NothingIndexed)?,
+        keep: snapshot.keep(),
     })
 }
 
@@ -92,14 +95,17 @@ pub fn tweaks(
         dust_limit_sat,
         cut_through: list == TweakList::CutThrough,
     };
-    let mut rows = present(block, "tweaks", snapshot.tweaks(block.id.height, filter)?)?;
-    if list == TweakList::CutThrough {
-        rows.sort_unstable_by_key(|(txid, _)| display_bytes(txid));
+    let height = block.id.height;
+    match list {
+        // In the order of the block, for which an index needs nothing but tweaks.
+        TweakList::Full => present(block, "tweaks", snapshot.tweak_list(height, filter)?),
+        TweakList::CutThrough => {
+            let rows = snapshot.compressed_tweaks(height, filter)?;
+            let mut rows = present(block, "tweaks", rows)?;
+            rows.sort_unstable_by_key(|(txid, _)| display_bytes(txid));
+            Ok(rows.into_iter().map(|(_, tweak)| tweak).collect())
+        }
     }
-    Ok(rows
-        .iter()
-        .map(|(_, tweak)| tweak.to_compressed())
-        .collect())
 }
 
 /// Taproot outputs of the block's eligible transactions that still have an unspent one (spent siblings included),
@@ -140,7 +146,11 @@ pub fn filter(
         FilterKind::NewUtxos => ("new-UTXOs filter", snapshot.new_utxos_filter(height)),
         FilterKind::Spent => ("spent filter", snapshot.spent_filter(height)),
     };
-    let filter = present(block, what, filter.map_err(QueryError::FilterStore)?)?;
+    let filter = filter.map_err(|error| match QueryError::from(error) {
+        QueryError::Store(error) => QueryError::FilterStore(error),
+        error => error,
+    });
+    let filter = present(block, what, filter?)?;
     // A filter without even a count would read as an error at the clients.
     Ok(if filter.is_empty() { vec![0] } else { filter })
 }

@@ -15,6 +15,7 @@ use zeroize::ZeroizeOnDrop;
 
 use crate::chain::zmq::ZmqAddress;
 use crate::curve::{self, Engine, EngineKind, UnknownEngine};
+use crate::store::{Keep, TweakForm};
 
 /// Wrong usage: the process exits with status 2.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,46 @@ where
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
+/// What an index keeps, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeepName(pub(super) Keep);
+
+impl FromStr for KeepName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let keep = Keep::from_name(name).map(Self);
+        keep.ok_or_else(|| format!("unknown choice {name:?}; choose full or tweaks"))
+    }
+}
+
+impl<'de> Deserialize<'de> for KeepName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How an index stores its tweaks, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TweakFormName(pub(super) TweakForm);
+
+impl FromStr for TweakFormName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let form = TweakForm::from_name(name).map(Self);
+        form.ok_or_else(|| format!("unknown choice {name:?}; choose point or compressed"))
+    }
+}
+
+impl<'de> Deserialize<'de> for TweakFormName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// A text that `Debug` masks and that is wiped when dropped.
 #[derive(Clone, Deserialize, Serialize, ZeroizeOnDrop)]
 #[serde(transparent)]
@@ -197,9 +238,16 @@ pub(super) struct ServerSettings {
     /// First block to index [default: activation of taproot on main and test, 1 elsewhere]
     #[arg(long, env = "SPINDEX_FIRST_HEIGHT", value_name = "HEIGHT")]
     pub(super) first_height: Option<u32>,
-    /// Store the multiple 2^64·T with each tweak T: 64 bytes more per tweak (160 instead of 96), for which a scan on the
-    /// server saves 64 of its about 130 doublings; chosen once, when the index is built [default: as the index is, false
-    /// for a new one]
+    /// What to keep of each block: full, or tweaks alone, which is enough for /tweak-index and for nothing else; chosen
+    /// once, when the index is built [default: as the index is, full for a new one]
+    #[arg(long, env = "SPINDEX_KEEP", value_name = "full|tweaks")]
+    pub(super) keep: Option<KeepName>,
+    /// How to store a tweak: point (64 bytes, best for scans on the server) or compressed (33 bytes); chosen once, when
+    /// the index is built [default: as the index is, point for a new one]
+    #[arg(long, env = "SPINDEX_TWEAK_FORM", value_name = "point|compressed")]
+    pub(super) tweak_form: Option<TweakFormName>,
+    /// Store the multiple 2^64·T with each tweak T: 64 bytes more per tweak, for which a scan on the server saves 64 of
+    /// its about 130 doublings; chosen once, when the index is built [default: as the index is, false for a new one]
     #[arg(
         long,
         env = "SPINDEX_MULTIPLES",
@@ -283,8 +331,8 @@ impl ComputeSettings {
 
 impl ServerSettings {
     fn over(self, file: Self) -> Self {
-        overlay!(self, file; source, blocks_dir, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height, multiples,
-            undo_depth, in_flight, fetch_mib, batch_mib, cache_mib, poll_ms)
+        overlay!(self, file; source, blocks_dir, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
+            keep, tweak_form, multiples, undo_depth, in_flight, fetch_mib, batch_mib, cache_mib, poll_ms)
     }
 }
 
@@ -391,7 +439,7 @@ mod tests {
     #[test]
     fn every_flag_is_a_key_of_the_file() {
         let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nblocks_dir = '/b'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
-            rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
+            rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nkeep = 'tweaks'\ntweak_form = 'compressed'\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
             fetch_mib = 4\nbatch_mib = 5\ncache_mib = 6\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), known_keys());
@@ -402,6 +450,14 @@ mod tests {
         assert_eq!(server.source, Some(SourceKind::Rpc));
         assert_eq!(server.zmq, "tcp://h:1".parse().ok());
         assert_eq!(server.multiples, Some(true));
+        assert_eq!(server.keep, Some(KeepName(Keep::Tweaks)));
+        assert_eq!(
+            server.tweak_form,
+            Some(TweakFormName(TweakForm::Compressed))
+        );
+        for odd in ["keep = 'all'", "tweak_form = 'x'"] {
+            assert!(parse(odd).is_err(), "{odd}");
+        }
     }
 
     #[test]

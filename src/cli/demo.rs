@@ -126,6 +126,8 @@ async fn run(args: DemoArgs) -> Result<()> {
     let options = StoreOptions {
         network: NETWORK,
         first_height: Some(0),
+        keep: None,
+        tweak_form: None,
         multiples: None,
         undo_depth: 288,
         cache_bytes: 64 << 20,

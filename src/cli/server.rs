@@ -24,7 +24,7 @@ use crate::chain::zmq::{TipSignal, ZmqAddress};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
 use crate::runtime::Stop;
-use crate::store::{self, Store, StoreError, StoreOptions};
+use crate::store::{self, Keep, Store, StoreError, StoreOptions, TweakForm};
 
 const DEFAULT_BIND: &str = "127.0.0.1:8000";
 const DEFAULT_UNDO_DEPTH: u32 = 288;
@@ -120,7 +120,7 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
     block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
-        let mut store = Arc::new(open_store(&common, &server, Store::open)?);
+        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let node = node(&common, &server)?.source;
         let wait = Some(Duration::from_secs(args.wait));
         let connected = Arc::new(AtomicUsize::new(0));
@@ -145,8 +145,12 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         let tip = indexer.sync(args.until).await?;
         drop(indexer);
         let is_long = connected.load(Ordering::Relaxed) >= COMPACT_AFTER_BLOCKS;
-        if let Some(store) = Arc::get_mut(&mut store).filter(|_| is_long && !stop.is_requested()) {
-            store.compact()?;
+        if is_long && !stop.is_requested() {
+            match store.compact(Duration::from_secs(10)) {
+                Ok(freed) => tracing::info!("compacted the index: {} MiB given back", freed >> 20),
+                Err(error @ StoreError::Busy { .. }) => tracing::warn!("{error}"),
+                Err(error) => return Err(error.into()),
+            }
         }
         match tip {
             _ if stop.is_requested() => tracing::info!("stopped; the next sync goes on from here"),
@@ -213,15 +217,25 @@ fn open_store(
     let options = StoreOptions {
         network: common.network(),
         first_height: server.first_height,
+        keep: server.keep.map(|name| name.0),
+        tweak_form: server.tweak_form.map(|name| name.0),
         multiples: server.multiples,
         undo_depth: server.undo_depth.unwrap_or(DEFAULT_UNDO_DEPTH),
         cache_bytes: server.cache_mib.unwrap_or(256) << 20,
     };
     let store = open(&path, &options)?;
     tracing::info!(
-        "index {} ({}{})",
+        "index {} ({}{}{}{})",
         path.display(),
         common.network().to_core_arg(),
+        match store.keep() {
+            Keep::Full => "",
+            Keep::Tweaks => ", tweaks only",
+        },
+        match store.tweak_form() {
+            TweakForm::Point => "",
+            TweakForm::Compressed => ", compressed",
+        },
         if store.has_multiples() {
             ", with multiples"
         } else {

@@ -166,6 +166,7 @@ fn taproot_spends(source: &BlockWithPrevouts) -> Vec<SpendRow> {
             Some(SpendRow {
                 outpoint: input.previous_output(),
                 key_prefix,
+                created: prevout.created,
             })
         })
         .collect()

@@ -149,7 +149,7 @@ impl Chunks {
         }
     }
 
-    /// Changes a bit; one that has the value already means that bitmap, undo rows and locator disagree.
+    /// Changes a bit; one that has the value already means that bitmap, spends and locator disagree.
     fn flip(
         &mut self,
         table: &Table<'_, u32, &'static [u8]>,

@@ -1,34 +1,32 @@
 //! Everything an index holds, hashed and checked against itself.
 
-use std::collections::HashSet;
-
 use bitcoin::OutPoint;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use rayon::prelude::*;
 use redb::{ReadableTable, ReadableTableMetadata};
 
+use super::bitmap;
 use super::column::Column;
 use super::digest::{DIGEST_START, roll_digest};
 use super::error::{Fault, InRow, StoreError};
-use super::schema::{
-    BlockRow, Ends, FILTERS, MULTIPLES, OUTPUTS, SPENDS, SPENT, TWEAKS, TXIDS, decode_undo,
-};
-use super::snapshot::{Snapshot, View};
-use super::{SpendRow, bitmap};
+use super::schema::{BlockRow, Ends, SPENDS, SPENT_CHUNK_BITS, height_key};
+use super::snapshot::Snapshot;
+use super::view::{Chunks, Full, View};
 use crate::BlockId;
 
 impl Snapshot {
     /// A hash over everything the index says of its chain: two files with the same blocks have the same hash,
-    /// however they came to them (batches, reorgs, restarts, compaction), if both have multiples or neither has.
+    /// however they came to them (batches, reorgs, restarts, compaction), if both were built with the same options.
     ///
-    /// Covered are network, first height, every directory row (positions included), digest, column and spent bit.
-    /// Checked but not hashed, because they follow from the rest or from how the file was built, are `heights`,
-    /// `locator` (keyed with the file's own random key) and `undo` (reaches back as far as its history allows).
+    /// Covered are network, first height, what is kept, every directory row (positions included), digest, column and
+    /// spent bit. Checked but not hashed, because they follow from the rest, are `heights` and `locator` (keyed with the
+    /// file's own random key).
     /// Reads the whole file.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] naming the first row that contradicts another: headers that do not link, ranges that
-    /// do not meet, a digest that is not the one of the tweaks, an unspent output without locator, and so on.
+    /// do not meet, a digest that is not the one of the tweaks, an unspent output without locator, a spent bit that no
+    /// block accounts for, and so on.
     pub fn content_hash(&self) -> Result<[u8; 32], StoreError> {
         self.verify(|_| {})
     }
@@ -44,11 +42,14 @@ impl Snapshot {
 
 fn verify(view: &View, mut progress: impl FnMut(u32)) -> Result<[u8; 32], Fault> {
     view.check_ends()?;
+    let meta = &view.meta;
     let mut hash = sha256::Hash::engine();
-    hash.input(view.meta.network.to_core_arg().as_bytes());
-    hash.input(&view.meta.first_height.to_le_bytes());
+    hash.input(meta.network.to_core_arg().as_bytes());
+    hash.input(&meta.first_height.to_le_bytes());
+    hash.input(meta.keep.name().as_bytes());
+    hash.input(meta.tweak_form.name().as_bytes());
 
-    let mut walk = Walk::default();
+    let mut walk = Walk::new(view)?;
     for entry in view.blocks.iter()? {
         let (height, row) = entry?;
         let height = height.value();
@@ -61,28 +62,19 @@ fn verify(view: &View, mut progress: impl FnMut(u32)) -> Result<[u8; 32], Fault>
     }
     walk.finish(view)?;
 
-    let ends = view.ends;
-    for (column, table, len) in [
-        (TWEAKS, &view.tweaks, ends.transactions),
-        (TXIDS, &view.txids, ends.transactions),
-        (OUTPUTS, &view.outputs, ends.outputs),
-        (SPENDS, &view.spends, ends.spends),
-        (FILTERS, &view.filters, ends.filter_bytes),
-        (SPENT, &view.spent, bitmap::len_bytes(ends.outputs)),
-    ] {
-        hash.input(&column_hash(column, table, len)?);
-    }
-    if let Some(table) = &view.multiples {
-        hash.input(&column_hash(MULTIPLES, table, ends.transactions)?);
+    let columns = view.columns();
+    let hashes: Vec<_> = columns
+        .par_iter()
+        .map(|(column, table, len)| column_hash(*column, table, *len))
+        .collect();
+    for ((column, ..), found) in columns.iter().zip(hashes) {
+        hash.input(column.name().as_bytes());
+        hash.input(&found?);
     }
     Ok(sha256::Hash::from_engine(hash).to_byte_array())
 }
 
-fn column_hash(
-    column: Column,
-    table: &impl ReadableTable<u32, &'static [u8]>,
-    len: u64,
-) -> Result<[u8; 32], Fault> {
+fn column_hash(column: Column, table: &Chunks, len: u64) -> Result<[u8; 32], Fault> {
     let mut hash = sha256::Hash::engine();
     column.visit(table, len, 0..len, |items| {
         hash.input(items);
@@ -92,16 +84,28 @@ fn column_hash(
 }
 
 /// What has been seen of the chain so far.
-#[derive(Default)]
 struct Walk {
     last: Option<BlockId>,
     ends: Ends,
     digest: [u8; 32],
     unspent: u64,
-    undo_from: Option<u32>,
+    /// A bit per output that some block has spent: an eighth of a byte per output is all that grows with the index.
+    spent: Vec<u64>,
 }
 
 impl Walk {
+    fn new(view: &View) -> Result<Self, Fault> {
+        let words = usize::try_from(view.ends.outputs.div_ceil(64))
+            .map_err(|_| Fault::row("outputs", "all", "more than this machine can address"))?;
+        Ok(Self {
+            last: None,
+            ends: Ends::default(),
+            digest: DIGEST_START,
+            unspent: 0,
+            spent: vec![0; words],
+        })
+    }
+
     fn block(&mut self, view: &View, height: u32, row: &BlockRow) -> Result<(), Fault> {
         let wrong = |reason: &str| Fault::row("blocks", height, reason);
         if row.header.block_hash() != row.hash {
@@ -120,8 +124,8 @@ impl Walk {
             }
             _ => {}
         }
-        let found = view.heights.get(row.hash.as_byte_array())?;
-        if found.map(|found| found.value()) != Some(height) {
+        let key = height_key(&row.hash, height);
+        if view.heights.get(&key)?.is_none() {
             return Err(Fault::row(
                 "heights",
                 row.hash,
@@ -129,30 +133,27 @@ impl Walk {
             ));
         }
 
-        let previous = self.last.map_or(DIGEST_START, |_| self.digest);
-        let tweaks = TWEAKS.read(
-            &view.tweaks,
-            view.ends.transactions,
-            row.transactions.range(),
-        )?;
-        self.digest = roll_digest(&previous, &row.hash, tweaks.as_chunks::<64>().0);
+        let tweaks = view.compressed(row.transactions.range())?;
+        self.digest = roll_digest(&self.digest, &row.hash, tweaks);
         if view.digest(height)? != Some(self.digest) {
             return Err(Fault::row("digest", height, "not the digest of the tweaks"));
         }
-        self.locators(view, row)?;
-        self.undo(view, height, row)?;
+        if let Some(full) = view.kept() {
+            self.locators(view, full, row)?;
+            self.spends(view, full, height, row)?;
+        }
         self.last = Some(row.id(height));
         self.ends = row.ends();
         Ok(())
     }
 
     /// Every unspent output has its locator.
-    fn locators(&mut self, view: &View, row: &BlockRow) -> Result<(), Fault> {
-        let txids = view.txids(row.transactions)?;
+    fn locators(&mut self, view: &View, full: &Full, row: &BlockRow) -> Result<(), Fault> {
+        let txids = view.txids(full, row.transactions)?;
         let outputs: Vec<_> = row
             .outputs
             .range()
-            .zip(view.outputs_of(row)?)
+            .zip(view.outputs_of(full, row)?)
             .filter(|(_, output)| !output.spent)
             .collect();
         self.unspent += outputs.len() as u64;
@@ -165,41 +166,29 @@ impl Walk {
                 .meta
                 .locator
                 .locate(&OutPoint { txid, vout }, *position);
-            match view.locator.get(&key)? {
+            match full.locator.get(&key)? {
                 Some(_) => Ok(()),
                 None => Err(Fault::row("locator", position, "unspent but not located")),
             }
         })
     }
 
-    /// An undo row names outputs that its block spent.
-    fn undo(&mut self, view: &View, height: u32, row: &BlockRow) -> Result<(), Fault> {
-        let Some(positions) = view.undo(height)? else {
-            return match self.undo_from {
-                Some(_) => Err(Fault::row("undo", height, "missing above an older one")),
-                None => Ok(()),
-            };
-        };
-        self.undo_from.get_or_insert(height);
-        let spends = SPENDS.read(&view.spends, view.ends.spends, row.spends.range())?;
-        let spends: HashSet<_> = spends
-            .chunks_exact(SpendRow::BYTES)
-            .filter_map(|item| SpendRow::decode(item).ok())
-            .map(|spend| spend.outpoint)
-            .collect();
-        let mut outpoints = view.outpoints();
-        for position in positions {
-            if position >= row.ends().outputs || !spends.contains(&outpoints.get(position)?) {
-                let reason = format!("output {position} was not spent by this block");
-                return Err(Fault::row("undo", height, reason));
-            }
-            let bit = bitmap::read(&view.spent, view.ends.outputs, position..position + 1)?;
-            if bit != [true] {
-                return Err(Fault::row(
-                    "spent",
-                    position,
-                    "unspent despite its undo row",
-                ));
+    /// A block spends outputs that are there and that none has spent before; foreign spends decode.
+    fn spends(
+        &mut self,
+        view: &View,
+        full: &Full,
+        height: u32,
+        row: &BlockRow,
+    ) -> Result<(), Fault> {
+        for position in view.spent_by(full, row)? {
+            let (word, mask) = (position / 64, 1 << (position % 64));
+            match self.spent.get_mut(word as usize) {
+                Some(word) if *word & mask == 0 => *word |= mask,
+                _ => {
+                    let reason = format!("block {height} spends output {position}, spent before");
+                    return Err(Fault::row(SPENDS.name(), row.spends.first, reason));
+                }
             }
         }
         Ok(())
@@ -217,18 +206,32 @@ impl Walk {
                 return Err(Fault::row(table, "all", reason));
             }
         }
-        let located = view.locator.len()?;
+        let Some(full) = view.kept() else {
+            return Ok(());
+        };
+        let located = full.locator.len()?;
         if located != self.unspent {
             let reason = format!("{located} rows for {} unspent outputs", self.unspent);
             return Err(Fault::row("locator", "all", reason));
         }
-        for entry in view.undo.iter()? {
-            let (height, row) = entry?;
-            let height = height.value();
-            decode_undo(row.value()).in_row("undo", height)?;
-            if self.last.is_none_or(|last| height > last.height) {
-                return Err(Fault::row("undo", height, "of a block that is not indexed"));
+        // The bits are those of the spends, chunk by chunk.
+        let outputs = view.ends.outputs;
+        let mut start = 0;
+        while start < outputs {
+            let end = outputs.min(start + SPENT_CHUNK_BITS);
+            let bits = bitmap::read(&full.spent, outputs, start..end)?;
+            for (position, bit) in (start..end).zip(bits) {
+                let word = self.spent.get((position / 64) as usize);
+                let spent = word.is_some_and(|word| word >> (position % 64) & 1 == 1);
+                if bit != spent {
+                    let reason = match bit {
+                        true => "spent, but no block spends it",
+                        false => "unspent, but a block spends it",
+                    };
+                    return Err(Fault::row("spent", position, reason));
+                }
             }
+            start = end;
         }
         Ok(())
     }

@@ -3,21 +3,19 @@
 use bitcoin::BlockHash;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 
-use crate::curve::TweakPoint;
-
 /// What the first block's digest is rolled from.
 pub const DIGEST_START: [u8; 32] = [0; 32];
 
 /// `SHA256(previous || block_hash || SHA256(tweaks))`: block hash in internal order, tweaks in block order as 33
 /// compressed bytes each. `previous` is the digest of the parent, or [`DIGEST_START`] at the first height.
-pub fn roll_digest<'a>(
+pub fn roll_digest(
     previous: &[u8; 32],
     block_hash: &BlockHash,
-    tweaks: impl IntoIterator<Item = &'a [u8; 64]>,
+    tweaks: impl IntoIterator<Item = [u8; 33]>,
 ) -> [u8; 32] {
     let mut inner = sha256::Hash::engine();
     for tweak in tweaks {
-        inner.input(&TweakPoint::from_bytes(*tweak).to_compressed());
+        inner.input(&tweak);
     }
     let mut outer = sha256::Hash::engine();
     outer.input(previous);

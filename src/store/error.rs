@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bitcoin::Network;
 
+use super::meta::{Keep, TweakForm};
 use super::schema::RowError;
 use crate::BlockId;
 
@@ -150,6 +151,75 @@ pub enum StoreError {
         /// The index file.
         file: PathBuf,
     },
+    /// The index was created to keep more or less than is asked for, which cannot be changed later.
+    #[error(
+        "the index {} was built with --keep {}, not {}: pass --keep {}, or choose another --data-dir to build one with --keep {}",
+        file.display(), found.name(), expected.name(), found.name(), expected.name()
+    )]
+    WrongKeep {
+        /// The index file.
+        file: PathBuf,
+        /// What it keeps.
+        found: Keep,
+        /// What was asked for.
+        expected: Keep,
+    },
+    /// The index stores its tweaks in the other form, which cannot be changed later.
+    #[error(
+        "the index {} was built with --tweak-form {}, not {}: pass --tweak-form {}, or choose another --data-dir to build one with --tweak-form {}",
+        file.display(), found.name(), expected.name(), found.name(), expected.name()
+    )]
+    WrongTweakForm {
+        /// The index file.
+        file: PathBuf,
+        /// The form it stores them in.
+        found: TweakForm,
+        /// The form asked for.
+        expected: TweakForm,
+    },
+    /// A new index was to have multiples of points it does not store.
+    #[error(
+        "the index {} cannot have multiples with --tweak-form compressed: build it with --tweak-form point, or without --multiples",
+        file.display()
+    )]
+    MultiplesWithoutPoints {
+        /// The index file.
+        file: PathBuf,
+    },
+    /// A read of what an index that keeps tweaks only does not have.
+    #[error(
+        "the index {} was built with --keep tweaks and has no {what}: choose another --data-dir to build one with --keep full",
+        file.display()
+    )]
+    NotKept {
+        /// The index file.
+        file: PathBuf,
+        /// What it does not have.
+        what: &'static str,
+    },
+    /// A read of tweaks as points from an index that stores them compressed.
+    #[error(
+        "the index {} was built with --tweak-form compressed and has no points: read its tweaks compressed, or choose another --data-dir to build one with --tweak-form point",
+        file.display()
+    )]
+    NoPoints {
+        /// The index file.
+        file: PathBuf,
+    },
+    /// The file has an older format and could not be migrated; it is left as it was.
+    #[error(
+        "the index {} of format {found} could not be migrated: {source}; it is left as it was: mend this and start spindex again, \
+         or delete it and run `spindex sync`",
+        file.display()
+    )]
+    MigrationFailed {
+        /// The index file.
+        file: PathBuf,
+        /// Format number of the file.
+        found: u32,
+        /// What went wrong.
+        source: Box<StoreError>,
+    },
     /// No room: the disk, a quota or the largest file size is used up. The last commit is intact.
     #[error(
         "no room to write the index {} ({source}): free some space and start spindex again, nothing committed is lost",
@@ -183,7 +253,7 @@ pub enum StoreError {
         /// The index file.
         file: PathBuf,
     },
-    /// Compaction while somebody reads.
+    /// Compaction or a check of pages while somebody reads.
     #[error(
         "the index {} cannot be compacted while it is being read: try again when no request is running",
         file.display()
@@ -192,10 +262,16 @@ pub enum StoreError {
         /// The index file.
         file: PathBuf,
     },
-    /// A reorg deeper than the undo rows, or than the index.
+    /// A read while the file is being compacted.
+    #[error("the index {} is being compacted: try again in a few minutes", file.display())]
+    Compacting {
+        /// The index file.
+        file: PathBuf,
+    },
+    /// A reorg deeper than `--undo-depth`, or than the index.
     #[error(
-        "cannot disconnect {disconnect} blocks from {}: it holds undo rows for the last {available} only; \
-         delete it and run `spindex sync`, with a larger --undo-depth to be safe next time",
+        "cannot disconnect {disconnect} blocks from {}: only the last {available} may be, by --undo-depth; start spindex \
+         with a larger --undo-depth, or delete the index and run `spindex sync`",
         file.display()
     )]
     UndoExhausted {

@@ -1,14 +1,16 @@
-//! What the file says of itself: format, network, first height, multiples, the locator's hash key.
+//! What the file says of itself: format, network, first height, what it keeps, the locator's hash key.
 
 use std::path::Path;
 
 use bitcoin::Network;
 use redb::{ReadTransaction, ReadableTable, Table, TableError, WriteTransaction};
 
+use super::column::Column;
 use super::error::{Fault, StoreError};
 use super::schema::{
-    BLOCKS, DIGEST, FILTERS, HEIGHTS, LOCATOR, LocatorHasher, META, MULTIPLES, MULTIPLES_POWER,
-    OUTPUTS, SCHEMA_MULTIPLES, SCHEMA_PLAIN, SCHEMA_VERSION, SPENDS, SPENT, TWEAKS, TXIDS, UNDO,
+    BLOCKS, COMPRESSED, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, LocatorHasher, META,
+    MULTIPLES, MULTIPLES_POWER, OUTPUTS, SCHEMA_OLDEST, SCHEMA_VERSION, SPENDS, SPENT, TWEAKS,
+    TXIDS,
 };
 use super::{StoreOptions, default_first_height};
 
@@ -25,11 +27,82 @@ const LOCATOR_KEY: &str = "locator_key";
 /// Program and version that created the file, ASCII; for people, never checked.
 const CREATED_BY: &str = "created_by";
 
+/// What is kept, ASCII.
+const KEEP: &str = "keep";
+/// How tweaks are stored, ASCII.
+const TWEAK_FORM: &str = "tweak_form";
+
+/// What an index keeps of each block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// Everything.
+    #[default]
+    Full,
+    /// Tweaks, directory and digests: enough for the list of all tweaks of a block, and nothing else.
+    Tweaks,
+}
+
+impl Keep {
+    /// Its name in `meta` and on the command line: `full` or `tweaks`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Tweaks => "tweaks",
+        }
+    }
+
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Full, Self::Tweaks]
+            .into_iter()
+            .find(|keep| keep.name() == name)
+    }
+}
+
+/// How an index stores its tweaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TweakForm {
+    /// As points, x and y, 64 bytes each: a scan on the server pays no square root for them.
+    #[default]
+    Point,
+    /// As 33 compressed bytes each, as they are served.
+    Compressed,
+}
+
+impl TweakForm {
+    /// Its name in `meta` and on the command line: `point` or `compressed`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Point => "point",
+            Self::Compressed => "compressed",
+        }
+    }
+
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Point, Self::Compressed]
+            .into_iter()
+            .find(|form| form.name() == name)
+    }
+
+    /// The column that holds the tweaks.
+    pub(super) const fn column(self) -> Column {
+        match self {
+            Self::Point => TWEAKS,
+            Self::Compressed => COMPRESSED,
+        }
+    }
+}
+
 /// Contents of `meta`.
 #[derive(Clone)]
 pub(super) struct Meta {
+    /// Format number.
+    pub(super) version: u32,
     pub(super) network: Network,
     pub(super) first_height: u32,
+    pub(super) keep: Keep,
+    pub(super) tweak_form: TweakForm,
     /// Whether there is a column of multiples.
     pub(super) multiples: bool,
     pub(super) locator: LocatorHasher,
@@ -37,7 +110,7 @@ pub(super) struct Meta {
 
 impl Meta {
     /// Reads and checks `meta`; `None` if the file has no table at all, as when it is new or its creation was cut
-    /// short before the first commit.
+    /// short before the first commit. Files of older formats are read too: they keep everything, tweaks as points.
     pub(super) fn load(
         read: &ReadTransaction,
         file: &Path,
@@ -61,6 +134,7 @@ impl Meta {
         };
         let version = u32::from_le_bytes(fixed(SCHEMA, version.value())?);
         check_version(version, file)?;
+        let named = version > NAMELESS;
 
         let network = required(&table, NETWORK)?;
         let network = std::str::from_utf8(&network)
@@ -68,7 +142,16 @@ impl Meta {
             .and_then(|name| Network::from_core_arg(name).ok())
             .ok_or_else(|| Fault::row("meta", NETWORK, "no network's name"))?;
         let meta = Self {
+            version,
             network,
+            keep: match named {
+                true => choice(&table, KEEP, Keep::from_name)?,
+                false => Keep::Full,
+            },
+            tweak_form: match named {
+                true => choice(&table, TWEAK_FORM, TweakForm::from_name)?,
+                false => TweakForm::Point,
+            },
             first_height: u32::from_le_bytes(fixed(
                 FIRST_HEIGHT,
                 &required(&table, FIRST_HEIGHT)?,
@@ -97,6 +180,24 @@ impl Meta {
                 expected,
             });
         }
+        if let Some(expected) = options.keep
+            && expected != self.keep
+        {
+            return Err(StoreError::WrongKeep {
+                file: file.into(),
+                found: self.keep,
+                expected,
+            });
+        }
+        if let Some(expected) = options.tweak_form
+            && expected != self.tweak_form
+        {
+            return Err(StoreError::WrongTweakForm {
+                file: file.into(),
+                found: self.tweak_form,
+                expected,
+            });
+        }
         match options.multiples {
             Some(expected) if expected != self.multiples => Err(StoreError::WrongMultiples {
                 file: file.into(),
@@ -106,28 +207,44 @@ impl Meta {
         }
     }
 
+    /// The options that describe this file, to make another like it.
+    pub(super) fn options(&self, like: &StoreOptions) -> StoreOptions {
+        StoreOptions {
+            network: self.network,
+            first_height: Some(self.first_height),
+            keep: Some(self.keep),
+            tweak_form: Some(self.tweak_form),
+            multiples: Some(self.multiples),
+            ..like.clone()
+        }
+    }
+
     /// Creates every table and `meta`: the file's first commit, so that a file either is an index or has no table.
-    pub(super) fn create(write: &WriteTransaction, options: &StoreOptions) -> Result<Self, Fault> {
+    pub(super) fn create(
+        write: &WriteTransaction,
+        file: &Path,
+        options: &StoreOptions,
+    ) -> Result<Self, Fault> {
         let meta = Self {
+            version: SCHEMA_VERSION,
             network: options.network,
             first_height: options
                 .first_height
                 .unwrap_or_else(|| default_first_height(options.network)),
+            keep: options.keep.unwrap_or_default(),
+            tweak_form: options.tweak_form.unwrap_or_default(),
             multiples: options.multiples.unwrap_or(false),
             locator: LocatorHasher::new(bitcoin::secp256k1::rand::random()),
         };
+        if meta.multiples && meta.tweak_form == TweakForm::Compressed {
+            return Err(StoreError::MultiplesWithoutPoints { file: file.into() }.into());
+        }
         let mut table = write.open_table(META)?;
-        // A program that does not know of multiples must not write to a file that has them.
-        let schema = if meta.multiples {
-            put(&mut table, MULTIPLES_RECORD, &MULTIPLES_POWER.to_le_bytes())?;
-            write.open_table(MULTIPLES.definition())?;
-            SCHEMA_MULTIPLES
-        } else {
-            SCHEMA_PLAIN
-        };
-        put(&mut table, SCHEMA, &schema.to_le_bytes())?;
+        put(&mut table, SCHEMA, &SCHEMA_VERSION.to_le_bytes())?;
         put(&mut table, NETWORK, meta.network.to_core_arg().as_bytes())?;
         put(&mut table, FIRST_HEIGHT, &meta.first_height.to_le_bytes())?;
+        put(&mut table, KEEP, meta.keep.name().as_bytes())?;
+        put(&mut table, TWEAK_FORM, meta.tweak_form.name().as_bytes())?;
         put(&mut table, LOCATOR_KEY, meta.locator.key())?;
         let created_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
         put(&mut table, CREATED_BY, created_by.as_bytes())?;
@@ -135,24 +252,33 @@ impl Meta {
         write.open_table(BLOCKS)?;
         write.open_table(HEIGHTS)?;
         write.open_table(DIGEST)?;
-        write.open_table(UNDO)?;
-        write.open_table(LOCATOR)?;
-        for column in [TWEAKS, TXIDS, OUTPUTS, SPENDS, FILTERS, SPENT] {
-            write.open_table(column.definition())?;
+        write.open_table(meta.tweak_form.column().definition())?;
+        if meta.multiples {
+            put(&mut table, MULTIPLES_RECORD, &MULTIPLES_POWER.to_le_bytes())?;
+            write.open_table(MULTIPLES.definition())?;
+        }
+        if meta.keep == Keep::Full {
+            write.open_table(LOCATOR)?;
+            for column in [TXIDS, FIRSTS, OUTPUTS, SPENDS, FOREIGN, FILTERS, SPENT] {
+                write.open_table(column.definition())?;
+            }
         }
         Ok(meta)
     }
 }
 
+/// Last format whose files do not say what they keep.
+const NAMELESS: u32 = 2;
+
 fn check_version(found: u32, file: &Path) -> Result<(), StoreError> {
     let file = file.into();
     match found {
-        ..SCHEMA_PLAIN => Err(StoreError::OlderSchema {
+        ..SCHEMA_OLDEST => Err(StoreError::OlderSchema {
             file,
             found,
-            expected: SCHEMA_PLAIN,
+            expected: SCHEMA_OLDEST,
         }),
-        SCHEMA_PLAIN..=SCHEMA_VERSION => Ok(()),
+        SCHEMA_OLDEST..=SCHEMA_VERSION => Ok(()),
         _ => Err(StoreError::NewerSchema {
             file,
             found,
@@ -161,16 +287,16 @@ fn check_version(found: u32, file: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the file has multiples, by its format number and the record that goes with it.
+/// Whether the file has multiples, by the record of that name; format 1 has none and format 2 always.
 fn load_multiples(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     version: u32,
 ) -> Result<bool, Fault> {
     let wrong = |reason: String| Fault::row("meta", MULTIPLES_RECORD, reason);
     match (version, table.get(MULTIPLES_RECORD)?) {
-        (SCHEMA_PLAIN, None) => Ok(false),
-        (SCHEMA_PLAIN, Some(_)) => Err(wrong(format!("not in a file of format {version}"))),
-        (_, None) => Err(wrong("missing".to_owned())),
+        (1, Some(_)) => Err(wrong(format!("not in a file of format {version}"))),
+        (2, None) => Err(wrong("missing".to_owned())),
+        (_, None) => Ok(false),
         (_, Some(value)) => match u32::from_le_bytes(fixed(MULTIPLES_RECORD, value.value())?) {
             MULTIPLES_POWER => Ok(true),
             power => Err(wrong(format!(
@@ -178,6 +304,17 @@ fn load_multiples(
             ))),
         },
     }
+}
+
+/// A record that is one of a few names.
+fn choice<T>(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &str,
+    from_name: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, Fault> {
+    let value = required(table, name)?;
+    let value = std::str::from_utf8(&value).ok().and_then(from_name);
+    value.ok_or_else(|| Fault::row("meta", name, "no such choice"))
 }
 
 fn put(table: &mut Table<'_, &str, &[u8]>, name: &str, value: &[u8]) -> Result<(), Fault> {

@@ -10,17 +10,21 @@ mod content;
 mod digest;
 mod error;
 mod meta;
+mod migrate;
 mod plan;
 mod record;
 mod scan;
 pub mod schema;
 pub mod snapshot;
+mod space;
+mod view;
 mod writer;
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock, TryLockError};
+use std::time::{Duration, Instant};
 
 use bitcoin::Network;
 use redb::{Database, ReadableDatabase, StorageBackend};
@@ -30,9 +34,11 @@ pub use digest::{DIGEST_START, roll_digest};
 pub use error::StoreError;
 use error::{Fault, explain_io};
 use meta::Meta;
+pub use meta::{Keep, TweakForm};
 pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
 pub use snapshot::{BlockEntry, Counts, RowFilter, Snapshot, Utxo};
+pub use space::{Space, TableSpace};
 
 /// Name of the index file in the data directory.
 pub const FILE_NAME: &str = "index.redb";
@@ -45,10 +51,17 @@ pub struct StoreOptions {
     /// Height of the first block indexed; refused if the file says otherwise. `None` takes the file's, or the
     /// network's default for a new file ([`default_first_height`]).
     pub first_height: Option<u32>,
+    /// What is kept of each block; refused if the file says otherwise. `None` takes the file's, or
+    /// [`Keep::Full`] for a new file.
+    pub keep: Option<Keep>,
+    /// How tweaks are stored; refused if the file says otherwise. `None` takes the file's, or [`TweakForm::Point`] for
+    /// a new file.
+    pub tweak_form: Option<TweakForm>,
     /// Whether the multiple 2^64·T of each tweak is stored with it, 64 bytes that save a scan half of its doublings;
-    /// refused if the file says otherwise. `None` takes the file's, or `false` for a new file.
+    /// refused if the file says otherwise. `None` takes the file's, or `false` for a new file. Needs
+    /// [`TweakForm::Point`].
     pub multiples: Option<bool>,
-    /// How many of the last blocks can be disconnected.
+    /// How many of the last blocks one update may disconnect.
     pub undo_depth: u32,
     /// Cache of the storage engine in bytes.
     pub cache_bytes: usize,
@@ -66,11 +79,21 @@ pub fn default_first_height(network: Network) -> u32 {
 
 /// The index file, open for reading and writing. One per file: another process that opens it is refused.
 pub struct Store {
-    database: Database,
+    /// Written to only while it is compacted.
+    database: RwLock<Database>,
     file: Arc<Path>,
     meta: Arc<Meta>,
     undo_depth: u32,
+    /// Where the outputs of each block start, for views to find a position's block by.
+    starts: Mutex<Arc<Vec<u64>>>,
     writer: Mutex<WriterState>,
+}
+
+/// What opening a file gives.
+enum Opened {
+    Ready(Store),
+    /// A file of an older format.
+    Older(Database, Meta),
 }
 
 /// Whether the writer still takes work.
@@ -86,6 +109,8 @@ impl std::fmt::Debug for Store {
             .field("file", &self.file)
             .field("network", &self.meta.network)
             .field("first_height", &self.meta.first_height)
+            .field("keep", &self.meta.keep)
+            .field("tweak_form", &self.meta.tweak_form)
             .field("multiples", &self.meta.multiples)
             .field("undo_depth", &self.undo_depth)
             .finish_non_exhaustive()
@@ -96,20 +121,23 @@ impl Store {
     /// Opens or creates the index file, with its directory if that is missing.
     ///
     /// A file whose creation was cut short before its first commit is initialised. After a crash the file stands at
-    /// its last commit.
+    /// its last commit. A file of an older format is migrated to this one first, in a new file beside it, which takes
+    /// as long as writing all of it anew; the log says how far it is.
     ///
     /// # Errors
     /// [`StoreError::InUse`] if it is open elsewhere; [`StoreError::WrongNetwork`], [`StoreError::WrongFirstHeight`],
-    /// [`StoreError::WrongMultiples`], [`StoreError::OlderSchema`] and [`StoreError::NewerSchema`] if it is another
-    /// index than wanted;
-    /// [`StoreError::NotAnIndex`] if it is none; [`StoreError::Damaged`] or [`StoreError::Corrupt`] if it is broken;
-    /// else what the operating system says.
+    /// [`StoreError::WrongKeep`], [`StoreError::WrongTweakForm`], [`StoreError::WrongMultiples`],
+    /// [`StoreError::OlderSchema`] and [`StoreError::NewerSchema`] if it is another index than wanted;
+    /// [`StoreError::MultiplesWithoutPoints`] for options that exclude each other; [`StoreError::MigrationFailed`] if it
+    /// is of an older format and stays so; [`StoreError::NotAnIndex`] if it is none; [`StoreError::Damaged`] or
+    /// [`StoreError::Corrupt`] if it is broken; else what the operating system says.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         if let Some(directory) = path.parent().filter(|path| !path.as_os_str().is_empty()) {
             fs::create_dir_all(directory)
                 .map_err(|error| explain_io(error, "create the directory", directory))?;
         }
-        Self::open_at(path, options, |builder| builder.create(path))
+        migrate::finish_swap(path)?;
+        Self::open_at(path, options)
     }
 
     /// Opens the index file if there is one.
@@ -117,8 +145,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] if there is none; else as [`open`](Self::open).
     pub fn open_existing(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        migrate::finish_swap(path)?;
         match fs::metadata(path) {
-            Ok(_) => Self::open_at(path, options, |builder| builder.create(path)),
+            Ok(_) => Self::open_at(path, options),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(StoreError::Missing { file: path.into() })
             }
@@ -130,31 +159,51 @@ impl Store {
     /// on purpose.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open), but [`StoreError::OlderSchema`] for all older formats: there is no place for a new file.
     pub fn open_with_backend(
         backend: impl StorageBackend,
         options: &StoreOptions,
     ) -> Result<Self, StoreError> {
         let name = PathBuf::from(format!("{FILE_NAME} on a backend"));
-        Self::build(&name, options, |builder| {
+        let opened = Self::build(&name, options, |builder| {
             builder.create_with_backend(backend)
-        })
+        })?;
+        match opened {
+            Opened::Ready(store) => Ok(store),
+            Opened::Older(_, meta) => Err(StoreError::OlderSchema {
+                file: name,
+                found: meta.version,
+                expected: schema::SCHEMA_VERSION,
+            }),
+        }
     }
 
-    fn open_at(
-        path: &Path,
-        options: &StoreOptions,
-        open: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
-    ) -> Result<Self, StoreError> {
+    fn open_at(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         refuse_unfinished(path)?;
-        Self::build(path, options, open)
+        match Self::build(path, options, |builder| builder.create(path))? {
+            Opened::Ready(store) => {
+                migrate::clean_up(path);
+                Ok(store)
+            }
+            Opened::Older(database, meta) => {
+                migrate::migrate(path, database, &meta, options)?;
+                match Self::build(path, options, |builder| builder.create(path))? {
+                    Opened::Ready(store) => Ok(store),
+                    Opened::Older(_, meta) => Err(StoreError::OlderSchema {
+                        file: path.into(),
+                        found: meta.version,
+                        expected: schema::SCHEMA_VERSION,
+                    }),
+                }
+            }
+        }
     }
 
     fn build(
         file: &Path,
         options: &StoreOptions,
         open: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Opened, StoreError> {
         let mut builder = Database::builder();
         builder.set_cache_size(options.cache_bytes);
         let name = file.display().to_string();
@@ -178,34 +227,61 @@ impl Store {
         database: Result<Database, redb::DatabaseError>,
         file: &Path,
         options: &StoreOptions,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Opened, Fault> {
         let database = database?;
         let meta = match Meta::load(&database.begin_read()?, file, options)? {
+            Some(meta) if meta.version < schema::SCHEMA_VERSION => {
+                return Ok(Opened::Older(database, meta));
+            }
             Some(meta) => meta,
             None => {
                 let write = database.begin_write()?;
-                let meta = Meta::create(&write, options)?;
+                let meta = Meta::create(&write, file, options)?;
                 write.commit()?;
                 meta
             }
         };
         let store = Self {
-            database,
+            database: RwLock::new(database),
             file: file.into(),
             meta: Arc::new(meta),
             undo_depth: options.undo_depth,
+            starts: Mutex::default(),
             writer: Mutex::default(),
         };
-        store.view()?.check_ends()?;
-        Ok(store)
+        let view = store.view()?;
+        view.check_ends()?;
+        let starts = view.load_starts()?;
+        if let Ok(mut place) = store.starts.lock() {
+            *place = Arc::new(starts);
+        }
+        drop(view);
+        Ok(Opened::Ready(store))
     }
 
-    fn view(&self) -> Result<snapshot::View, Fault> {
-        snapshot::View::new(
-            &self.database.begin_read()?,
+    fn view(&self) -> Result<view::View, Fault> {
+        let read = match self.database.try_read() {
+            Ok(database) => database.begin_read()?,
+            Err(TryLockError::WouldBlock) => {
+                let file = self.file.to_path_buf();
+                return Err(StoreError::Compacting { file }.into());
+            }
+            Err(TryLockError::Poisoned(_)) => return Err(self.halted().into()),
+        };
+        let starts = self.starts.lock().map_err(|_| self.halted())?.clone();
+        view::View::new(
+            &read,
             Arc::clone(&self.meta),
             Arc::clone(&self.file),
+            self.undo_depth,
+            starts,
         )
+    }
+
+    fn halted(&self) -> StoreError {
+        StoreError::Halted {
+            file: self.file.to_path_buf(),
+        }
     }
 
     /// The index file.
@@ -213,7 +289,7 @@ impl Store {
         &self.file
     }
 
-    /// How many of the last blocks keep their undo rows from now on.
+    /// How many of the last blocks one update may disconnect.
     pub fn undo_depth(&self) -> u32 {
         self.undo_depth
     }
@@ -223,10 +299,20 @@ impl Store {
         self.meta.multiples
     }
 
+    /// What is kept of each block: with [`Keep::Tweaks`] a record's tweaks and multiples alone are looked at.
+    pub fn keep(&self) -> Keep {
+        self.meta.keep
+    }
+
+    /// How tweaks are stored.
+    pub fn tweak_form(&self) -> TweakForm {
+        self.meta.tweak_form
+    }
+
     /// A consistent view of the last commit.
     ///
     /// # Errors
-    /// [`StoreError::Halted`] after a failure of the disk; [`StoreError::Corrupt`] if the last directory row is
+    /// [`StoreError::Compacting`] while the file is being compacted; [`StoreError::Halted`] after a failure of the disk; [`StoreError::Corrupt`] if the last directory row is
     /// broken.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let view = self.view().map_err(|fault| fault.in_file(&self.file))?;
@@ -238,7 +324,7 @@ impl Store {
     ///
     /// Everything is checked and computed before the first byte is written. Calls from several threads wait for
     /// each other. Spends of outpoints that the index does not hold as unspent (not eligible, or older than the
-    /// first height) are recorded in `spends` and change nothing else.
+    /// first height) are recorded in full and change nothing else.
     ///
     /// # Errors
     /// [`StoreError::WrongStart`], [`StoreError::NotAChild`], [`StoreError::InvalidRecord`] and
@@ -248,23 +334,27 @@ impl Store {
     /// ([`StoreError::Halted`]) until it is opened again. Reading may end with the same error from then on, since
     /// the engine touches the disk no more.
     pub fn apply(&self, update: Update<'_>) -> Result<Option<BlockId>, StoreError> {
-        let halted = || StoreError::Halted {
-            file: self.file.to_path_buf(),
-        };
-        let mut writer = self.writer.lock().map_err(|_| halted())?;
+        let mut writer = self.writer.lock().map_err(|_| self.halted())?;
         if writer.halted {
-            return Err(halted());
+            return Err(self.halted());
         }
         let told = |fault: Fault| fault.in_file(&self.file);
         let view = self.view().map_err(told)?;
-        let plan = plan::Plan::new(&view, update, self.undo_depth).map_err(told)?;
+        let plan = plan::Plan::new(&view, update).map_err(told)?;
         drop(view);
         if plan.is_empty() {
             return Ok(plan.tip());
         }
-        if let Err(fault) = writer::commit(&self.database, &plan) {
+        let database = self.database.read().map_err(|_| self.halted())?;
+        if let Err(fault) = writer::commit(&database, &plan) {
             writer.halted = true;
             return Err(told(fault));
+        }
+        if plan.keep == Keep::Full {
+            let mut starts = self.starts.lock().map_err(|_| self.halted())?;
+            let starts = Arc::make_mut(&mut starts);
+            starts.truncate(starts.len().saturating_sub(plan.disconnect.len()));
+            starts.extend(plan.rows.iter().map(|row| row.outputs.first));
         }
         Ok(plan.tip())
     }
@@ -276,23 +366,52 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] if a page is broken; [`StoreError::Busy`] while a [`Snapshot`] is alive.
     pub fn check_pages(&mut self) -> Result<bool, StoreError> {
-        self.database
+        let halted = self.halted();
+        let database = self.database.get_mut().map_err(|_| halted)?;
+        database
             .check_integrity()
             .map_err(|error| Fault::from(error).in_file(&self.file))
     }
 
-    /// Gives back slack at the end of a long sync. Takes a while: it moves pages towards the file's start until the
-    /// file cannot shrink further.
+    /// Gives back slack at the end of a long sync and returns how many bytes that was (0 on a backend). Takes a while:
+    /// it moves pages towards the file's start until the file cannot shrink further.
+    ///
+    /// Updates wait meanwhile, and new snapshots are refused with [`StoreError::Compacting`]. Snapshots that are alive
+    /// are waited for, as long as `wait`.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while a [`Snapshot`] is alive; else as [`apply`](Self::apply).
-    pub fn compact(&mut self) -> Result<(), StoreError> {
-        match self.database.compact() {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Fault::from(error).in_file(&self.file)),
+    /// [`StoreError::Busy`] if a [`Snapshot`] is still alive then: nothing was changed. Else as [`apply`](Self::apply).
+    pub fn compact(&self, wait: Duration) -> Result<u64, StoreError> {
+        let mut writer = self.writer.lock().map_err(|_| self.halted())?;
+        if writer.halted {
+            return Err(self.halted());
+        }
+        let mut database = self.database.write().map_err(|_| self.halted())?;
+        let before = self.file_bytes();
+        let started = Instant::now();
+        loop {
+            match database.compact() {
+                Ok(_) => return Ok(before.saturating_sub(self.file_bytes())),
+                Err(redb::CompactionError::TransactionInProgress) if started.elapsed() < wait => {
+                    std::thread::sleep(COMPACT_RETRY);
+                }
+                Err(error) => {
+                    let error = Fault::from(error).in_file(&self.file);
+                    writer.halted = !matches!(error, StoreError::Busy { .. });
+                    return Err(error);
+                }
+            }
         }
     }
+
+    /// Size of the file; 0 on a backend.
+    fn file_bytes(&self) -> u64 {
+        fs::metadata(&self.file).map_or(0, |metadata| metadata.len())
+    }
 }
+
+/// How often compaction looks whether the snapshots it waits for are gone.
+const COMPACT_RETRY: Duration = Duration::from_millis(20);
 
 /// The engine writes its magic number after the rest of a new file's header is on disk. A file without it cannot
 /// be told from one whose start was overwritten, so it is not reused.

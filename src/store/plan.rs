@@ -12,13 +12,15 @@ use rayon::prelude::*;
 
 use super::digest::{DIGEST_START, roll_digest};
 use super::error::{Fault, StoreError};
-use super::record::{BlockRecord, Update};
+use super::meta::{Keep, Meta, TweakForm};
+use super::record::{BlockRecord, SpendRow, Update};
 use super::schema::{
-    BLOCK_ITEMS_MAX, BlockRow, Ends, FILTER_BYTES_MAX, LocatorHasher, LocatorKey, OUTPUTS_MAX,
-    Span, TRANSACTIONS_MAX, locator_key,
+    BLOCK_ITEMS_MAX, BLOCK_OUTPUTS_MAX, BlockRow, Ends, FILTER_BYTES_MAX, LocatorHasher,
+    LocatorKey, OUTPUTS_MAX, Span, SpendItem, TRANSACTIONS_MAX, VALUE_MAX, VOUT_MAX, locator_key,
 };
-use super::snapshot::View;
+use super::view::{Full, View};
 use crate::BlockId;
+use crate::curve::TweakPoint;
 
 /// Every change of an update, in the order it is written in.
 pub(super) struct Plan<'a> {
@@ -26,6 +28,10 @@ pub(super) struct Plan<'a> {
     pub(super) disconnect: Vec<BlockId>,
     /// Blocks that come.
     pub(super) connect: &'a [BlockRecord],
+    /// What the index keeps of the records.
+    pub(super) keep: Keep,
+    /// How the index stores tweaks.
+    pub(super) tweak_form: TweakForm,
     /// Whether the index has multiples, and with it every record.
     pub(super) multiples: bool,
     /// Column lengths before the update.
@@ -38,10 +44,8 @@ pub(super) struct Plan<'a> {
     pub(super) rows: Vec<BlockRow>,
     /// Digest per connected block.
     pub(super) digests: Vec<[u8; 32]>,
-    /// Height and positions, ascending, for the connected blocks that can be disconnected later.
-    pub(super) undo: Vec<(u32, Vec<u64>)>,
-    /// Undo rows below this height go.
-    pub(super) undo_from: u32,
+    /// Per connected block what it spends, in block order.
+    pub(super) spends: Vec<Vec<SpendItem>>,
     /// Positions of outputs that become unspent, ascending.
     pub(super) clear: Vec<u64>,
     /// Positions of outputs that become spent, ascending.
@@ -56,18 +60,19 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Checks an update against the index and computes what it changes.
-    pub(super) fn new(view: &View, update: Update<'a>, undo_depth: u32) -> Result<Self, Fault> {
+    pub(super) fn new(view: &View, update: Update<'a>) -> Result<Self, Fault> {
         let mut plan = Self::disconnect(view, update)?;
         check_chain(view.meta.first_height, plan.fork, update.connect)?;
-        let multiples = view.meta.multiples;
         let mut records = update.connect.iter();
-        records.try_for_each(|record| check_record(record, multiples))?;
-        let mut live = Live::default();
-        plan.revive(view, &mut live)?;
+        records.try_for_each(|record| check_record(record, &view.meta))?;
         plan.lay_out()?;
-        plan.spend(view, &mut live, undo_depth)?;
+        if let Some(full) = view.kept() {
+            let mut live = Live::default();
+            plan.revive(view, full, &mut live)?;
+            plan.spend(view, full, &mut live)?;
+            plan.finish(&view.meta.locator, live);
+        }
         plan.roll_digests(view)?;
-        plan.finish(&view.meta.locator, live);
         Ok(plan)
     }
 
@@ -83,31 +88,27 @@ impl<'a> Plan<'a> {
             .map_or(self.fork, |record| Some(record.id))
     }
 
-    /// Finds the fork, and makes sure that there is an undo row for every block above it.
+    /// Finds the fork, and makes sure that the blocks above it may go.
     fn disconnect(view: &View, update: Update<'a>) -> Result<Self, Fault> {
         let mut blocks = Vec::new();
         let mut tip = view.tip();
         let mut cut = view.ends;
-        for disconnected in 0..update.disconnect {
-            let exhausted = || StoreError::UndoExhausted {
+        if update.disconnect > view.undoable() {
+            return Err(StoreError::UndoExhausted {
                 file: view.file.to_path_buf(),
                 disconnect: update.disconnect,
-                available: disconnected,
-            };
-            let id = tip.ok_or_else(exhausted)?;
-            if view.undo.get(id.height)?.is_none() {
-                return Err(exhausted().into());
+                available: view.undoable(),
             }
-            let row = view
-                .block_row(id.height)?
-                .ok_or_else(|| Fault::row("blocks", id.height, "missing"))?;
+            .into());
+        }
+        while blocks.len() < update.disconnect as usize {
+            let Some(id) = tip else { break };
+            let row = view.present_row(id.height)?;
             cut = row.starts();
             blocks.push(id);
             tip = match id.height.checked_sub(1) {
                 Some(height) if id.height > view.meta.first_height => {
-                    let parent = view
-                        .block_row(height)?
-                        .ok_or_else(|| Fault::row("blocks", height, "missing"))?;
+                    let parent = view.present_row(height)?;
                     if parent.ends() != cut {
                         let reason = "ranges do not meet those of the next block";
                         return Err(Fault::row("blocks", height, reason));
@@ -127,14 +128,15 @@ impl<'a> Plan<'a> {
         Ok(Self {
             disconnect: blocks,
             connect: update.connect,
+            keep: view.meta.keep,
+            tweak_form: view.meta.tweak_form,
             multiples: view.meta.multiples,
             old: view.ends,
             cut,
             new: cut,
             rows: Vec::new(),
             digests: Vec::new(),
-            undo: Vec::new(),
-            undo_from: 0,
+            spends: Vec::new(),
             clear: Vec::new(),
             set: Vec::new(),
             forget: Vec::new(),
@@ -144,14 +146,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Undoes what the disconnected blocks did to outputs: what they spent lives again, what they created is gone.
-    fn revive(&mut self, view: &View, live: &mut Live) -> Result<(), Fault> {
-        let mut outpoints = view.outpoints();
+    fn revive(&mut self, view: &View, full: &Full, live: &mut Live) -> Result<(), Fault> {
+        let mut held = view.held(full);
         for id in &self.disconnect {
-            let row = view
-                .block_row(id.height)?
-                .ok_or_else(|| Fault::row("blocks", id.height, "missing"))?;
-            let txids = view.txids(row.transactions)?;
-            for (position, output) in row.outputs.range().zip(view.outputs_of(&row)?) {
+            let row = view.present_row(id.height)?;
+            let txids = view.txids(full, row.transactions)?;
+            for (position, output) in row.outputs.range().zip(view.outputs_of(full, &row)?) {
                 if let Some(&txid) = txids.get(output.index).filter(|_| !output.spent) {
                     let vout = output.item.vout;
                     let outpoint = OutPoint { txid, vout };
@@ -159,40 +159,43 @@ impl<'a> Plan<'a> {
                         .push(view.meta.locator.locate(&outpoint, position));
                 }
             }
-            let spent = view
-                .undo(id.height)?
-                .ok_or_else(|| Fault::row("undo", id.height, "missing"))?;
-            for position in spent {
-                if position >= self.old.outputs {
-                    return Err(Fault::row(
-                        "undo",
-                        id.height,
-                        "position beyond the last output",
-                    ));
-                }
+            for position in view.spent_by(full, &row)? {
                 if position < self.cut.outputs {
-                    live.revived.insert(outpoints.get(position)?, position);
+                    let output = held.get(position)?.spend();
+                    let SpendRow {
+                        outpoint,
+                        key_prefix,
+                        ..
+                    } = output;
+                    live.revived.insert(outpoint, (position, key_prefix));
                 }
             }
         }
         Ok(())
     }
 
-    /// Gives every connected block its ranges.
+    /// Gives every connected block its ranges, but for the foreign spends, which are not known yet.
     fn lay_out(&mut self) -> Result<(), Fault> {
         let mut ends = self.cut;
         for record in self.connect {
             let span = |first, count: usize| Span {
                 first,
-                count: count as u32,
+                count: match self.keep {
+                    Keep::Full => count as u32,
+                    Keep::Tweaks => 0,
+                },
             };
             let new_utxos_filter = span(ends.filter_bytes, record.new_utxos_filter.len());
             let row = BlockRow {
                 header: record.header,
                 hash: record.id.hash,
-                transactions: span(ends.transactions, record.transactions.len()),
+                transactions: Span {
+                    first: ends.transactions,
+                    count: record.transactions.len() as u32,
+                },
                 outputs: span(ends.outputs, record.outputs.len()),
                 spends: span(ends.spends, record.spends.len()),
+                foreign: span(ends.foreign, 0),
                 new_utxos_filter,
                 spent_filter: span(new_utxos_filter.end(), record.spent_filter.len()),
             };
@@ -207,57 +210,78 @@ impl<'a> Plan<'a> {
     }
 
     /// Resolves every spend of the connected blocks.
-    fn spend(&mut self, view: &View, live: &mut Live, undo_depth: u32) -> Result<(), Fault> {
-        // Per block the positions it spends.
-        let mut spent = vec![Vec::new(); self.connect.len()];
+    fn spend(&mut self, view: &View, full: &Full, live: &mut Live) -> Result<(), Fault> {
         // Spends of what may be in the index.
         let mut older = Vec::new();
         for ((block, record), row) in self.connect.iter().enumerate().zip(&self.rows) {
-            for (position, outpoint) in row.outputs.range().zip(outpoints(record)) {
+            for ((position, outpoint), output) in row
+                .outputs
+                .range()
+                .zip(outpoints(record))
+                .zip(&record.outputs)
+            {
                 match live.created.entry(outpoint) {
-                    Entry::Vacant(entry) => entry.insert(position),
+                    Entry::Vacant(entry) => entry.insert((position, prefix(&output.key))),
                     Entry::Occupied(_) => {
                         let reason = format!("output {outpoint} exists already");
                         return Err(invalid(record, reason).into());
                     }
                 };
             }
-            for spend in &record.spends {
-                if let Some(position) = live.created.remove(&spend.outpoint) {
-                    spent[block].push(position);
+            let mut items = Vec::with_capacity(record.spends.len());
+            for (index, spend) in record.spends.iter().enumerate() {
+                let item = if let Some((position, key)) = live.created.remove(&spend.outpoint) {
+                    check_key(record, spend, key)?;
                     self.set.push(position);
-                } else if let Some(position) = live.revived.remove(&spend.outpoint) {
+                    SpendItem::Held(position)
+                } else if let Some((position, key)) = live.revived.remove(&spend.outpoint) {
                     // Spent before, spent again: neither bit nor locator changes.
-                    spent[block].push(position);
+                    check_key(record, spend, key)?;
+                    SpendItem::Held(position)
                 } else {
-                    older.push(OlderSpend {
-                        hash: view.meta.locator.hash(&spend.outpoint),
-                        block,
-                        outpoint: spend.outpoint,
-                    });
-                }
+                    let first_height = view.meta.first_height;
+                    if spend.created.is_none_or(|height| height >= first_height) {
+                        older.push(OlderSpend {
+                            hash: view.meta.locator.hash(&spend.outpoint),
+                            block,
+                            index,
+                            row: spend,
+                        });
+                    }
+                    SpendItem::Foreign
+                };
+                items.push(item);
             }
+            self.spends.push(items);
         }
 
-        let mut found = look_up(view, &mut older, self.cut.outputs)?;
+        let mut found = look_up(view, full, &mut older, self.cut.outputs)?;
         // A node never serves a chain that spends twice; should it come, the first spend counts, as it does when the
         // two come in different updates.
-        found.dedup_by_key(|&mut (position, _)| position);
-        for (position, spend) in found {
-            spent[spend.block].push(position);
+        found.dedup_by_key(|&mut (position, ..)| position);
+        for (position, spend, key) in found {
+            if let Some(record) = self.connect.get(spend.block) {
+                check_key(record, spend.row, key)?;
+            }
+            let items = self.spends.get_mut(spend.block);
+            if let Some(item) = items.and_then(|items| items.get_mut(spend.index)) {
+                *item = SpendItem::Held(position);
+            }
             self.set.push(position);
             self.forget.push(locator_key(spend.hash, position));
         }
 
-        let tip = self.tip().map_or(0, |tip| tip.height);
-        // The last `undo_depth` heights: tip - undo_depth + 1 ..= tip.
-        self.undo_from = (u64::from(tip) + 1).saturating_sub(u64::from(undo_depth)) as u32;
-        for (record, mut positions) in self.connect.iter().zip(spent) {
-            if record.id.height >= self.undo_from {
-                positions.sort_unstable();
-                self.undo.push((record.id.height, positions));
-            }
+        let mut end = self.cut.foreign;
+        for (row, items) in self.rows.iter_mut().zip(&self.spends) {
+            let foreign = items.iter().filter(|item| **item == SpendItem::Foreign);
+            row.foreign = Span {
+                first: end,
+                // At most as many as spends.
+                count: foreign.count() as u32,
+            };
+            end = row.foreign.end();
         }
+        self.new.foreign = end;
         Ok(())
     }
 
@@ -269,7 +293,8 @@ impl<'a> Plan<'a> {
             None => DIGEST_START,
         };
         for record in self.connect {
-            let tweaks = record.transactions.iter().map(|row| &row.tweak);
+            let rows = record.transactions.iter();
+            let tweaks = rows.map(|row| TweakPoint::from_bytes(row.tweak).to_compressed());
             digest = roll_digest(&digest, &record.id.hash, tweaks);
             self.digests.push(digest);
         }
@@ -277,11 +302,15 @@ impl<'a> Plan<'a> {
     }
 
     fn finish(&mut self, locator: &LocatorHasher, live: Live) {
-        self.clear = live.revived.values().copied().collect();
+        self.clear = live
+            .revived
+            .values()
+            .map(|(position, _)| *position)
+            .collect();
         let survivors: Vec<_> = live.created.into_iter().chain(live.revived).collect();
         self.locate = survivors
             .par_iter()
-            .map(|(outpoint, position)| locator.locate(outpoint, *position))
+            .map(|(outpoint, (position, _))| locator.locate(outpoint, *position))
             .collect();
         self.clear.par_sort_unstable();
         self.set.par_sort_unstable();
@@ -290,41 +319,45 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Unspent outputs that are not in the locator, by outpoint with their positions.
+/// Unspent outputs that are not in the locator, by outpoint with their positions and the first bytes of their keys.
 #[derive(Default)]
 struct Live {
     /// Created by the connected blocks.
-    created: HashMap<OutPoint, u64>,
+    created: HashMap<OutPoint, (u64, [u8; 8])>,
     /// Unspent again because the block that spent them is disconnected.
-    revived: HashMap<OutPoint, u64>,
+    revived: HashMap<OutPoint, (u64, [u8; 8])>,
 }
 
 /// A spend of something that no block of the update created.
 #[derive(Clone, Copy)]
-struct OlderSpend {
+struct OlderSpend<'a> {
     hash: u64,
     /// Index of the spending block in the update.
     block: usize,
-    outpoint: OutPoint,
+    /// Index of the spend in its block.
+    index: usize,
+    row: &'a SpendRow,
 }
 
-/// Finds the unspent outputs below position `end` that are spent, ascending by position, then by block.
+/// Finds the unspent outputs below position `end` that are spent, ascending by position, then by spend, with the first
+/// bytes of their keys.
 ///
 /// First the locator in its own order, then the columns in theirs: in a large batch neighbours share pages, so that
 /// each is read once.
 fn look_up<'s>(
     view: &View,
-    spends: &'s mut [OlderSpend],
+    full: &Full,
+    spends: &'s mut [OlderSpend<'s>],
     end: u64,
-) -> Result<Vec<(u64, &'s OlderSpend)>, Fault> {
+) -> Result<Vec<Found<'s>>, Fault> {
     spends.par_sort_unstable_by_key(|spend| spend.hash);
-    let spends: &[OlderSpend] = spends;
+    let spends: &[OlderSpend<'_>] = spends;
     let mut located = spends
         .par_chunks(1024)
         .map(|spends| {
             let mut located = Vec::with_capacity(spends.len());
             for spend in spends {
-                view.located(spend.hash, |position| {
+                view.located(full, spend.hash, |position| {
                     if position < end {
                         located.push((position, spend));
                     }
@@ -334,21 +367,44 @@ fn look_up<'s>(
         })
         .collect::<Result<Vec<_>, Fault>>()?
         .concat();
-    located.par_sort_unstable_by_key(|&(position, spend)| (position, spend.block));
+    located.par_sort_unstable_by_key(|&(position, spend)| (position, spend.block, spend.index));
     let found = located
         .par_chunks(1024)
         .map(|located| {
-            let mut outpoints = view.outpoints();
+            let mut outputs = view.held(full);
             let mut found = Vec::with_capacity(located.len());
             for &(position, spend) in located {
-                if outpoints.get(position)? == spend.outpoint {
-                    found.push((position, spend));
+                let output = outputs.get(position)?;
+                if output.outpoint() == spend.row.outpoint {
+                    found.push((position, spend, prefix(&output.item.key)));
                 }
             }
             Ok(found)
         })
         .collect::<Result<Vec<_>, Fault>>()?;
     Ok(found.concat())
+}
+
+/// Position of an output, who spends it, and the first bytes of its key.
+type Found<'s> = (u64, &'s OlderSpend<'s>, [u8; 8]);
+
+fn prefix(key: &[u8; 32]) -> [u8; 8] {
+    let [k0, k1, k2, k3, k4, k5, k6, k7, ..] = *key;
+    [k0, k1, k2, k3, k4, k5, k6, k7]
+}
+
+/// A spend says of its output what the index does: the index stores it only once.
+fn check_key(record: &BlockRecord, spend: &SpendRow, key: [u8; 8]) -> Result<(), StoreError> {
+    if spend.key_prefix == key {
+        return Ok(());
+    }
+    let reason = format!(
+        "its spend of {} says that the key begins with {:016x}, the index has {:016x}",
+        spend.outpoint,
+        u64::from_be_bytes(spend.key_prefix),
+        u64::from_be_bytes(key)
+    );
+    Err(invalid(record, reason))
 }
 
 /// Outpoints of a record's outputs, in order.
@@ -389,17 +445,15 @@ fn check_chain(
 }
 
 /// The rows of a record fit each other and the index.
-fn check_record(record: &BlockRecord, multiples: bool) -> Result<(), StoreError> {
+fn check_record(record: &BlockRecord, meta: &Meta) -> Result<(), StoreError> {
     if record.header.block_hash() != record.id.hash {
         let found: BlockHash = record.header.block_hash();
         return Err(invalid(record, format!("its header hashes to {found}")));
     }
-    let items = [
-        record.transactions.len(),
-        record.outputs.len(),
-        record.spends.len(),
-    ];
-    if items.iter().any(|&count| count > BLOCK_ITEMS_MAX as usize) {
+    let items = [record.transactions.len(), record.spends.len()];
+    if items.iter().any(|&count| count > BLOCK_ITEMS_MAX as usize)
+        || record.outputs.len() > BLOCK_OUTPUTS_MAX as usize
+    {
         return Err(invalid(record, "more items than a block can have"));
     }
     let filters = [record.new_utxos_filter.len(), record.spent_filter.len()];
@@ -407,7 +461,7 @@ fn check_record(record: &BlockRecord, multiples: bool) -> Result<(), StoreError>
         return Err(invalid(record, "a filter longer than a block's can be"));
     }
     let transactions = record.transactions.len();
-    let expected = if multiples { transactions } else { 0 };
+    let expected = if meta.multiples { transactions } else { 0 };
     if record.multiples.len() != expected {
         let found = record.multiples.len();
         let reason = format!("{found} multiples where {expected} were expected");
@@ -421,6 +475,17 @@ fn check_record(record: &BlockRecord, multiples: bool) -> Result<(), StoreError>
         let reason = format!(
             "an output of transaction {} of {transactions}",
             output.transaction
+        );
+        return Err(invalid(record, reason));
+    }
+    if let Some(output) = record
+        .outputs
+        .iter()
+        .find(|output| output.value_sat > VALUE_MAX || output.vout > VOUT_MAX)
+    {
+        let reason = format!(
+            "an output with vout {} and {} satoshi, more than a block or all bitcoin can be",
+            output.vout, output.value_sat
         );
         return Err(invalid(record, reason));
     }

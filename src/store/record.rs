@@ -33,9 +33,13 @@ pub struct SpendRow {
     pub outpoint: OutPoint,
     /// First 8 bytes of the spent output's x-only key.
     pub key_prefix: [u8; 8],
+    /// Height of the block that created it, where the source knows; a hint for the writer, which need not look up what
+    /// is older than the first height. Not stored: `None` in what is read.
+    pub created: Option<u32>,
 }
 
-/// All rows of one block, ready to commit. Built by the index, applied by the writer.
+/// All rows of one block, ready to commit. Built by the index, applied by the writer. An index that keeps tweaks only
+/// takes tweaks and multiples from it and ignores the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockRecord {
     /// Height and hash.
@@ -73,7 +77,7 @@ impl BlockRecord {
 /// One atomic change of the index: first disconnect from the tip, then connect.
 #[derive(Debug, Clone, Copy)]
 pub struct Update<'a> {
-    /// How many blocks to disconnect, newest first, from the stored undo rows.
+    /// How many blocks to disconnect, newest first.
     pub disconnect: u32,
     /// Blocks to connect after that, oldest first, each the child of the one before.
     pub connect: &'a [BlockRecord],

@@ -8,29 +8,29 @@ use super::SpendRow;
 use super::column::Column;
 use crate::BlockId;
 
-/// Newest format there is. Raised whenever a table, a key or a row is added or changes its meaning.
-pub const SCHEMA_VERSION: u32 = 2;
-/// Format of a file without multiples, and the oldest that is read.
-pub const SCHEMA_PLAIN: u32 = 1;
-/// Format of a file with multiples.
-pub const SCHEMA_MULTIPLES: u32 = 2;
+/// Format of the files that are written. Raised whenever a table, a key or a row is added or changes its meaning.
+pub const SCHEMA_VERSION: u32 = 3;
+/// Oldest format that is read, to be migrated.
+pub const SCHEMA_OLDEST: u32 = 1;
 
 /// Name to value: see [`meta`](self).
 pub const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 /// Height to [`BlockRow`].
 pub const BLOCKS: TableDefinition<'static, u32, &[u8; BlockRow::BYTES]> =
     TableDefinition::new("blocks");
-/// Block hash (internal order) to height.
-pub const HEIGHTS: TableDefinition<'static, &[u8; 32], u32> = TableDefinition::new("heights");
+/// [`HeightKey`] to nothing: all is in the key.
+pub const HEIGHTS: TableDefinition<'static, &HeightKey, ()> = TableDefinition::new("heights");
 /// Height to the rolling commitment ([`roll_digest`](super::roll_digest)).
 pub const DIGEST: TableDefinition<'static, u32, &[u8; 32]> = TableDefinition::new("digest");
-/// Height to [`encode_undo`].
-pub const UNDO: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("undo");
 /// [`LocatorKey`] to nothing: all is in the key.
 pub const LOCATOR: TableDefinition<'static, &LocatorKey, ()> = TableDefinition::new("locator");
 
-/// Per eligible transaction its tweak: x then y, big-endian.
+/// Per eligible transaction its tweak as a point: x then y, big-endian. Only in a file of
+/// [`TweakForm::Point`](super::TweakForm).
 pub const TWEAKS: Column = Column::new("tweaks", 64, 255);
+/// Per eligible transaction its tweak as 33 compressed bytes. Only in a file of
+/// [`TweakForm::Compressed`](super::TweakForm).
+pub const COMPRESSED: Column = Column::new("compressed", 33, 496);
 /// Per eligible transaction the multiple 2^[`MULTIPLES_POWER`]·T of its tweak T: x then y, big-endian. Only in a file
 /// with multiples.
 pub const MULTIPLES: Column = Column::new("multiples", 64, 255);
@@ -38,10 +38,14 @@ pub const MULTIPLES: Column = Column::new("multiples", 64, 255);
 pub const MULTIPLES_POWER: u32 = 64;
 /// Per eligible transaction its txid, internal order.
 pub const TXIDS: Column = Column::new("txids", 32, 511);
+/// Per eligible transaction how many outputs of its block stand before its own, u16 little-endian.
+pub const FIRSTS: Column = Column::new("firsts", 2, 8_186);
 /// Per taproot output of an eligible transaction an [`OutputItem`].
-pub const OUTPUTS: Column = Column::new("outputs", OutputItem::BYTES, 341);
-/// Per spent taproot outpoint a [`SpendRow`].
-pub const SPENDS: Column = Column::new("spends", SpendRow::BYTES, 372);
+pub const OUTPUTS: Column = Column::new("outputs", OutputItem::BYTES, 399);
+/// Per spent taproot outpoint a [`SpendItem`].
+pub const SPENDS: Column = Column::new("spends", SpendItem::BYTES, 3_274);
+/// Per spent taproot outpoint that is no position in `outputs` a [`SpendRow`].
+pub const FOREIGN: Column = Column::new("foreign", SpendRow::BYTES, 372);
 /// Both filters of every block, new-UTXOs before spent.
 pub const FILTERS: Column = Column::new("filters", 1, 16_372);
 /// Bitmap over `outputs`; bit `position % 8` (least significant first) of byte `position / 8` is set
@@ -50,16 +54,24 @@ pub const SPENT: Column = Column::new("spent", 1, 4_080);
 /// Outputs per chunk of [`SPENT`].
 pub const SPENT_CHUNK_BITS: u64 = 8 * 4_080;
 
-/// Transactions an index can hold: `OutputItem::transaction` has 4 bytes.
-pub const TRANSACTIONS_MAX: u64 = 1 << 32;
-/// Outputs an index can hold: positions have 5 bytes in locator and undo rows.
-pub const OUTPUTS_MAX: u64 = 1 << 40;
+/// Transactions an index can hold.
+pub const TRANSACTIONS_MAX: u64 = 1 << 40;
+/// Outputs an index can hold: positions have 5 bytes, and the last one of those stands for a foreign spend.
+pub const OUTPUTS_MAX: u64 = (1 << 40) - 1;
 
-/// Most transactions, outputs or spends of one block: far above what 4 million weight units hold. Bounds what a
-/// damaged directory row can make a reader allocate.
+/// Most transactions or spends of one block: far above what 4 million weight units hold. Bounds what a damaged
+/// directory row can make a reader allocate.
 pub const BLOCK_ITEMS_MAX: u32 = 1 << 20;
+/// Most taproot outputs of one block: `firsts` has 2 bytes. 4 million weight units hold 23,255 of them (43 bytes each).
+pub const BLOCK_OUTPUTS_MAX: u32 = (1 << 16) - 1;
 /// Most bytes of one filter: 16 for each of [`BLOCK_ITEMS_MAX`] elements.
 pub const FILTER_BYTES_MAX: u32 = 1 << 24;
+/// Largest amount of an output in satoshi: it has 51 bits. All bitcoin there will ever be are 2.1·10^15, below 2^51.
+pub const VALUE_MAX: u64 = (1 << VALUE_BITS) - 1;
+/// Largest vout: it has 21 bits. 4 million weight units hold 111,111 outputs (9 bytes each).
+pub const VOUT_MAX: u32 = (1 << 21) - 1;
+
+const VALUE_BITS: u32 = 51;
 
 /// Bytes that are no row of the table they stand in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,18 +113,20 @@ impl Span {
 /// Lengths of all columns at some block: where the next block's ranges start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ends {
-    /// Items of `tweaks` and of `txids`.
+    /// Items of the columns that have one per eligible transaction.
     pub transactions: u64,
     /// Items of `outputs`, bits of `spent`.
     pub outputs: u64,
     /// Items of `spends`.
     pub spends: u64,
+    /// Items of `foreign`.
+    pub foreign: u64,
     /// Bytes of `filters`.
     pub filter_bytes: u64,
 }
 
-/// Directory row of one block, 164 bytes:
-/// header 80, hash 32 (internal order), then for transactions, outputs and spends each the first position
+/// Directory row of one block, 176 bytes:
+/// header 80, hash 32 (internal order), then for transactions, outputs, spends and foreign spends each the first position
 /// (u64 LE) and the count (u32 LE), then the first byte of its filters (u64 LE) and the lengths of the new-UTXOs
 /// filter and of the spent filter (u32 LE each).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,12 +135,14 @@ pub struct BlockRow {
     pub header: Header,
     /// Its hash.
     pub hash: BlockHash,
-    /// Range of `tweaks` and of `txids`.
+    /// Range of the columns that have an item per eligible transaction.
     pub transactions: Span,
     /// Range of `outputs` and of the bits of `spent`.
     pub outputs: Span,
     /// Range of `spends`.
     pub spends: Span,
+    /// Range of `foreign`.
+    pub foreign: Span,
     /// Range of `filters` that is the new-UTXOs filter.
     pub new_utxos_filter: Span,
     /// Range of `filters` that is the spent filter: right behind the other.
@@ -135,7 +151,7 @@ pub struct BlockRow {
 
 impl BlockRow {
     /// Length of a row.
-    pub const BYTES: usize = 80 + 32 + 3 * 12 + 8 + 4 + 4;
+    pub const BYTES: usize = 80 + 32 + 4 * 12 + 8 + 4 + 4;
 
     /// Where the next block's ranges start.
     pub const fn ends(&self) -> Ends {
@@ -143,6 +159,7 @@ impl BlockRow {
             transactions: self.transactions.end(),
             outputs: self.outputs.end(),
             spends: self.spends.end(),
+            foreign: self.foreign.end(),
             filter_bytes: self.spent_filter.end(),
         }
     }
@@ -153,6 +170,7 @@ impl BlockRow {
             transactions: self.transactions.first,
             outputs: self.outputs.first,
             spends: self.spends.first,
+            foreign: self.foreign.first,
             filter_bytes: self.new_utxos_filter.first,
         }
     }
@@ -162,7 +180,7 @@ impl BlockRow {
         let mut bytes = Vec::with_capacity(Self::BYTES);
         bytes.extend_from_slice(&consensus::serialize(&self.header));
         bytes.extend_from_slice(self.hash.as_byte_array());
-        for span in [self.transactions, self.outputs, self.spends] {
+        for span in [self.transactions, self.outputs, self.spends, self.foreign] {
             bytes.extend_from_slice(&span.first.to_le_bytes());
             bytes.extend_from_slice(&span.count.to_le_bytes());
         }
@@ -184,8 +202,9 @@ impl BlockRow {
             .map_err(|_| RowError::Value("no block header"))?;
         let hash = BlockHash::from_byte_array(fields.take()?);
         let transactions = fields.span(BLOCK_ITEMS_MAX, TRANSACTIONS_MAX)?;
-        let outputs = fields.span(BLOCK_ITEMS_MAX, OUTPUTS_MAX)?;
+        let outputs = fields.span(BLOCK_OUTPUTS_MAX, OUTPUTS_MAX)?;
         let spends = fields.span(BLOCK_ITEMS_MAX, OUTPUTS_MAX)?;
+        let foreign = fields.span(spends.count, OUTPUTS_MAX)?;
         let new_utxos_filter = fields.span(FILTER_BYTES_MAX, OUTPUTS_MAX)?;
         let spent_filter = Span {
             first: new_utxos_filter.end(),
@@ -200,9 +219,16 @@ impl BlockRow {
             transactions,
             outputs,
             spends,
+            foreign,
             new_utxos_filter,
             spent_filter,
         })
+    }
+
+    /// First position in `outputs` of the block whose row begins so; for a quick look at many rows.
+    pub(super) fn outputs_first(bytes: &[u8; Self::BYTES]) -> u64 {
+        let first = bytes[124..].first_chunk();
+        first.map_or(0, |first| u64::from_le_bytes(*first))
     }
 
     /// Height and hash, given the key.
@@ -214,31 +240,29 @@ impl BlockRow {
     }
 }
 
-/// Item of `outputs`, 48 bytes: x-only key 32, amount u64 LE (satoshi), vout u32 LE, and u32 LE the position of
-/// its transaction in `txids`.
+/// Item of `outputs`, 41 bytes: x-only key 32, then 9 bytes little-endian: in the 51 low bits the amount in satoshi, in
+/// the 21 above the vout. Its transaction follows from `firsts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputItem {
     /// x-only output key.
     pub key: [u8; 32],
-    /// Amount in satoshi.
+    /// Amount in satoshi, at most [`VALUE_MAX`].
     pub value_sat: u64,
-    /// Index among all outputs of its transaction.
+    /// Index among all outputs of its transaction, at most [`VOUT_MAX`].
     pub vout: u32,
-    /// Position of its transaction in `txids`.
-    pub transaction: u32,
 }
 
 impl OutputItem {
     /// Length of an item.
-    pub const BYTES: usize = 48;
+    pub const BYTES: usize = 41;
 
     /// The item's bytes.
     pub fn encode(&self) -> [u8; Self::BYTES] {
+        debug_assert!(self.value_sat <= VALUE_MAX && self.vout <= VOUT_MAX);
+        let packed = u128::from(self.vout) << VALUE_BITS | u128::from(self.value_sat);
         let mut bytes = [0; Self::BYTES];
         bytes[..32].copy_from_slice(&self.key);
-        bytes[32..40].copy_from_slice(&self.value_sat.to_le_bytes());
-        bytes[40..44].copy_from_slice(&self.vout.to_le_bytes());
-        bytes[44..].copy_from_slice(&self.transaction.to_le_bytes());
+        bytes[32..].copy_from_slice(&packed.to_le_bytes()[..9]);
         bytes
     }
 
@@ -248,17 +272,54 @@ impl OutputItem {
     /// A wrong length.
     pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
         let mut fields = Fields::of(bytes, Self::BYTES)?;
+        let key = fields.take()?;
+        let mut packed = [0; 16];
+        packed[..9].copy_from_slice(&fields.take::<9>()?);
+        let packed = u128::from_le_bytes(packed);
         Ok(Self {
-            key: fields.take()?,
-            value_sat: u64::from_le_bytes(fields.take()?),
-            vout: u32::from_le_bytes(fields.take()?),
-            transaction: u32::from_le_bytes(fields.take()?),
+            key,
+            value_sat: packed as u64 & VALUE_MAX,
+            vout: (packed >> VALUE_BITS) as u32,
         })
     }
 }
 
+/// Item of `spends`, 5 bytes big-endian: the position in `outputs` of what was spent, or [`OUTPUTS_MAX`] for the next
+/// row of `foreign`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpendItem {
+    /// An output of the index, unspent until then.
+    Held(u64),
+    /// Anything else: of a transaction that is not eligible, or older than the first height.
+    Foreign,
+}
+
+impl SpendItem {
+    /// Length of an item.
+    pub const BYTES: usize = POSITION_BYTES;
+
+    /// The item's bytes.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        match self {
+            Self::Held(position) => {
+                debug_assert!(*position < OUTPUTS_MAX);
+                encode_position(*position)
+            }
+            Self::Foreign => encode_position(OUTPUTS_MAX),
+        }
+    }
+
+    /// Reads an item.
+    pub fn decode(bytes: [u8; Self::BYTES]) -> Self {
+        match decode_position(bytes) {
+            OUTPUTS_MAX => Self::Foreign,
+            position => Self::Held(position),
+        }
+    }
+}
+
 impl SpendRow {
-    /// Length of an item of `spends`: txid 32 (internal order), vout u32 LE, key prefix 8.
+    /// Length of an item of `foreign`: txid 32 (internal order), vout u32 LE, key prefix 8.
     pub const BYTES: usize = 44;
 
     /// The item's bytes.
@@ -281,15 +342,15 @@ impl SpendRow {
                 vout: u32::from_le_bytes(fields.take()?),
             },
             key_prefix: fields.take()?,
+            created: None,
         })
     }
 }
 
-/// Length of an output position in `undo` and `locator`: big-endian, so that byte order is position order.
+/// Length of an output position in `spends` and `locator`: big-endian, so that byte order is position order.
 pub const POSITION_BYTES: usize = 5;
 
 fn encode_position(position: u64) -> [u8; POSITION_BYTES] {
-    debug_assert!(position < OUTPUTS_MAX);
     let [_, _, _, bytes @ ..] = position.to_be_bytes();
     bytes
 }
@@ -300,36 +361,32 @@ fn decode_position(bytes: [u8; POSITION_BYTES]) -> u64 {
     u64::from_be_bytes(wide)
 }
 
-/// Row of `undo`: the positions of the outputs a block spent, ascending, 5 bytes big-endian each.
-pub fn encode_undo(positions: &[u64]) -> Vec<u8> {
-    positions
-        .iter()
-        .flat_map(|&position| encode_position(position))
-        .collect()
+/// Key of `heights`, 12 bytes: the first 8 of the block hash (internal order, so those that proof of work leaves
+/// random), then the height (u32, big-endian). Hashes that begin alike stand side by side.
+pub type HeightKey = [u8; 12];
+
+/// The key of a block.
+pub fn height_key(hash: &BlockHash, height: u32) -> HeightKey {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&hash.as_byte_array()[..8]);
+    key[8..].copy_from_slice(&height.to_be_bytes());
+    key
 }
 
-/// Reads a row of `undo`.
-///
-/// # Errors
-/// A length that is no multiple of 5; positions that do not ascend.
-pub fn decode_undo(bytes: &[u8]) -> Result<Vec<u64>, RowError> {
-    let (rows, rest) = bytes.as_chunks::<POSITION_BYTES>();
-    if !rest.is_empty() {
-        return Err(RowError::Length {
-            found: bytes.len(),
-            expected: rows.len() * POSITION_BYTES,
-        });
-    }
-    let positions: Vec<u64> = rows.iter().copied().map(decode_position).collect();
-    if !positions.is_sorted_by(|a, b| a < b) {
-        return Err(RowError::Value("positions do not ascend"));
-    }
-    Ok(positions)
+/// The height in a key.
+pub fn height_of_key(key: &HeightKey) -> u32 {
+    let [.., h0, h1, h2, h3] = *key;
+    u32::from_be_bytes([h0, h1, h2, h3])
 }
 
-/// Key of `locator`, 13 bytes: hash of the outpoint (8 bytes, big-endian), then the output's position (5 bytes,
+/// Length of the hash in a [`LocatorKey`].
+const LOCATOR_HASH_BYTES: usize = 5;
+/// Hashes of outpoints are below this.
+const LOCATOR_HASHES: u64 = 1 << (8 * LOCATOR_HASH_BYTES);
+
+/// Key of `locator`, 10 bytes: hash of the outpoint (5 bytes, big-endian), then the output's position (5 bytes,
 /// big-endian). Outpoints that collide stand side by side.
-pub type LocatorKey = [u8; 8 + POSITION_BYTES];
+pub type LocatorKey = [u8; LOCATOR_HASH_BYTES + POSITION_BYTES];
 
 /// SipHash-2-4 of outpoints under the file's own random key, so that nobody can choose outpoints that collide.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -348,14 +405,15 @@ impl LocatorHasher {
         &self.key
     }
 
-    /// Hash over txid (internal order) and vout (little-endian).
+    /// Hash over txid (internal order) and vout (little-endian), of 40 bits.
     pub fn hash(&self, outpoint: &OutPoint) -> u64 {
         let key = u128::from_le_bytes(self.key);
-        siphash24::Hash::hash_to_u64_with_keys(
+        let hash = siphash24::Hash::hash_to_u64_with_keys(
             key as u64,
             (key >> 64) as u64,
             &outpoint_bytes(outpoint),
-        )
+        );
+        hash % LOCATOR_HASHES
     }
 
     /// Key of an unspent output.
@@ -366,17 +424,18 @@ impl LocatorHasher {
 
 /// Joins hash and position.
 pub fn locator_key(hash: u64, position: u64) -> LocatorKey {
-    let mut key = [0; 8 + POSITION_BYTES];
-    key[..8].copy_from_slice(&hash.to_be_bytes());
-    key[8..].copy_from_slice(&encode_position(position));
+    let mut key = [0; LOCATOR_HASH_BYTES + POSITION_BYTES];
+    let (front, back) = key.split_at_mut(LOCATOR_HASH_BYTES);
+    front.copy_from_slice(&encode_position(hash));
+    back.copy_from_slice(&encode_position(position));
     key
 }
 
 /// Splits a key in hash and position.
 pub fn split_locator_key(key: &LocatorKey) -> (u64, u64) {
-    let [h0, h1, h2, h3, h4, h5, h6, h7, position @ ..] = *key;
+    let [h0, h1, h2, h3, h4, position @ ..] = *key;
     (
-        u64::from_be_bytes([h0, h1, h2, h3, h4, h5, h6, h7]),
+        decode_position([h0, h1, h2, h3, h4]),
         decode_position(position),
     )
 }

@@ -1,27 +1,18 @@
 //! Consistent reads at one tip, with dust limit and cut-through.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
-use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, OutPoint, Txid, block::Header};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::ReadableTableMetadata;
 
-use super::bitmap;
-use super::column::{Column, Items};
-use super::error::{Fault, InRow, StoreError};
-use super::meta::Meta;
+use super::error::{Fault, StoreError};
+use super::meta::{Keep, TweakForm};
 use super::record::SpendRow;
-use super::schema::{
-    BLOCKS, BlockRow, DIGEST, Ends, FILTERS, HEIGHTS, LOCATOR, LocatorKey, MULTIPLES, OUTPUTS,
-    OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span, TWEAKS, TXIDS, UNDO, decode_undo, locator_key,
-    split_locator_key,
-};
+use super::schema::{BlockRow, FILTERS, Span};
+use super::view::{Full, Output, View};
 use crate::BlockId;
 use crate::curve::TweakPoint;
-
-type Chunks = ReadOnlyTable<u32, &'static [u8]>;
 
 /// A consistent view of one commit; cheap to take, cheap to clone, does not block the writer.
 ///
@@ -40,11 +31,14 @@ pub struct BlockEntry {
     pub header: Header,
     /// Number of eligible transactions.
     pub transactions: u32,
-    /// Number of taproot outputs of those.
+    /// Number of taproot outputs of those; 0 in an index that keeps tweaks only.
     pub outputs: u32,
-    /// Number of taproot outpoints spent.
+    /// Number of taproot outpoints spent; 0 in an index that keeps tweaks only.
     pub spends: u32,
 }
+
+/// A tweak as it is served: SEC1 compressed.
+pub type CompressedTweak = [u8; 33];
 
 /// Which rows of a list a caller wants. Both drop whole transactions, never one output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,7 +65,7 @@ pub struct Utxo {
     pub spent: bool,
 }
 
-/// Totals of an index.
+/// Totals of an index. One that keeps tweaks only has no outputs, spends and filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Blocks.
@@ -84,6 +78,8 @@ pub struct Counts {
     pub unspent: u64,
     /// Taproot outpoints spent, eligible or not.
     pub spends: u64,
+    /// Those that are no outputs of the index.
+    pub foreign: u64,
     /// Bytes of all filters.
     pub filter_bytes: u64,
 }
@@ -124,6 +120,16 @@ impl Snapshot {
         })
     }
 
+    /// As [`read_block`](Self::read_block), for what only an index has that keeps everything.
+    fn read_full<T>(
+        &self,
+        height: u32,
+        what: &'static str,
+        read: impl FnOnce(&View, &Full, BlockRow) -> Result<T, Fault>,
+    ) -> Result<Option<T>, StoreError> {
+        self.read_block(height, |view, row| read(view, view.full(what)?, row))
+    }
+
     /// Network of the index.
     pub fn network(&self) -> Network {
         self.view.meta.network
@@ -137,6 +143,16 @@ impl Snapshot {
     /// Whether each tweak is stored with its multiple.
     pub fn has_multiples(&self) -> bool {
         self.view.meta.multiples
+    }
+
+    /// What the index keeps.
+    pub fn keep(&self) -> Keep {
+        self.view.meta.keep
+    }
+
+    /// How the index stores its tweaks.
+    pub fn tweak_form(&self) -> TweakForm {
+        self.view.meta.tweak_form
     }
 
     /// The last block, `None` in an empty index.
@@ -154,8 +170,12 @@ impl Snapshot {
                 blocks: view.blocks.len()?,
                 transactions: view.ends.transactions,
                 outputs: view.ends.outputs,
-                unspent: view.locator.len()?,
+                unspent: match view.kept() {
+                    Some(full) => full.locator.len()?,
+                    None => 0,
+                },
                 spends: view.ends.spends,
+                foreign: view.ends.foreign,
                 filter_bytes: view.ends.filter_bytes,
             })
         })
@@ -183,36 +203,55 @@ impl Snapshot {
     /// # Errors
     /// As [`block`](Self::block).
     pub fn height_of(&self, hash: &BlockHash) -> Result<Option<u32>, StoreError> {
-        self.read(|view| {
-            Ok(view
-                .heights
-                .get(hash.as_byte_array())?
-                .map(|row| row.value()))
-        })
+        self.read(|view| view.height_of(hash))
     }
 
     /// Tweaks of a block in block order with their txids; `None` if the height is not indexed.
     ///
     /// # Errors
-    /// As [`block`](Self::block).
+    /// [`StoreError::NoPoints`] for an index that stores tweaks compressed, [`StoreError::NotKept`] for one that keeps
+    /// nothing else; else as [`block`](Self::block).
     pub fn tweaks(
         &self,
         height: u32,
         filter: RowFilter,
     ) -> Result<Option<Vec<(Txid, TweakPoint)>>, StoreError> {
+        self.read_full(height, "txids", |view, full, row| {
+            let tweaks = view.points(row.transactions.range())?;
+            let txids = view.txids(full, row.transactions)?;
+            filtered(view, &row, filter, txids.into_iter().zip(tweaks).collect())
+        })
+    }
+
+    /// The same with tweaks as 33 compressed bytes each, which every index has that keeps txids.
+    ///
+    /// # Errors
+    /// [`StoreError::NotKept`] for an index that keeps tweaks only; else as [`block`](Self::block).
+    pub fn compressed_tweaks(
+        &self,
+        height: u32,
+        filter: RowFilter,
+    ) -> Result<Option<Vec<(Txid, CompressedTweak)>>, StoreError> {
+        self.read_full(height, "txids", |view, full, row| {
+            let tweaks = view.compressed(row.transactions.range())?;
+            let txids = view.txids(full, row.transactions)?;
+            filtered(view, &row, filter, txids.into_iter().zip(tweaks).collect())
+        })
+    }
+
+    /// Tweaks of a block in block order as 33 compressed bytes each, without their txids: what every index has. `None`
+    /// if the height is not indexed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotKept`] for a filter over an index that keeps tweaks only; else as [`block`](Self::block).
+    pub fn tweak_list(
+        &self,
+        height: u32,
+        filter: RowFilter,
+    ) -> Result<Option<Vec<CompressedTweak>>, StoreError> {
         self.read_block(height, |view, row| {
-            let range = row.transactions.range();
-            let txids = view.txids(row.transactions)?;
-            let tweaks = TWEAKS.read(&view.tweaks, view.ends.transactions, range)?;
-            let tweaks = tweaks.as_chunks::<64>().0.iter();
-            let rows = txids.into_iter().zip(tweaks);
-            let rows = rows.map(|(txid, tweak)| (txid, TweakPoint::from_bytes(*tweak)));
-            if filter == RowFilter::default() {
-                return Ok(rows.collect());
-            }
-            let kept = Kept::new(&row, &view.outputs_of(&row)?, filter);
-            let rows = rows.enumerate().filter(|(index, _)| kept.has(*index));
-            Ok(rows.map(|(_, row)| row).collect())
+            let tweaks = view.compressed(row.transactions.range())?;
+            filtered(view, &row, filter, tweaks)
         })
     }
 
@@ -222,9 +261,9 @@ impl Snapshot {
     /// # Errors
     /// As [`block`](Self::block).
     pub fn utxos(&self, height: u32, filter: RowFilter) -> Result<Option<Vec<Utxo>>, StoreError> {
-        self.read_block(height, |view, row| {
-            let txids = view.txids(row.transactions)?;
-            let outputs = view.outputs_of(&row)?;
+        self.read_full(height, "outputs", |view, full, row| {
+            let txids = view.txids(full, row.transactions)?;
+            let outputs = view.outputs_of(full, &row)?;
             let kept = Kept::new(&row, &outputs, filter);
             let mut utxos = Vec::with_capacity(outputs.len());
             for Output { item, index, spent } in outputs {
@@ -248,17 +287,7 @@ impl Snapshot {
     /// # Errors
     /// As [`block`](Self::block).
     pub fn spends(&self, height: u32) -> Result<Option<Vec<SpendRow>>, StoreError> {
-        self.read_block(height, |view, row| {
-            let mut spends = Vec::with_capacity(row.spends.count as usize);
-            let range = row.spends.range();
-            SPENDS.visit(&view.spends, view.ends.spends, range, |items| {
-                for item in items.chunks_exact(SpendRow::BYTES) {
-                    spends.push(SpendRow::decode(item).in_row(SPENDS.name(), height)?);
-                }
-                Ok(())
-            })?;
-            Ok(spends)
-        })
+        self.read_full(height, "spends", |view, full, row| view.spends(full, &row))
     }
 
     /// Serialized new-UTXOs filter; `None` if the height is not indexed.
@@ -266,7 +295,9 @@ impl Snapshot {
     /// # Errors
     /// As [`block`](Self::block).
     pub fn new_utxos_filter(&self, height: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read_block(height, |view, row| view.filter(row.new_utxos_filter))
+        self.read_full(height, "filters", |view, full, row| {
+            filter_bytes(view, full, row.new_utxos_filter)
+        })
     }
 
     /// Serialized spent filter; `None` if the height is not indexed.
@@ -274,7 +305,9 @@ impl Snapshot {
     /// # Errors
     /// As [`block`](Self::block).
     pub fn spent_filter(&self, height: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read_block(height, |view, row| view.filter(row.spent_filter))
+        self.read_full(height, "filters", |view, full, row| {
+            filter_bytes(view, full, row.spent_filter)
+        })
     }
 
     /// Rolling digest at a height ([`roll_digest`](super::roll_digest)); `None` if the height is not indexed.
@@ -285,35 +318,41 @@ impl Snapshot {
         self.read(|view| view.digest(height))
     }
 
-    /// Lowest height that can still be disconnected, `None` if none can.
+    /// Lowest height that an update may disconnect, `None` if none: any block can be, and
+    /// [`StoreOptions::undo_depth`](super::StoreOptions) bounds how many.
     ///
     /// # Errors
-    /// As [`block`](Self::block).
+    /// None; a later format may have some.
     pub fn undo_from(&self) -> Result<Option<u32>, StoreError> {
-        self.read(|view| Ok(view.undo.first()?.map(|(height, _)| height.value())))
+        let above = self.view.undoable().checked_sub(1);
+        let tip = self.view.tip().zip(above);
+        Ok(tip.and_then(|(tip, above)| tip.height.checked_sub(above)))
     }
 
-    /// Positions, ascending, of the outputs that the block at a height spent; `None` if its undo row is gone.
+    /// Positions, ascending, of the outputs that the block at a height spent; `None` if the height is not indexed.
     ///
     /// # Errors
-    /// As [`block`](Self::block).
-    pub fn undo(&self, height: u32) -> Result<Option<Vec<u64>>, StoreError> {
-        self.read(|view| view.undo(height))
+    /// [`StoreError::NotKept`] for an index that keeps tweaks only; else as [`block`](Self::block).
+    pub fn spent_positions(&self, height: u32) -> Result<Option<Vec<u64>>, StoreError> {
+        self.read_full(height, "spends", |view, full, row| {
+            view.spent_by(full, &row)
+        })
     }
 
     /// Whether an outpoint is an unspent taproot output of an eligible indexed transaction.
     ///
     /// # Errors
-    /// As [`block`](Self::block).
+    /// [`StoreError::NotKept`] for an index that keeps tweaks only; else as [`block`](Self::block).
     pub fn is_unspent(&self, outpoint: &OutPoint) -> Result<bool, StoreError> {
         self.read(|view| {
+            let full = view.full("outputs")?;
             let mut positions = Vec::new();
-            view.located(view.meta.locator.hash(outpoint), |position| {
+            view.located(full, view.meta.locator.hash(outpoint), |position| {
                 positions.push(position);
             })?;
-            let mut outpoints = view.outpoints();
+            let mut outputs = view.held(full);
             for position in positions {
-                if outpoints.get(position)? == *outpoint {
+                if outputs.get(position)?.outpoint() == *outpoint {
                     return Ok(true);
                 }
             }
@@ -322,198 +361,25 @@ impl Snapshot {
     }
 }
 
-/// The tables of one commit.
-pub(super) struct View {
-    pub(super) file: Arc<Path>,
-    pub(super) meta: Arc<Meta>,
-    tip: Option<(u32, BlockRow)>,
-    pub(super) ends: Ends,
-    pub(super) blocks: ReadOnlyTable<u32, &'static [u8; BlockRow::BYTES]>,
-    pub(super) heights: ReadOnlyTable<&'static [u8; 32], u32>,
-    pub(super) digest: ReadOnlyTable<u32, &'static [u8; 32]>,
-    pub(super) undo: ReadOnlyTable<u32, &'static [u8]>,
-    pub(super) locator: ReadOnlyTable<&'static LocatorKey, ()>,
-    pub(super) tweaks: Chunks,
-    /// Only in a file with multiples.
-    pub(super) multiples: Option<Chunks>,
-    pub(super) txids: Chunks,
-    pub(super) outputs: Chunks,
-    pub(super) spends: Chunks,
-    pub(super) filters: Chunks,
-    pub(super) spent: Chunks,
+fn filter_bytes(view: &View, full: &Full, span: Span) -> Result<Vec<u8>, Fault> {
+    FILTERS.read(&full.filters, view.ends.filter_bytes, span.range())
 }
 
-/// An output of a block.
-#[derive(Clone, Copy)]
-pub(super) struct Output {
-    pub(super) item: OutputItem,
-    /// Index of its transaction among the block's.
-    pub(super) index: usize,
-    pub(super) spent: bool,
-}
-
-impl View {
-    pub(super) fn new(
-        read: &ReadTransaction,
-        meta: Arc<Meta>,
-        file: Arc<Path>,
-    ) -> Result<Self, Fault> {
-        let column = |column: Column| read.open_table(column.definition());
-        let blocks = read.open_table(BLOCKS)?;
-        let tip = match blocks.last()? {
-            Some((height, row)) => {
-                let height = height.value();
-                let row = BlockRow::decode(row.value()).in_row("blocks", height)?;
-                Some((height, row))
-            }
-            None => None,
-        };
-        let multiples = match meta.multiples {
-            true => Some(column(MULTIPLES)?),
-            false => None,
-        };
-        Ok(Self {
-            file,
-            meta,
-            ends: tip.as_ref().map(|(_, row)| row.ends()).unwrap_or_default(),
-            tip,
-            blocks,
-            heights: read.open_table(HEIGHTS)?,
-            digest: read.open_table(DIGEST)?,
-            undo: read.open_table(UNDO)?,
-            locator: read.open_table(LOCATOR)?,
-            tweaks: column(TWEAKS)?,
-            multiples,
-            txids: column(TXIDS)?,
-            outputs: column(OUTPUTS)?,
-            spends: column(SPENDS)?,
-            filters: column(FILTERS)?,
-            spent: column(SPENT)?,
-        })
+/// The rows, one per transaction of a block, that pass a filter.
+fn filtered<T>(
+    view: &View,
+    row: &BlockRow,
+    filter: RowFilter,
+    rows: Vec<T>,
+) -> Result<Vec<T>, Fault> {
+    if filter == RowFilter::default() {
+        return Ok(rows);
     }
-
-    pub(super) fn tip(&self) -> Option<BlockId> {
-        self.tip.as_ref().map(|(height, row)| row.id(*height))
-    }
-
-    /// Checks that every column ends where the last directory row says.
-    pub(super) fn check_ends(&self) -> Result<(), Fault> {
-        let ends = self.ends;
-        TWEAKS.check_end(&self.tweaks, ends.transactions)?;
-        if let Some(multiples) = &self.multiples {
-            MULTIPLES.check_end(multiples, ends.transactions)?;
-        }
-        TXIDS.check_end(&self.txids, ends.transactions)?;
-        OUTPUTS.check_end(&self.outputs, ends.outputs)?;
-        SPENDS.check_end(&self.spends, ends.spends)?;
-        FILTERS.check_end(&self.filters, ends.filter_bytes)?;
-        bitmap::check_end(&self.spent, ends.outputs)
-    }
-
-    pub(super) fn block_row(&self, height: u32) -> Result<Option<BlockRow>, Fault> {
-        match self.blocks.get(height)? {
-            Some(row) => BlockRow::decode(row.value())
-                .in_row("blocks", height)
-                .map(Some),
-            None => Ok(None),
-        }
-    }
-
-    pub(super) fn digest(&self, height: u32) -> Result<Option<[u8; 32]>, Fault> {
-        Ok(self.digest.get(height)?.map(|row| *row.value()))
-    }
-
-    pub(super) fn undo(&self, height: u32) -> Result<Option<Vec<u64>>, Fault> {
-        match self.undo.get(height)? {
-            Some(row) => decode_undo(row.value()).in_row("undo", height).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    pub(super) fn txids(&self, span: Span) -> Result<Vec<Txid>, Fault> {
-        let mut txids = Vec::with_capacity(span.count as usize);
-        TXIDS.visit(&self.txids, self.ends.transactions, span.range(), |items| {
-            let items = items.as_chunks::<32>().0.iter();
-            txids.extend(items.map(|bytes| Txid::from_byte_array(*bytes)));
-            Ok(())
-        })?;
-        Ok(txids)
-    }
-
-    fn filter(&self, span: Span) -> Result<Vec<u8>, Fault> {
-        FILTERS.read(&self.filters, self.ends.filter_bytes, span.range())
-    }
-
-    /// The outputs of a block with their state, in order.
-    pub(super) fn outputs_of(&self, row: &BlockRow) -> Result<Vec<Output>, Fault> {
-        let range = row.outputs.range();
-        let spent = bitmap::read(&self.spent, self.ends.outputs, range.clone())?;
-        let mut spent = spent.into_iter();
-        let mut outputs = Vec::with_capacity(row.outputs.count as usize);
-        let mut position = row.outputs.first;
-        let mut last = None;
-        OUTPUTS.visit(&self.outputs, self.ends.outputs, range, |items| {
-            for item in items.chunks_exact(OutputItem::BYTES) {
-                let item = OutputItem::decode(item).in_row(OUTPUTS.name(), position)?;
-                let at = (item.transaction, item.vout);
-                if last.replace(at).is_some_and(|last| last >= at) {
-                    return Err(Fault::row(OUTPUTS.name(), position, "not in block order"));
-                }
-                let transaction = u64::from(item.transaction);
-                if !row.transactions.range().contains(&transaction) {
-                    let reason = "an output of a transaction of another block";
-                    return Err(Fault::row(OUTPUTS.name(), position, reason));
-                }
-                outputs.push(Output {
-                    item,
-                    index: (transaction - row.transactions.first) as usize,
-                    spent: spent
-                        .next()
-                        .ok_or_else(|| Fault::row(SPENT.name(), position, "bit is missing"))?,
-                });
-                position += 1;
-            }
-            Ok(())
-        })?;
-        Ok(outputs)
-    }
-
-    /// Positions of the unspent outputs whose outpoints have a hash, ascending: nearly always one or none.
-    pub(super) fn located(&self, hash: u64, mut found: impl FnMut(u64)) -> Result<(), Fault> {
-        let first = locator_key(hash, 0);
-        let last = locator_key(hash, OUTPUTS_MAX - 1);
-        for entry in self.locator.range::<&LocatorKey>(&first..=&last)? {
-            found(split_locator_key(entry?.0.value()).1);
-        }
-        Ok(())
-    }
-
-    /// Reads the outpoints of outputs.
-    pub(super) fn outpoints(&self) -> Outpoints<'_> {
-        Outpoints {
-            outputs: OUTPUTS.items(&self.outputs, self.ends.outputs),
-            txids: TXIDS.items(&self.txids, self.ends.transactions),
-        }
-    }
-}
-
-/// Reads the outpoints of outputs; fast in ascending order.
-pub(super) struct Outpoints<'t> {
-    outputs: Items<'t>,
-    txids: Items<'t>,
-}
-
-impl Outpoints<'_> {
-    /// The outpoint of the output at a position.
-    pub(super) fn get(&mut self, position: u64) -> Result<OutPoint, Fault> {
-        let item = self.outputs.get::<{ OutputItem::BYTES }>(position)?;
-        let item = OutputItem::decode(&item).in_row(OUTPUTS.name(), position)?;
-        let txid = self.txids.get(u64::from(item.transaction))?;
-        Ok(OutPoint {
-            txid: Txid::from_byte_array(txid),
-            vout: item.vout,
-        })
-    }
+    let full = view.full("outputs")?;
+    let kept = Kept::new(row, &view.outputs_of(full, row)?, filter);
+    let rows = rows.into_iter().enumerate();
+    let rows = rows.filter(|(index, _)| kept.has(*index));
+    Ok(rows.map(|(_, row)| row).collect())
 }
 
 /// Which transactions of a block pass a [`RowFilter`].

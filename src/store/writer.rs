@@ -6,11 +6,13 @@ use redb::{Database, Durability, WriteTransaction};
 use super::bitmap;
 use super::column::Column;
 use super::error::Fault;
+use super::meta::{Keep, TweakForm};
 use super::plan::Plan;
 use super::schema::{
-    BLOCKS, DIGEST, FILTERS, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, OutputItem, SPENDS, TWEAKS,
-    TXIDS, UNDO,
+    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, OutputItem,
+    SPENDS, SPENT, SpendItem, TXIDS, height_key,
 };
+use crate::curve::TweakPoint;
 
 /// Commits a plan: on disk when this returns, or not at all.
 ///
@@ -20,34 +22,47 @@ pub(super) fn commit(database: &Database, plan: &Plan<'_>) -> Result<(), Fault> 
     let mut write = database.begin_write()?;
     write.set_durability(Durability::Immediate)?;
     write.set_quick_repair(true);
-    write_columns(&write, plan)?;
-    write_spent(&write, plan)?;
-    write_locators(&write, plan)?;
+    write_tweaks(&write, plan)?;
+    if plan.keep == Keep::Full {
+        write_columns(&write, plan)?;
+        write_spends(&write, plan)?;
+        write_spent(&write, plan)?;
+        write_locators(&write, plan)?;
+    }
     write_blocks(&write, plan)?;
-    write_undo(&write, plan)?;
     write.commit()?;
     Ok(())
 }
 
-fn write_columns(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {
-    let column = |column: Column| write.open_table(column.definition());
-
+fn write_tweaks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {
     let (old, cut) = (plan.old.transactions, plan.cut.transactions);
-    let mut table = column(TWEAKS)?;
-    let mut tail = TWEAKS.truncate(&mut table, old, cut)?;
+    let column = plan.tweak_form.column();
+    let mut table = write.open_table(column.definition())?;
+    let mut tail = column.truncate(&mut table, old, cut)?;
     for row in plan.connect.iter().flat_map(|record| &record.transactions) {
-        tail.push(&row.tweak)?;
+        match plan.tweak_form {
+            TweakForm::Point => tail.push(&row.tweak)?,
+            TweakForm::Compressed => {
+                tail.push(&TweakPoint::from_bytes(row.tweak).to_compressed())?;
+            }
+        }
     }
     tail.finish()?;
 
     if plan.multiples {
-        let mut table = column(MULTIPLES)?;
+        let mut table = write.open_table(MULTIPLES.definition())?;
         let mut tail = MULTIPLES.truncate(&mut table, old, cut)?;
         for multiple in plan.connect.iter().flat_map(|record| &record.multiples) {
             tail.push(multiple)?;
         }
         tail.finish()?;
     }
+    Ok(())
+}
+
+fn write_columns(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {
+    let column = |column: Column| write.open_table(column.definition());
+    let (old, cut) = (plan.old.transactions, plan.cut.transactions);
 
     let mut table = column(TXIDS)?;
     let mut tail = TXIDS.truncate(&mut table, old, cut)?;
@@ -56,26 +71,33 @@ fn write_columns(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault>
     }
     tail.finish()?;
 
-    let mut table = column(OUTPUTS)?;
-    let mut tail = OUTPUTS.truncate(&mut table, plan.old.outputs, plan.cut.outputs)?;
-    for (record, row) in plan.connect.iter().zip(&plan.rows) {
-        for output in &record.outputs {
-            let item = OutputItem {
-                key: output.key,
-                value_sat: output.value_sat,
-                vout: output.vout,
-                // Below TRANSACTIONS_MAX: the plan has laid the blocks out.
-                transaction: (row.transactions.first + u64::from(output.transaction)) as u32,
-            };
-            tail.push(&item.encode())?;
+    let mut table = column(FIRSTS)?;
+    let mut tail = FIRSTS.truncate(&mut table, old, cut)?;
+    for record in plan.connect {
+        let mut outputs = record.outputs.iter().peekable();
+        let mut first: u16 = 0;
+        for index in 0..record.transactions.len() {
+            tail.push(&first.to_le_bytes())?;
+            while outputs
+                .next_if(|output| output.transaction as usize == index)
+                .is_some()
+            {
+                // Within BLOCK_OUTPUTS_MAX: the plan has seen the record.
+                first = first.wrapping_add(1);
+            }
         }
     }
     tail.finish()?;
 
-    let mut table = column(SPENDS)?;
-    let mut tail = SPENDS.truncate(&mut table, plan.old.spends, plan.cut.spends)?;
-    for spend in plan.connect.iter().flat_map(|record| &record.spends) {
-        tail.push(&spend.encode())?;
+    let mut table = column(OUTPUTS)?;
+    let mut tail = OUTPUTS.truncate(&mut table, plan.old.outputs, plan.cut.outputs)?;
+    for output in plan.connect.iter().flat_map(|record| &record.outputs) {
+        let item = OutputItem {
+            key: output.key,
+            value_sat: output.value_sat,
+            vout: output.vout,
+        };
+        tail.push(&item.encode())?;
     }
     tail.finish()?;
 
@@ -88,8 +110,25 @@ fn write_columns(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault>
     tail.finish()
 }
 
+fn write_spends(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {
+    let mut spends = write.open_table(SPENDS.definition())?;
+    let mut foreign = write.open_table(FOREIGN.definition())?;
+    let mut spends = SPENDS.truncate(&mut spends, plan.old.spends, plan.cut.spends)?;
+    let mut foreign = FOREIGN.truncate(&mut foreign, plan.old.foreign, plan.cut.foreign)?;
+    for (record, items) in plan.connect.iter().zip(&plan.spends) {
+        for (row, item) in record.spends.iter().zip(items) {
+            spends.push(&item.encode())?;
+            if *item == SpendItem::Foreign {
+                foreign.push(&row.encode())?;
+            }
+        }
+    }
+    spends.finish()?;
+    foreign.finish()
+}
+
 fn write_spent(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {
-    let mut table = write.open_table(super::schema::SPENT.definition())?;
+    let mut table = write.open_table(SPENT.definition())?;
     bitmap::write(
         &mut table,
         &bitmap::Change {
@@ -127,7 +166,7 @@ fn write_blocks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> 
     let mut digests = write.open_table(DIGEST)?;
     for id in &plan.disconnect {
         blocks.remove(id.height)?;
-        heights.remove(id.hash.as_byte_array())?;
+        heights.remove(&height_key(&id.hash, id.height))?;
         digests.remove(id.height)?;
     }
     let connected = plan.connect.iter().zip(&plan.rows).zip(&plan.digests);
@@ -136,23 +175,11 @@ fn write_blocks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> 
         digests.insert(record.id.height, digest)?;
     }
     // Sorted, because hashes come in no order.
-    let mut by_hash: Vec<_> = plan.connect.iter().map(|record| record.id).collect();
-    by_hash.sort_unstable_by_key(|id| *id.hash.as_byte_array());
-    for id in by_hash {
-        heights.insert(id.hash.as_byte_array(), id.height)?;
+    let ids = plan.connect.iter().map(|record| record.id);
+    let mut keys: Vec<_> = ids.map(|id| height_key(&id.hash, id.height)).collect();
+    keys.sort_unstable();
+    for key in keys {
+        heights.insert(&key, ())?;
     }
-    Ok(())
-}
-
-fn write_undo(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {
-    let mut table = write.open_table(UNDO)?;
-    for id in &plan.disconnect {
-        table.remove(id.height)?;
-    }
-    for (height, positions) in &plan.undo {
-        let row = super::schema::encode_undo(positions);
-        table.insert(height, row.as_slice())?;
-    }
-    table.retain_in(..plan.undo_from, |_, _| false)?;
     Ok(())
 }

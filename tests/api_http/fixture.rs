@@ -25,7 +25,7 @@ use spindex::chain::{
     BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Prevouts, RawBlock,
 };
 use spindex::store::{
-    BlockRecord, OutputRow, SpendRow, Store, StoreOptions, TransactionRow, Update,
+    BlockRecord, Keep, OutputRow, SpendRow, Store, StoreOptions, TransactionRow, TweakForm, Update,
 };
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -209,6 +209,7 @@ impl TestChain {
                     spends.push(SpendRow {
                         outpoint: *spent,
                         key_prefix: key[..8].try_into().expect("eight bytes"),
+                        created: None,
                     });
                 }
             }
@@ -484,10 +485,22 @@ pub(crate) struct TestStore {
 
 impl TestStore {
     pub(crate) fn new(network: Network, first_height: u32) -> Self {
+        Self::keeping(network, first_height, Keep::Full, TweakForm::Point)
+    }
+
+    /// An index of a kind.
+    pub(crate) fn keeping(
+        network: Network,
+        first_height: u32,
+        keep: Keep,
+        tweak_form: TweakForm,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let options = StoreOptions {
             network,
             first_height: Some(first_height),
+            keep: Some(keep),
+            tweak_form: Some(tweak_form),
             multiples: None,
             undo_depth: 100,
             cache_bytes: 16 << 20,
@@ -504,6 +517,8 @@ impl TestStore {
         let options = StoreOptions {
             network: Network::Regtest,
             first_height: Some(1),
+            keep: None,
+            tweak_form: None,
             multiples: None,
             undo_depth: 100,
             cache_bytes: 0,

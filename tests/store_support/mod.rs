@@ -14,9 +14,10 @@ use redb::Database;
 use redb::backends::InMemoryBackend;
 use spindex::BlockId;
 use spindex::curve::TweakPoint;
+use spindex::store::schema::VALUE_MAX;
 use spindex::store::{
-    BlockRecord, OutputRow, RowFilter, ScanColumns, Snapshot, SpendRow, Store, StoreOptions,
-    TransactionEntry, TransactionRow, TweakBatch, Update, Utxo,
+    BlockRecord, OutputRow, RowFilter, ScanColumns, Snapshot, SpendRow, Store, StoreError,
+    StoreOptions, TransactionEntry, TransactionRow, TweakBatch, TweakForm, Update, Utxo,
 };
 
 /// Height of the first block in these tests.
@@ -32,6 +33,8 @@ pub(crate) fn options_with(undo_depth: u32, multiples: bool) -> StoreOptions {
     StoreOptions {
         network: Network::Regtest,
         first_height: Some(FIRST_HEIGHT),
+        keep: None,
+        tweak_form: None,
         multiples: Some(multiples),
         undo_depth,
         cache_bytes: 8 << 20,
@@ -84,6 +87,14 @@ pub(crate) const SMALL: Size = Size {
     outputs: 4,
     spends: 6,
     filter_bytes: 40,
+};
+
+/// More than a chunk of tweaks and of outputs at a time.
+pub(crate) const MEDIUM: Size = Size {
+    transactions: 300,
+    outputs: 3,
+    spends: 300,
+    filter_bytes: 5_000,
 };
 
 /// Several chunks of most columns.
@@ -173,7 +184,9 @@ impl Model {
             .map(|(outpoint, _)| outpoint)
             .filter(|outpoint| !spent.contains(outpoint))
             .collect();
-        let dead: Vec<OutPoint> = spent.into_iter().collect();
+        let mut dead: Vec<OutPoint> = spent.into_iter().collect();
+        // A set has no order of its own, a seed has one chain.
+        dead.sort_unstable();
 
         let mut transactions = Vec::new();
         let mut outputs = Vec::new();
@@ -189,6 +202,16 @@ impl Model {
             transactions.push(row);
             outputs.extend(rows);
         }
+        // What an outpoint's key is; a chain does not say two things of it.
+        let mut keys: HashMap<OutPoint, [u8; 32]> = self
+            .outputs()
+            .into_iter()
+            .map(|(outpoint, output)| (outpoint, output.key))
+            .collect();
+        keys.extend(outputs.iter().map(|output: &OutputRow| {
+            let row: &TransactionRow = &transactions[output.transaction as usize];
+            (OutPoint::new(row.txid, output.vout), output.key)
+        }));
         live.shuffle(&mut rng);
         let mut spends = Vec::new();
         for _ in 0..rng.gen_range(0..=size.spends) {
@@ -207,9 +230,12 @@ impl Model {
                     None => continue,
                 },
             };
+            let key = keys.get(&outpoint).copied();
+            let key = key.unwrap_or_else(|| rng.r#gen());
             spends.push(SpendRow {
                 outpoint,
-                key_prefix: rng.r#gen(),
+                key_prefix: key[..8].try_into().expect("8 bytes"),
+                created: None,
             });
         }
         let header = Header {
@@ -264,7 +290,7 @@ impl Model {
                 vout += rng.gen_range(1..3);
                 OutputRow {
                     key: rng.r#gen(),
-                    value_sat: *[0, 330, 546, 1000, 1000, u64::MAX, rng.gen_range(1..2000)]
+                    value_sat: *[0, 330, 546, 1000, 1000, VALUE_MAX, rng.gen_range(1..2000)]
                         .choose(rng)
                         .expect("a choice"),
                     vout,
@@ -329,7 +355,7 @@ impl Model {
     }
 
     /// Per block the positions of the outputs it was the first to spend, ascending.
-    pub(crate) fn undo(&self) -> Vec<Vec<u64>> {
+    pub(crate) fn spent_positions(&self) -> Vec<Vec<u64>> {
         let positions: HashMap<OutPoint, u64> = self
             .outputs()
             .into_iter()
@@ -337,7 +363,7 @@ impl Model {
             .map(|(position, (outpoint, _))| (outpoint, position as u64))
             .collect();
         let mut seen = HashSet::new();
-        let mut undo = Vec::new();
+        let mut blocks = Vec::new();
         for record in &self.chain {
             let spends = record.spends.iter().map(|spend| spend.outpoint);
             let first = spends.filter(|outpoint| seen.insert(*outpoint));
@@ -345,9 +371,9 @@ impl Model {
                 .filter_map(|outpoint| positions.get(&outpoint).copied())
                 .collect();
             row.sort_unstable();
-            undo.push(row);
+            blocks.push(row);
         }
-        undo
+        blocks
     }
 }
 
@@ -381,7 +407,7 @@ fn keeps(
 pub(crate) fn row_filters() -> Vec<RowFilter> {
     let mut filters = Vec::new();
     for cut_through in [false, true] {
-        for dust_limit_sat in [0, 1, 546, 547, 1001, u64::MAX] {
+        for dust_limit_sat in [0, 1, 546, 547, 1001, VALUE_MAX, u64::MAX] {
             filters.push(RowFilter {
                 dust_limit_sat,
                 cut_through,
@@ -407,7 +433,13 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
         assert_eq!(found, !spent.contains(outpoint), "{outpoint}");
     }
 
+    let held: usize = model.spent_positions().iter().map(Vec::len).sum();
+    let spends: usize = model.chain.iter().map(|record| record.spends.len()).sum();
+    assert_eq!(counts.spends, spends as u64);
+    assert_eq!(counts.foreign, (spends - held) as u64);
+
     let digests = model.digests();
+    let spent_positions = model.spent_positions();
     for (index, record) in model.chain.iter().enumerate() {
         let height = record.id.height;
         let entry = snapshot.block(height).expect("row").expect("indexed");
@@ -432,15 +464,44 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
             Some(&record.spends)
         );
         assert_eq!(
+            snapshot.spent_positions(height).expect("spends").as_ref(),
+            Some(&spent_positions[index])
+        );
+        assert_eq!(
             snapshot.digest(height).expect("digest"),
             Some(digests[index])
         );
         for filter in row_filters() {
+            let tweaks = model.tweaks(index, filter);
+            let compressed: Vec<(Txid, [u8; 33])> = tweaks
+                .iter()
+                .map(|(txid, tweak)| (*txid, tweak.to_compressed()))
+                .collect();
+            let list: Vec<[u8; 33]> = compressed.iter().map(|(_, tweak)| *tweak).collect();
             assert_eq!(
-                snapshot.tweaks(height, filter).expect("tweaks"),
-                Some(model.tweaks(index, filter)),
+                snapshot.tweak_list(height, filter).expect("tweaks"),
+                Some(list),
                 "{height} {filter:?}"
             );
+            assert_eq!(
+                snapshot.compressed_tweaks(height, filter).expect("tweaks"),
+                Some(compressed),
+                "{height} {filter:?}"
+            );
+            match snapshot.tweak_form() {
+                TweakForm::Point => assert_eq!(
+                    snapshot.tweaks(height, filter).expect("tweaks"),
+                    Some(tweaks),
+                    "{height} {filter:?}"
+                ),
+                TweakForm::Compressed => {
+                    let refused = snapshot.tweaks(height, filter).expect_err("no points");
+                    assert!(
+                        matches!(refused, StoreError::NoPoints { .. }),
+                        "{refused:?}"
+                    );
+                }
+            }
             assert_eq!(
                 snapshot.utxos(height, filter).expect("utxos"),
                 Some(model.utxos(index, filter)),
@@ -450,6 +511,7 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
     }
 
     let columns = ScanColumns {
+        compressed: snapshot.tweak_form() == TweakForm::Compressed,
         multiples: model.multiples,
         short_keys: true,
     };
@@ -463,6 +525,12 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
         let filter = RowFilter::default();
         assert_eq!(snapshot.block(height).expect("no row"), None);
         assert_eq!(snapshot.tweaks(height, filter).expect("no row"), None);
+        assert_eq!(snapshot.tweak_list(height, filter).expect("no row"), None);
+        assert_eq!(
+            snapshot.compressed_tweaks(height, filter).expect("no row"),
+            None
+        );
+        assert_eq!(snapshot.spent_positions(height).expect("no row"), None);
         assert_eq!(snapshot.utxos(height, filter).expect("no row"), None);
         assert_eq!(snapshot.spends(height).expect("no row"), None);
         assert_eq!(snapshot.new_utxos_filter(height).expect("no row"), None);
@@ -507,7 +575,18 @@ pub(crate) fn assert_scan(
     let filter = RowFilter::default();
     let mut rows = batches.iter().enumerate().flat_map(|(number, batch)| {
         assert_eq!(batch.first, next, "batches follow each other");
-        let count = batch.tweaks.len();
+        let count = batch.len();
+        let tweaks: Vec<[u8; 33]> = match columns.compressed {
+            true => {
+                assert!(batch.tweaks.is_empty());
+                batch.compressed.clone()
+            }
+            false => {
+                assert!(batch.compressed.is_empty());
+                batch.tweaks.iter().map(TweakPoint::to_compressed).collect()
+            }
+        };
+        assert_eq!(tweaks.len(), count);
         assert!((1..=4080).contains(&count));
         next += count as u64;
         let following = batches.get(number + 1).and_then(|next| next.ends.first());
@@ -529,17 +608,14 @@ pub(crate) fn assert_scan(
             let end = batch.ends.get(index).map_or(0, |end| *end as usize);
             (
                 batch.first + index as u64,
-                batch.tweaks[index],
+                tweaks[index],
                 batch.multiples.get(index),
                 &batch.keys[start..end],
             )
         })
     });
     for height in heights {
-        let tweaks = snapshot
-            .tweaks(height, filter)
-            .expect("tweaks")
-            .expect("indexed");
+        let tweaks = model.tweaks((height - FIRST_HEIGHT) as usize, filter);
         let utxos = snapshot
             .utxos(height, filter)
             .expect("utxos")
@@ -547,7 +623,7 @@ pub(crate) fn assert_scan(
         for (txid, tweak) in tweaks {
             let (position, found, multiple, keys) =
                 rows.next().expect("as many tweaks as the blocks have");
-            assert_eq!(found, tweak);
+            assert_eq!(found, tweak.to_compressed());
             let expected = TweakPoint::from_bytes(multiple_of(tweak.as_bytes()));
             assert_eq!(multiple, columns.multiples.then_some(&expected));
             let outputs: Vec<Utxo> = utxos
@@ -566,7 +642,7 @@ pub(crate) fn assert_scan(
                 let entry = TransactionEntry {
                     block,
                     txid,
-                    tweak,
+                    tweak: tweak.to_compressed(),
                     outputs,
                 };
                 assert_eq!(snapshot.block_of(position).expect("row"), Some(block));
@@ -597,6 +673,18 @@ pub(crate) fn small_chain(multiples: bool) -> Model {
     let mut model = Model::new(multiples);
     for seed in 0..6 {
         model.grow(seed, SMALL);
+    }
+    model
+}
+
+/// The chain that the files of older formats in `fixtures/store` hold: blocks of both sizes, several chunks.
+pub(crate) fn released_chain(multiples: bool) -> Model {
+    let mut model = Model::new(multiples);
+    for (seed, size) in [SMALL, SMALL, MEDIUM, SMALL, MEDIUM, SMALL, SMALL, SMALL]
+        .into_iter()
+        .enumerate()
+    {
+        model.grow(100 + seed as u64, size);
     }
     model
 }

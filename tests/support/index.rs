@@ -24,6 +24,8 @@ pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         network: Network::Regtest,
         first_height: Some(0),
+        keep: None,
+        tweak_form: None,
         multiples: None,
         undo_depth: 288,
         cache_bytes: 8 << 20,

@@ -10,8 +10,8 @@ use super::Context;
 use super::body::{Hex, HexList, encode};
 use crate::api::error::QueryError;
 use crate::api::query::{self, FilterKind, TweakList};
-use crate::store::Snapshot;
 use crate::store::snapshot::BlockEntry;
+use crate::store::{Keep, Snapshot};
 
 /// The only filter type there is, for both filters.
 const FILTER_TYPE: u8 = 4;
@@ -32,13 +32,14 @@ pub(super) async fn info(State(context): State<Context>) -> Response {
     context
         .answer(|snapshot| {
             let info = query::info(snapshot)?;
+            let is_full = info.keep == Keep::Full;
             encode(&InfoBody {
                 network: info.network.to_core_arg(),
                 height: info.tip.height,
-                tweaks_only: false,
+                tweaks_only: !is_full,
                 tweaks_full_basic: true,
-                tweaks_full_with_dust_filter: true,
-                tweaks_cut_through_with_dust_filter: true,
+                tweaks_full_with_dust_filter: is_full,
+                tweaks_cut_through_with_dust_filter: is_full,
             })
         })
         .await

@@ -467,6 +467,8 @@ impl Scratch {
         let options = StoreOptions {
             network: Network::Regtest,
             first_height: Some(FIRST_HEIGHT),
+            keep: None,
+            tweak_form: None,
             multiples: None,
             undo_depth: 288,
             cache_bytes: 256 << 20,

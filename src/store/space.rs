@@ -1,0 +1,134 @@
+//! What the file's bytes are used for.
+
+use std::fs;
+
+use redb::{ReadTransaction, ReadableDatabase, ReadableTableMetadata};
+
+use super::Store;
+use super::column::Column;
+use super::error::{Fault, StoreError};
+use super::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, META};
+use super::view::View;
+
+/// Bytes of a page of the engine.
+const PAGE: u64 = 4096;
+/// Bytes that a page of the engine needs beside the chunk it holds: its own header, the end of the value, the key.
+const LEAF_OVERHEAD: u64 = 12;
+/// Chunks below one branch page of the engine when they were appended in order: a full one has twice as many.
+const BRANCH_CHUNKS: u64 = 72;
+
+/// What the file's bytes are used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the file; 0 on a backend.
+    pub file_bytes: u64,
+    /// What the file takes of the disk, where the operating system tells: less than its size while it has holes, since
+    /// the engine makes a file longer long before it writes there.
+    pub disk_bytes: u64,
+    /// Every table there is.
+    pub tables: Vec<TableSpace>,
+}
+
+/// What a table takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSpace {
+    /// Name of the table.
+    pub name: &'static str,
+    /// Number of its rows; chunks of a column.
+    pub rows: u64,
+    /// Sum of its keys and values.
+    pub stored_bytes: u64,
+    /// Sum of the pages that hold them, with what is empty in them and the inner pages of the tree.
+    pub allocated_bytes: u64,
+}
+
+impl Space {
+    /// Sum of the keys and values of all tables.
+    pub fn stored_bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.stored_bytes).sum()
+    }
+
+    /// Sum of the pages of all tables. What the file has beyond that is free, or the engine's own.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.allocated_bytes).sum()
+    }
+}
+
+impl Store {
+    /// What each table takes. Columns, which make up nearly all of a file, are computed from their lengths; the other
+    /// tables are walked.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub fn space(&self) -> Result<Space, StoreError> {
+        let told = |fault: Fault| fault.in_file(&self.file);
+        let view = self.view().map_err(told)?;
+        let read = self.database.read().map_err(|_| self.halted())?;
+        let read = read.begin_read().map_err(|error| told(error.into()))?;
+        let metadata = fs::metadata(self.path()).ok();
+        Ok(Space {
+            file_bytes: metadata.as_ref().map_or(0, fs::Metadata::len),
+            disk_bytes: metadata.as_ref().map_or(0, disk_bytes),
+            tables: tables(&view, &read).map_err(told)?,
+        })
+    }
+}
+
+#[cfg(unix)]
+fn disk_bytes(metadata: &fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    metadata.blocks().saturating_mul(512)
+}
+
+#[cfg(not(unix))]
+fn disk_bytes(metadata: &fs::Metadata) -> u64 {
+    metadata.len()
+}
+
+fn tables(view: &View, read: &ReadTransaction) -> Result<Vec<TableSpace>, Fault> {
+    let mut tables = vec![
+        walked("meta", &read.open_table(META)?)?,
+        walked("blocks", &read.open_table(BLOCKS)?)?,
+        walked("heights", &read.open_table(HEIGHTS)?)?,
+        walked("digest", &read.open_table(DIGEST)?)?,
+    ];
+    if view.kept().is_some() {
+        tables.push(walked("locator", &read.open_table(LOCATOR)?)?);
+    }
+    for (column, _, len) in view.columns() {
+        tables.push(computed(column, len)?);
+    }
+    Ok(tables)
+}
+
+fn walked(name: &'static str, table: &impl ReadableTableMetadata) -> Result<TableSpace, Fault> {
+    let stats = table.stats()?;
+    Ok(TableSpace {
+        name,
+        rows: table.len()?,
+        stored_bytes: stats.stored_bytes(),
+        allocated_bytes: stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes(),
+    })
+}
+
+fn computed(column: Column, len: u64) -> Result<TableSpace, Fault> {
+    let chunks = u64::from(column.chunks(len)?);
+    let page = |bytes: u64| (bytes + LEAF_OVERHEAD).div_ceil(PAGE).next_power_of_two() * PAGE;
+    let full = len / column.chunk_items();
+    let rest = len % column.chunk_items() * column.item_bytes() as u64;
+    let mut allocated = full * page(column.chunk_bytes() as u64);
+    if rest > 0 {
+        allocated += page(rest);
+    }
+    let mut below = chunks;
+    while below > 1 {
+        below = below.div_ceil(BRANCH_CHUNKS);
+        allocated += below * PAGE;
+    }
+    Ok(TableSpace {
+        name: column.name(),
+        rows: chunks,
+        stored_bytes: len * column.item_bytes() as u64 + chunks * 4,
+        allocated_bytes: allocated,
+    })
+}

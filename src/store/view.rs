@@ -1,0 +1,582 @@
+//! The tables of one commit, and how what is not stored follows from what is.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Txid};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
+
+use super::bitmap;
+use super::column::{Column, Items};
+use super::error::{Fault, InRow, StoreError};
+use super::meta::{Keep, Meta, TweakForm};
+use super::record::SpendRow;
+use super::schema::{
+    BLOCKS, BlockRow, COMPRESSED, DIGEST, Ends, FILTERS, FIRSTS, FOREIGN, HEIGHTS, HeightKey,
+    LOCATOR, LocatorKey, MULTIPLES, OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span,
+    SpendItem, TWEAKS, TXIDS, height_key, height_of_key, locator_key, split_locator_key,
+};
+use crate::BlockId;
+use crate::curve::TweakPoint;
+
+pub(super) type Chunks = ReadOnlyTable<u32, &'static [u8]>;
+
+/// The tables of one commit.
+pub(super) struct View {
+    pub(super) file: Arc<Path>,
+    pub(super) meta: Arc<Meta>,
+    /// How many of the last blocks an update may disconnect.
+    pub(super) undo_depth: u32,
+    /// Where the outputs of each block start, from the first height on. It may be that of another commit: a hint that
+    /// is held against the directory row.
+    starts: Arc<Vec<u64>>,
+    tip: Option<(u32, BlockRow)>,
+    pub(super) ends: Ends,
+    pub(super) blocks: ReadOnlyTable<u32, &'static [u8; BlockRow::BYTES]>,
+    pub(super) heights: ReadOnlyTable<&'static HeightKey, ()>,
+    pub(super) digest: ReadOnlyTable<u32, &'static [u8; 32]>,
+    /// As `meta` says, points or 33 bytes each.
+    pub(super) tweaks: Chunks,
+    /// Only in a file with multiples.
+    pub(super) multiples: Option<Chunks>,
+    full: Option<Full>,
+}
+
+/// What an index that keeps tweaks only goes without.
+pub(super) struct Full {
+    pub(super) locator: ReadOnlyTable<&'static LocatorKey, ()>,
+    pub(super) txids: Chunks,
+    pub(super) firsts: Chunks,
+    pub(super) outputs: Chunks,
+    pub(super) spends: Chunks,
+    pub(super) foreign: Chunks,
+    pub(super) filters: Chunks,
+    pub(super) spent: Chunks,
+}
+
+/// An output of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Output {
+    pub(super) item: OutputItem,
+    /// Index of its transaction among the block's.
+    pub(super) index: usize,
+    pub(super) spent: bool,
+}
+
+impl View {
+    pub(super) fn new(
+        read: &ReadTransaction,
+        meta: Arc<Meta>,
+        file: Arc<Path>,
+        undo_depth: u32,
+        starts: Arc<Vec<u64>>,
+    ) -> Result<Self, Fault> {
+        let column = |column: Column| read.open_table(column.definition());
+        let blocks = read.open_table(BLOCKS)?;
+        let tip = match blocks.last()? {
+            Some((height, row)) => {
+                let height = height.value();
+                let row = BlockRow::decode(row.value()).in_row("blocks", height)?;
+                Some((height, row))
+            }
+            None => None,
+        };
+        let multiples = match meta.multiples {
+            true => Some(column(MULTIPLES)?),
+            false => None,
+        };
+        let full = match meta.keep {
+            Keep::Tweaks => None,
+            Keep::Full => Some(Full {
+                locator: read.open_table(LOCATOR)?,
+                txids: column(TXIDS)?,
+                firsts: column(FIRSTS)?,
+                outputs: column(OUTPUTS)?,
+                spends: column(SPENDS)?,
+                foreign: column(FOREIGN)?,
+                filters: column(FILTERS)?,
+                spent: column(SPENT)?,
+            }),
+        };
+        Ok(Self {
+            file,
+            undo_depth,
+            starts,
+            ends: tip.as_ref().map(|(_, row)| row.ends()).unwrap_or_default(),
+            tip,
+            blocks,
+            heights: read.open_table(HEIGHTS)?,
+            digest: read.open_table(DIGEST)?,
+            tweaks: column(meta.tweak_form.column())?,
+            multiples,
+            full,
+            meta,
+        })
+    }
+
+    /// Where the outputs of each block start.
+    pub(super) fn load_starts(&self) -> Result<Vec<u64>, Fault> {
+        let mut starts = Vec::new();
+        if self.full.is_some() {
+            for entry in self.blocks.iter()? {
+                starts.push(BlockRow::outputs_first(entry?.1.value()));
+            }
+        }
+        Ok(starts)
+    }
+
+    /// The tables that only an index has that keeps everything; `what` names what is asked for.
+    pub(super) fn full(&self, what: &'static str) -> Result<&Full, Fault> {
+        self.full.as_ref().ok_or_else(|| {
+            let file = self.file.to_path_buf();
+            StoreError::NotKept { file, what }.into()
+        })
+    }
+
+    /// The same, without saying for what.
+    pub(super) fn kept(&self) -> Option<&Full> {
+        self.full.as_ref()
+    }
+
+    pub(super) fn tip(&self) -> Option<BlockId> {
+        self.tip.as_ref().map(|(height, row)| row.id(*height))
+    }
+
+    /// How many blocks there are.
+    pub(super) fn height_count(&self) -> u32 {
+        self.tip.as_ref().map_or(0, |(height, _)| {
+            height
+                .saturating_sub(self.meta.first_height)
+                .saturating_add(1)
+        })
+    }
+
+    /// How many blocks an update may disconnect.
+    pub(super) fn undoable(&self) -> u32 {
+        self.undo_depth.min(self.height_count())
+    }
+
+    /// Every column with its table and its length in items.
+    pub(super) fn columns(&self) -> Vec<(Column, &Chunks, u64)> {
+        let ends = self.ends;
+        let mut columns = vec![(
+            self.meta.tweak_form.column(),
+            &self.tweaks,
+            ends.transactions,
+        )];
+        if let Some(multiples) = &self.multiples {
+            columns.push((MULTIPLES, multiples, ends.transactions));
+        }
+        if let Some(full) = &self.full {
+            columns.extend([
+                (TXIDS, &full.txids, ends.transactions),
+                (FIRSTS, &full.firsts, ends.transactions),
+                (OUTPUTS, &full.outputs, ends.outputs),
+                (SPENDS, &full.spends, ends.spends),
+                (FOREIGN, &full.foreign, ends.foreign),
+                (FILTERS, &full.filters, ends.filter_bytes),
+                (SPENT, &full.spent, bitmap::len_bytes(ends.outputs)),
+            ]);
+        }
+        columns
+    }
+
+    /// Checks that every column ends where the last directory row says.
+    pub(super) fn check_ends(&self) -> Result<(), Fault> {
+        for (column, table, len) in self.columns() {
+            column.check_end(table, len)?;
+        }
+        match &self.full {
+            Some(full) => bitmap::check_end(&full.spent, self.ends.outputs),
+            None => match self.ends {
+                Ends {
+                    outputs: 0,
+                    spends: 0,
+                    foreign: 0,
+                    filter_bytes: 0,
+                    ..
+                } => Ok(()),
+                _ => Err(Fault::row(
+                    "blocks",
+                    self.tip().map_or(0, |tip| tip.height),
+                    "ranges of columns that the index does not keep",
+                )),
+            },
+        }
+    }
+
+    pub(super) fn block_row(&self, height: u32) -> Result<Option<BlockRow>, Fault> {
+        match self.blocks.get(height)? {
+            Some(row) => BlockRow::decode(row.value())
+                .in_row("blocks", height)
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The row of a height that must be indexed.
+    pub(super) fn present_row(&self, height: u32) -> Result<BlockRow, Fault> {
+        self.block_row(height)?
+            .ok_or_else(|| Fault::row("blocks", height, "missing"))
+    }
+
+    pub(super) fn digest(&self, height: u32) -> Result<Option<[u8; 32]>, Fault> {
+        Ok(self.digest.get(height)?.map(|row| *row.value()))
+    }
+
+    /// Height of a block by hash.
+    pub(super) fn height_of(&self, hash: &bitcoin::BlockHash) -> Result<Option<u32>, Fault> {
+        let first = height_key(hash, 0);
+        let last = height_key(hash, u32::MAX);
+        for entry in self.heights.range::<&HeightKey>(&first..=&last)? {
+            let height = height_of_key(entry?.0.value());
+            if self.present_row(height)?.hash == *hash {
+                return Ok(Some(height));
+            }
+        }
+        Ok(None)
+    }
+
+    // ---- Transactions ----
+
+    /// Tweaks as 33 compressed bytes each.
+    pub(super) fn compressed(&self, range: Range<u64>) -> Result<Vec<[u8; 33]>, Fault> {
+        let mut tweaks = Vec::with_capacity(range.end.saturating_sub(range.start) as usize);
+        let len = self.ends.transactions;
+        match self.meta.tweak_form {
+            TweakForm::Compressed => COMPRESSED.visit(&self.tweaks, len, range, |items| {
+                tweaks.extend_from_slice(items.as_chunks::<33>().0);
+                Ok(())
+            }),
+            TweakForm::Point => TWEAKS.visit(&self.tweaks, len, range, |items| {
+                let items = items.as_chunks::<64>().0.iter();
+                tweaks.extend(items.map(|bytes| TweakPoint::from_bytes(*bytes).to_compressed()));
+                Ok(())
+            }),
+        }?;
+        Ok(tweaks)
+    }
+
+    /// Tweaks as points; an index that stores them compressed has none.
+    pub(super) fn points(&self, range: Range<u64>) -> Result<Vec<TweakPoint>, Fault> {
+        if self.meta.tweak_form == TweakForm::Compressed {
+            let file = self.file.to_path_buf();
+            return Err(StoreError::NoPoints { file }.into());
+        }
+        read_points(TWEAKS, &self.tweaks, self.ends.transactions, range)
+    }
+
+    /// Multiples of tweaks, none in an index without.
+    pub(super) fn multiples(&self, range: Range<u64>) -> Result<Vec<TweakPoint>, Fault> {
+        match &self.multiples {
+            Some(table) => read_points(MULTIPLES, table, self.ends.transactions, range),
+            None => {
+                let file = self.file.to_path_buf();
+                Err(StoreError::NoMultiples { file }.into())
+            }
+        }
+    }
+
+    pub(super) fn txids(&self, full: &Full, span: Span) -> Result<Vec<Txid>, Fault> {
+        let mut txids = Vec::with_capacity(span.count as usize);
+        TXIDS.visit(&full.txids, self.ends.transactions, span.range(), |items| {
+            let items = items.as_chunks::<32>().0.iter();
+            txids.extend(items.map(|bytes| Txid::from_byte_array(*bytes)));
+            Ok(())
+        })?;
+        Ok(txids)
+    }
+
+    /// Per transaction of a block how many of the block's outputs stand before its own: ascending from 0.
+    pub(super) fn firsts(&self, full: &Full, row: &BlockRow) -> Result<Vec<u32>, Fault> {
+        let Span { first, count } = row.transactions;
+        let mut firsts = Vec::with_capacity(count as usize);
+        let range = row.transactions.range();
+        FIRSTS.visit(&full.firsts, self.ends.transactions, range, |items| {
+            let items = items.as_chunks::<2>().0.iter();
+            firsts.extend(items.map(|bytes| u32::from(u16::from_le_bytes(*bytes))));
+            Ok(())
+        })?;
+        let outputs = row.outputs.count;
+        let fits = match firsts.as_slice() {
+            [] => outputs == 0,
+            [0, ..] => firsts.is_sorted() && firsts.last().is_some_and(|last| *last <= outputs),
+            _ => false,
+        };
+        if fits {
+            Ok(firsts)
+        } else {
+            Err(Fault::row(FIRSTS.name(), first, "not in block order"))
+        }
+    }
+
+    // ---- Outputs ----
+
+    /// The outputs of a block with their state, in order.
+    pub(super) fn outputs_of(&self, full: &Full, row: &BlockRow) -> Result<Vec<Output>, Fault> {
+        let range = row.outputs.range();
+        let firsts = self.firsts(full, row)?;
+        let spent = bitmap::read(&full.spent, self.ends.outputs, range.clone())?;
+        let mut spent = spent.into_iter();
+        let mut outputs = Vec::with_capacity(row.outputs.count as usize);
+        let mut position = row.outputs.first;
+        let mut relative = 0;
+        let mut index = 0;
+        let mut last = None;
+        OUTPUTS.visit(&full.outputs, self.ends.outputs, range, |items| {
+            for item in items.chunks_exact(OutputItem::BYTES) {
+                let item = OutputItem::decode(item).in_row(OUTPUTS.name(), position)?;
+                // The last transaction that starts here or before: those without outputs start where the next does.
+                while firsts.get(index + 1).is_some_and(|next| *next <= relative) {
+                    index += 1;
+                }
+                let at = (index, item.vout);
+                if last.replace(at).is_some_and(|last| last >= at) {
+                    return Err(Fault::row(OUTPUTS.name(), position, "not in block order"));
+                }
+                outputs.push(Output {
+                    item,
+                    index,
+                    spent: spent
+                        .next()
+                        .ok_or_else(|| Fault::row(SPENT.name(), position, "bit is missing"))?,
+                });
+                position += 1;
+                relative += 1;
+            }
+            Ok(())
+        })?;
+        Ok(outputs)
+    }
+
+    /// The block that holds an output.
+    fn block_of_output(&self, position: u64) -> Result<BlockRow, Fault> {
+        // The last block that does not start behind it: the ones without outputs before it start where it does.
+        let hint = self.starts.partition_point(|first| *first <= position);
+        if let Some(height) = u32::try_from(hint)
+            .ok()
+            .and_then(|count| count.checked_sub(1))
+            .and_then(|index| self.meta.first_height.checked_add(index))
+            && let Some(row) = self.block_row(height)?
+            && row.outputs.range().contains(&position)
+        {
+            return Ok(row);
+        }
+        let (_, row) = self.last_block(|row| row.outputs.first <= position)?;
+        if row.outputs.range().contains(&position) {
+            return Ok(row);
+        }
+        let reason = format!("output {position} is in no block");
+        Err(Fault::row("blocks", "all", reason))
+    }
+
+    /// The block that holds a transaction.
+    pub(super) fn block_of(&self, transaction: u64) -> Result<(BlockId, BlockRow), Fault> {
+        let (height, row) = self.last_block(|row| row.transactions.first <= transaction)?;
+        if row.transactions.range().contains(&transaction) {
+            return Ok((row.id(height), row));
+        }
+        let reason = format!("transaction {transaction} is in no block");
+        Err(Fault::row("blocks", height, reason))
+    }
+
+    /// The last block of which `holds` says yes; it says so of all blocks before.
+    fn last_block(&self, holds: impl Fn(&BlockRow) -> bool) -> Result<(u32, BlockRow), Fault> {
+        let mut low = self.meta.first_height;
+        let missing = || Fault::row("blocks", self.meta.first_height, "missing");
+        let mut high = self.tip().ok_or_else(missing)?.height;
+        while low < high {
+            let middle = high - (high - low) / 2;
+            if holds(&self.present_row(middle)?) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        Ok((low, self.present_row(low)?))
+    }
+
+    /// Reads outputs by position, with what they are outputs of.
+    pub(super) fn held<'v>(&'v self, full: &'v Full) -> HeldOutputs<'v> {
+        HeldOutputs {
+            view: self,
+            full,
+            outputs: OUTPUTS.items(&full.outputs, self.ends.outputs),
+            txids: TXIDS.items(&full.txids, self.ends.transactions),
+            block: None,
+        }
+    }
+
+    /// Positions of the unspent outputs whose outpoints have a hash, ascending: nearly always one or none.
+    pub(super) fn located(
+        &self,
+        full: &Full,
+        hash: u64,
+        mut found: impl FnMut(u64),
+    ) -> Result<(), Fault> {
+        let first = locator_key(hash, 0);
+        let last = locator_key(hash, OUTPUTS_MAX);
+        for entry in full.locator.range::<&LocatorKey>(&first..=&last)? {
+            found(split_locator_key(entry?.0.value()).1);
+        }
+        Ok(())
+    }
+
+    // ---- Spends ----
+
+    /// What a block spent, in block order, as it is stored.
+    pub(super) fn spend_items(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendItem>, Fault> {
+        let mut items = Vec::with_capacity(row.spends.count as usize);
+        let range = row.spends.range();
+        SPENDS.visit(&full.spends, self.ends.spends, range, |bytes| {
+            let bytes = bytes.as_chunks::<{ SpendItem::BYTES }>().0.iter();
+            items.extend(bytes.map(|bytes| SpendItem::decode(*bytes)));
+            Ok(())
+        })?;
+        let foreign = items.iter().filter(|item| **item == SpendItem::Foreign);
+        if foreign.count() != row.foreign.count as usize {
+            let reason = "as many foreign spends as the directory row says are not there";
+            return Err(Fault::row(SPENDS.name(), row.spends.first, reason));
+        }
+        Ok(items)
+    }
+
+    /// The positions among what a block spent, ascending.
+    pub(super) fn spent_by(&self, full: &Full, row: &BlockRow) -> Result<Vec<u64>, Fault> {
+        let items = self.spend_items(full, row)?;
+        let mut positions: Vec<u64> = items
+            .into_iter()
+            .filter_map(|item| match item {
+                SpendItem::Held(position) => Some(position),
+                SpendItem::Foreign => None,
+            })
+            .collect();
+        positions.sort_unstable();
+        let first = row.spends.first;
+        if positions.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Fault::row(SPENDS.name(), first, "spends an output twice"));
+        }
+        if positions
+            .last()
+            .is_some_and(|last| *last >= row.ends().outputs)
+        {
+            return Err(Fault::row(SPENDS.name(), first, "spends a later output"));
+        }
+        Ok(positions)
+    }
+
+    /// What a block spent, in block order, written out.
+    pub(super) fn spends(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendRow>, Fault> {
+        let items = self.spend_items(full, row)?;
+        let mut foreign = Vec::with_capacity(row.foreign.count as usize);
+        let range = row.foreign.range();
+        FOREIGN.visit(&full.foreign, self.ends.foreign, range, |bytes| {
+            for item in bytes.chunks_exact(SpendRow::BYTES) {
+                foreign.push(SpendRow::decode(item).in_row(FOREIGN.name(), row.foreign.first)?);
+            }
+            Ok(())
+        })?;
+        // In the order of the positions each chunk is read once.
+        let mut held: Vec<(u64, usize)> = items
+            .iter()
+            .enumerate()
+            .filter_map(|(index, item)| match item {
+                SpendItem::Held(position) => Some((*position, index)),
+                SpendItem::Foreign => None,
+            })
+            .collect();
+        held.sort_unstable();
+        let mut rows: Vec<Option<SpendRow>> = vec![None; items.len()];
+        let mut outputs = self.held(full);
+        for (position, index) in held {
+            let output = outputs.get(position)?;
+            if let Some(row) = rows.get_mut(index) {
+                *row = Some(output.spend());
+            }
+        }
+        // As many as there are gaps: `spend_items` has counted them.
+        let mut foreign = foreign.into_iter();
+        let rows = rows
+            .into_iter()
+            .map(|row| row.or_else(|| foreign.next()))
+            .collect::<Option<Vec<SpendRow>>>();
+        rows.ok_or_else(|| Fault::row(FOREIGN.name(), row.foreign.first, "missing"))
+    }
+}
+
+fn read_points(
+    column: Column,
+    table: &Chunks,
+    len: u64,
+    range: Range<u64>,
+) -> Result<Vec<TweakPoint>, Fault> {
+    let mut points = Vec::with_capacity(range.end.saturating_sub(range.start) as usize);
+    column.visit(table, len, range, |items| {
+        let items = items.as_chunks::<64>().0.iter();
+        points.extend(items.map(|bytes| TweakPoint::from_bytes(*bytes)));
+        Ok(())
+    })?;
+    Ok(points)
+}
+
+/// Reads outputs by position; fast in ascending order.
+pub(super) struct HeldOutputs<'v> {
+    view: &'v View,
+    full: &'v Full,
+    outputs: Items<'v>,
+    txids: Items<'v>,
+    /// The block of the last one, with its `firsts`.
+    block: Option<(BlockRow, Vec<u32>)>,
+}
+
+/// An output with its outpoint.
+pub(super) struct HeldOutput {
+    pub(super) item: OutputItem,
+    pub(super) txid: Txid,
+}
+
+impl HeldOutput {
+    pub(super) fn outpoint(&self) -> OutPoint {
+        OutPoint {
+            txid: self.txid,
+            vout: self.item.vout,
+        }
+    }
+
+    /// As the row of who spends it.
+    pub(super) fn spend(&self) -> SpendRow {
+        let [k0, k1, k2, k3, k4, k5, k6, k7, ..] = self.item.key;
+        SpendRow {
+            outpoint: self.outpoint(),
+            key_prefix: [k0, k1, k2, k3, k4, k5, k6, k7],
+            created: None,
+        }
+    }
+}
+
+impl HeldOutputs<'_> {
+    /// The output at a position, which must be there.
+    pub(super) fn get(&mut self, position: u64) -> Result<HeldOutput, Fault> {
+        let item = self.outputs.get::<{ OutputItem::BYTES }>(position)?;
+        let item = OutputItem::decode(&item).in_row(OUTPUTS.name(), position)?;
+        let (row, firsts) = match self.block.take() {
+            Some(block) if block.0.outputs.range().contains(&position) => block,
+            _ => {
+                let row = self.view.block_of_output(position)?;
+                let firsts = self.view.firsts(self.full, &row)?;
+                (row, firsts)
+            }
+        };
+        let relative = position - row.outputs.first;
+        // The last one that starts here or before; there is one, since the first starts at 0.
+        let after = firsts.partition_point(|first| u64::from(*first) <= relative);
+        let transaction = row.transactions.first + after.saturating_sub(1) as u64;
+        self.block = Some((row, firsts));
+        Ok(HeldOutput {
+            item,
+            txid: Txid::from_byte_array(self.txids.get(transaction)?),
+        })
+    }
+}
