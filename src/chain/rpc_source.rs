@@ -168,6 +168,20 @@ impl RpcSource {
     }
 }
 
+/// A block from the result of `getblock` with verbosity 3, checked as [`BlockWithPrevouts::new`] does.
+///
+/// # Errors
+/// [`ChainError::Mismatch`] for a result that is no such block, [`ChainError::NotAvailable`] where the node left out what
+/// the block spends.
+pub fn block_from_rpc_json(id: BlockId, result: &[u8]) -> Result<BlockWithPrevouts, ChainError> {
+    let json: BlockJson<'_> = serde_json::from_slice(result)
+        .map_err(|error| ChainError::Mismatch(format!("block {id}: {error}")))?;
+    read_block(id, &json).map_err(|error| match error {
+        ReadError::Chain(error) => error,
+        ReadError::Refused { message, .. } => ChainError::Mismatch(message),
+    })
+}
+
 /// Why a block could not be read from an answer.
 enum ReadError {
     Refused { code: i64, message: String },
