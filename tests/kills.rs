@@ -19,12 +19,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bitcoin::secp256k1::rand::rngs::StdRng;
-use bitcoin::secp256k1::rand::{Rng, SeedableRng, thread_rng};
+use bitcoin::secp256k1::rand::{Rng, SeedableRng};
 use spindex::BlockId;
 use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::store::{FILE_NAME, Store};
 use support::fake_node::FakeNode;
 use support::index::{Contents, fresh_store, options};
+use support::random_seed;
 use support::spindex::{Spindex, command, run, stderr};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -53,13 +54,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// The seed is printed; a failure can be looked at again with it, as far as a moment can be met twice.
     fn new(transactions_per_block: u32, blocks: u32) -> Self {
-        let seed = match std::env::var("SPINDEX_TEST_SEED") {
-            Ok(seed) => seed.parse().unwrap(),
-            Err(_) => thread_rng().r#gen(),
-        };
-        println!("SPINDEX_TEST_SEED={seed}");
+        let seed = random_seed();
         let chain = Arc::new(SimulatedChain::new(SimulationSettings {
             seed,
             transactions_per_block,
@@ -166,8 +162,18 @@ impl Scene {
         std::fs::remove_dir_all(self.home.path().join(".spindex")).unwrap();
     }
 
+    /// A moment, in time from now.
     fn moment(&mut self, within: Duration) -> Duration {
         within.mul_f64(self.rng.gen_range(0.0..1.0))
+    }
+
+    /// The same of a life; more often than by chance at the very start, where the file is made and opened.
+    fn moment_of(&mut self, life: Duration) -> Duration {
+        let within = match self.rng.gen_ratio(1, 4) {
+            true => life / 8,
+            false => life,
+        };
+        self.moment(within)
     }
 
     #[track_caller]
@@ -207,12 +213,7 @@ fn a_sync_that_is_killed_at_any_moment_goes_on() {
         scene.chain.activate(blocks[shown - 1].id.hash).unwrap();
         let mut last = None;
         loop {
-            // Now and then only the very start, where the file is made and opened.
-            let within = match scene.rng.gen_ratio(1, 4) {
-                true => whole / 8,
-                false => whole,
-            };
-            let moment = Instant::now() + scene.moment(within);
+            let moment = Instant::now() + scene.moment_of(whole);
             let sync = scene.start("sync");
             while Instant::now() < moment {
                 shown = (shown + scene.rng.gen_range(1..4)).min(blocks.len());
@@ -238,23 +239,24 @@ fn a_sync_that_is_killed_at_any_moment_goes_on() {
         }
         scene.compare(&fresh);
     }
-    scene.assert_hits(
-        kills,
-        &[(Hit::Nothing, 8), (Hit::Behind, 8), (Hit::AtTip, 1)],
-    );
+    scene.assert_hits(kills, &[(Hit::Nothing, 8), (Hit::Behind, 8)]);
 }
 
 /// Over the start, block by block at the tip, and reorgs.
 #[test]
 fn a_run_that_is_killed_at_any_moment_goes_on() {
     const KILLS: u32 = 110;
-    const LIFE: Duration = Duration::from_millis(700);
     let mut scene = Scene::new(8, 120);
+    let started = Instant::now();
+    let mut first = scene.start("run");
+    first.wait_for_height(120);
+    first.kill();
+    let life = 3 * started.elapsed();
     let mut other_branch = scene.chain.tip_id();
     let mut last = None;
     let mut kills_after_commits = 0;
     for _ in 0..KILLS {
-        let moment = Instant::now() + scene.moment(LIFE);
+        let moment = Instant::now() + scene.moment_of(life);
         let running = scene.start("run");
         while Instant::now() < moment {
             let tip = scene.chain.tip_id();
@@ -284,7 +286,7 @@ fn a_run_that_is_killed_at_any_moment_goes_on() {
     assert!((10..KILLS - 10).contains(&kills_after_commits));
     scene.assert_hits(
         KILLS,
-        &[(Hit::Behind, 5), (Hit::OffChain, 5), (Hit::AtTip, 5)],
+        &[(Hit::Behind, 3), (Hit::OffChain, 5), (Hit::AtTip, 5)],
     );
 }
 
