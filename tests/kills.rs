@@ -178,7 +178,7 @@ impl Scene {
 
     #[track_caller]
     fn assert_hits(&self, kills: u32, least: &[(Hit, u32)]) {
-        println!("{kills} kills: {:?}", self.hits);
+        eprintln!("{kills} kills: {:?}", self.hits);
         assert_eq!(self.hits.values().sum::<u32>(), kills);
         for (hit, least) in least {
             let hits = self.hits.get(hit).copied().unwrap_or_default();
@@ -282,7 +282,7 @@ fn a_run_that_is_killed_at_any_moment_goes_on() {
     }
     scene.chain.mine(1);
     scene.finish();
-    println!("{kills_after_commits} of {KILLS} kills came after a commit");
+    eprintln!("{kills_after_commits} of {KILLS} kills came after a commit");
     assert!((10..KILLS - 10).contains(&kills_after_commits));
     scene.assert_hits(
         KILLS,
@@ -317,6 +317,6 @@ fn a_compaction_that_is_killed_at_any_moment_changes_nothing() {
         scene.compare(&fresh);
         scene.forget();
     }
-    println!("a compaction takes {longest:?}");
+    eprintln!("a compaction takes {longest:?}");
     scene.assert_hits(KILLS, &[(Hit::AtTip, KILLS)]);
 }

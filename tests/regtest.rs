@@ -428,7 +428,7 @@ fn note_transactions(node: &TestNode, blocks: &mut BTreeMap<Txid, BTreeSet<Block
     let tip = node.tip().height;
     for height in tip - 20..=tip {
         let hash = node.call("getblockhash", &[json!(height)]);
-        let block = node.call("getblock", &[hash.clone()]);
+        let block = node.call("getblock", std::slice::from_ref(&hash));
         let hash = hash.as_str().unwrap().parse().unwrap();
         for txid in block["tx"].as_array().unwrap().iter().skip(1) {
             let txid = txid.as_str().unwrap().parse().unwrap();

@@ -25,6 +25,6 @@ pub(crate) fn random_seed() -> u64 {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => bitcoin::secp256k1::rand::random(),
     };
-    println!("SPINDEX_TEST_SEED={seed}");
+    eprintln!("SPINDEX_TEST_SEED={seed}");
     seed
 }
