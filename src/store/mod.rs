@@ -416,7 +416,9 @@ const COMPACT_RETRY: Duration = Duration::from_millis(20);
 /// Length of a file that the engine has only just made, at most: it is 1 MiB and some pages.
 const NEW_FILE_BYTES: u64 = 16 << 20;
 
-/// The engine's header lies in the first sector, its pages have this size.
+/// The engine's files begin with a magic number of this length, in a header that lies in the first sector, and consist
+/// of pages.
+const MAGIC_BYTES: usize = 9;
 const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES: u64 = 4096;
 
@@ -438,9 +440,6 @@ fn refuse_unfinished(path: &Path) -> Result<(), StoreError> {
         Err(error) => Err(explain_io(error, "open", path)),
     }
 }
-
-/// Length of the engine's magic number.
-const MAGIC_BYTES: usize = 9;
 
 /// Empties a file that never held anything; `false` for one that may have.
 fn empty_unfinished(path: &Path) -> io::Result<bool> {
