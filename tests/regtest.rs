@@ -8,14 +8,16 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::{Network, OutPoint, ScriptBuf, Transaction};
+use bitcoin::secp256k1::rand::rngs::StdRng;
+use bitcoin::secp256k1::rand::{Rng, SeedableRng};
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Transaction, Txid};
 use secp256k1::{Scalar, SecretKey};
-use serde_json::Value;
+use serde_json::{Value, json};
 use spindex::bip352::descriptor::DescriptorKey;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::chain::rest::{RestSettings, RestSource};
@@ -30,6 +32,7 @@ use spindex::store::FILE_NAME;
 use support::index::runnable_engines;
 use support::index::{content_of_file, fresh_content};
 use support::node::TestNode;
+use support::random_seed;
 use support::spindex::{Spindex, command, run, stderr};
 
 /// A wallet whose keys the test knows, in a folder that is the home of every command.
@@ -393,6 +396,117 @@ fn a_sync_that_was_killed_or_stopped_goes_on_where_it_was() {
     let output = run(home.path(), &args);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("in sync"));
+    assert_eq!(
+        content_of_file(&index_file(home.path())),
+        content_from(&node)
+    );
+}
+
+/// Hash of the block at a height, as the server says.
+fn block_hash(url: &str, height: u32) -> Option<Value> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let answer = reqwest::get(format!("{url}/block-hash/{height}"));
+        let answer: Value = answer.await.unwrap().json().await.ok()?;
+        Some(answer.get("block_hash")?.clone())
+    })
+}
+
+/// Waits until the index has the node's tip.
+fn wait_for_tip(server: &mut Spindex, url: &str, node: &TestNode) {
+    let tip = node.tip();
+    while block_hash(url, tip.height) != Some(json!(tip.hash))
+        || block_hash(url, tip.height + 1).is_some()
+    {
+        server.wait_for(&["indexed"]);
+    }
+}
+
+/// Which transactions are in which blocks of the last ones, coinbases aside.
+fn note_transactions(node: &TestNode, blocks: &mut BTreeMap<Txid, BTreeSet<BlockHash>>) {
+    let tip = node.tip().height;
+    for height in tip - 20..=tip {
+        let hash = node.call("getblockhash", &[json!(height)]);
+        let block = node.call("getblock", std::slice::from_ref(&hash));
+        let hash = hash.as_str().unwrap().parse().unwrap();
+        for txid in block["tx"].as_array().unwrap().iter().skip(1) {
+            let txid = txid.as_str().unwrap().parse().unwrap();
+            blocks.entry(txid).or_default().insert(hash);
+        }
+    }
+}
+
+/// As an operator can make them by hand: blocks become invalid, their transactions return to the mempool and are mined in
+/// other blocks, old branches become valid again. In between a branch comes whose transactions spend the same coins in
+/// other ways.
+#[test]
+fn ten_random_reorgs_of_a_real_node_are_followed() {
+    let seed = random_seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let home = tempfile::tempdir().unwrap();
+    let chain = chain(8, 130);
+    // A check of its own that regtest nodes make ends the node when a branch comes after blocks were declared invalid.
+    let node = TestNode::start(&["-acceptnonstdtxn=1", "-checkblockindex=0"]);
+    submit(&node, &chain, 0);
+    let mut server = start_run(home.path(), &node);
+    let url = server.url();
+    let mut blocks = BTreeMap::new();
+    let mut invalid: Vec<BlockHash> = Vec::new();
+    note_transactions(&node, &mut blocks);
+    wait_for_tip(&mut server, &url, &node);
+    for round in 0..10u8 {
+        let tip = node.tip().height;
+        // The first one is deep, where most transactions are.
+        let depth = if round == 0 { 9 } else { rng.gen_range(3..=9) };
+        let hash = node.call("getblockhash", &[json!(tip - depth + 1)]);
+        let hash: BlockHash = hash.as_str().unwrap().parse().unwrap();
+        node.invalidate_block(hash);
+        if rng.gen_bool(0.3) {
+            wait_for_tip(&mut server, &url, &node);
+        }
+        // An empty block of an earlier round would come out the same, and may be invalid now.
+        let script = ScriptBuf::new_op_return([round]);
+        // Empty ones first, so that transactions move to other heights too.
+        let empty = rng.gen_range(0..=2);
+        for _ in 0..empty {
+            node.generate_block(&script, &[]).unwrap();
+        }
+        node.mine(depth - 1 + rng.gen_range(0..=3) - empty, &script);
+        note_transactions(&node, &mut blocks);
+        wait_for_tip(&mut server, &url, &node);
+
+        // The branch left behind, or an older one, may have more work than the new one.
+        invalid.push(hash);
+        if rng.gen_bool(0.5) {
+            let old = invalid.swap_remove(rng.gen_range(0..invalid.len()));
+            node.reconsider_block(old);
+            wait_for_tip(&mut server, &url, &node);
+        }
+        if round == 4 {
+            let depth = 25;
+            let more = node.tip().height + 2 - chain.tip_id().height;
+            chain
+                .reorganize(depth, depth + more, Orphaned::Drop)
+                .unwrap();
+            submit(&node, &chain, 130 - depth);
+            note_transactions(&node, &mut blocks);
+            wait_for_tip(&mut server, &url, &node);
+        }
+    }
+    for hash in invalid {
+        node.reconsider_block(hash);
+    }
+    node.mine(1, &ScriptBuf::new_op_return([u8::MAX]));
+    wait_for_tip(&mut server, &url, &node);
+
+    let moved = blocks.values().filter(|blocks| blocks.len() > 1).count();
+    println!("{moved} of {} transactions moved", blocks.len());
+    assert!(moved > 20, "{moved}");
+    let (status, lines) = server.terminate();
+    assert!(status.success(), "{lines:#?}");
+    let reorgs = lines.iter().filter(|line| line.contains(" reorg "));
+    assert!(reorgs.count() >= 10, "{lines:#?}");
     assert_eq!(
         content_of_file(&index_file(home.path())),
         content_from(&node)

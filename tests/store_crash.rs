@@ -7,8 +7,9 @@ mod store_support;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng};
+use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use redb::StorageBackend;
 use spindex::store::{BlockRecord, Store, StoreError, Update};
 use store_support::{Model, SMALL, Size, options_with};
@@ -23,6 +24,88 @@ enum Accident {
     /// Power is lost: nothing works from some call on, and of what was written since the last sync anything
     /// may be missing.
     PowerLoss,
+    /// The same, and of a write that did not get lost perhaps only a part is there.
+    TornWrites,
+}
+
+/// What a disk writes in one piece.
+const SECTOR_BYTES: usize = 512;
+
+/// What became of a write that no sync has made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Lost,
+    Whole,
+    /// As many bytes as came before the loss.
+    Prefix,
+    /// Any of its sectors. Where writes overlap, that is also what their order being changed leaves.
+    Sectors,
+}
+
+impl Fate {
+    fn is_torn(self) -> bool {
+        matches!(self, Self::Prefix | Self::Sectors)
+    }
+
+    fn of_a_torn_write(rng: &mut StdRng) -> Self {
+        *[Self::Prefix, Self::Sectors].choose(rng).expect("two")
+    }
+
+    /// Of writes that get lost or not, but never in part.
+    fn of_whole_writes(writes: usize, rng: &mut StdRng) -> Vec<Self> {
+        let keep = [0.0, 0.5, 0.9, 1.0][rng.gen_range(0..4)];
+        let is_kept = std::iter::repeat_with(|| rng.gen_bool(keep));
+        let fates = is_kept.map(|is_kept| if is_kept { Self::Whole } else { Self::Lost });
+        fates.take(writes).collect()
+    }
+
+    /// Of writes at least one of which is torn: all of them at random, or one alone among many that are as they should
+    /// be, or one that came before all others.
+    fn of_torn_writes(writes: usize, rng: &mut StdRng) -> Vec<Self> {
+        let mut fates = match rng.gen_range(0..3) {
+            0 => Self::of_whole_writes(writes, rng),
+            1 => vec![Self::Whole; writes],
+            _ => vec![Self::Lost; writes],
+        };
+        let share = if rng.gen_bool(0.5) { 0.5 } else { 0.0 };
+        for fate in &mut fates {
+            if rng.gen_bool(share) {
+                *fate = Self::of_a_torn_write(rng);
+            }
+        }
+        if let Some(fate) = fates.choose_mut(rng) {
+            *fate = Self::of_a_torn_write(rng);
+        }
+        fates
+    }
+
+    /// Puts what arrived of a write into the file's bytes. What lies behind a length that was never recorded is lost.
+    fn write(self, bytes: &mut [u8], offset: usize, data: &[u8], rng: &mut StdRng) {
+        let end = (offset + data.len()).min(bytes.len());
+        let Some(place) = bytes.get_mut(offset..end) else {
+            return;
+        };
+        let data = &data[..place.len()];
+        match self {
+            Self::Lost => {}
+            Self::Whole => place.copy_from_slice(data),
+            Self::Prefix => {
+                let arrived = rng.gen_range(0..=data.len());
+                place[..arrived].copy_from_slice(&data[..arrived]);
+            }
+            Self::Sectors => {
+                let mut from = 0;
+                while from < data.len() {
+                    let in_sector = SECTOR_BYTES - (offset + from) % SECTOR_BYTES;
+                    let to = (from + in_sector).min(data.len());
+                    if rng.gen_bool(0.5) {
+                        place[from..to].copy_from_slice(&data[from..to]);
+                    }
+                    from = to;
+                }
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,7 +135,7 @@ impl Disk {
             Some((at, Accident::Hiccup)) if self.calls == at + 1 => {
                 Err(io::ErrorKind::Other.into())
             }
-            Some((at, Accident::PowerLoss)) if self.calls > at => {
+            Some((at, Accident::PowerLoss | Accident::TornWrites)) if self.calls > at => {
                 Err(io::ErrorKind::NotConnected.into())
             }
             _ => Ok(()),
@@ -60,22 +143,13 @@ impl Disk {
     }
 
     /// What is found after power is back: the durable bytes and some of the pending changes.
-    fn after_power_loss(&self, rng: &mut StdRng) -> Vec<u8> {
+    fn after_power_loss(&self, fates: &[Fate], rng: &mut StdRng) -> Vec<u8> {
         let mut bytes = self.durable.clone();
-        let keep = [0.0, 0.5, 0.9, 1.0][rng.gen_range(0..4)];
-        for write in &self.pending {
-            if !rng.gen_bool(keep) {
-                continue;
-            }
+        for (write, fate) in self.pending.iter().zip(fates) {
             match write {
+                Write::Length(_) if *fate == Fate::Lost => {}
                 Write::Length(len) => bytes.resize(*len, 0),
-                // What lies behind a length that was never recorded is lost.
-                Write::Bytes(offset, data) => {
-                    let end = (offset + data.len()).min(bytes.len());
-                    if let Some(place) = bytes.get_mut(*offset..end) {
-                        place.copy_from_slice(&data[..place.len()]);
-                    }
-                }
+                Write::Bytes(offset, data) => fate.write(&mut bytes, *offset, data, rng),
             }
         }
         bytes
@@ -149,22 +223,35 @@ impl StorageBackend for Backend {
 
 const UNDO_DEPTH: u32 = 4;
 
-/// One update of the history.
-struct Step {
-    disconnect: u32,
-    connect: Vec<BlockRecord>,
+/// One change of the file.
+enum Step {
+    Update {
+        disconnect: u32,
+        connect: Vec<BlockRecord>,
+    },
+    Compact,
 }
 
 impl Step {
-    fn update(&self) -> Update<'_> {
-        Update {
-            disconnect: self.disconnect,
-            connect: &self.connect,
+    fn run(&self, store: &Store) -> Result<(), StoreError> {
+        match self {
+            Self::Update {
+                disconnect,
+                connect,
+            } => {
+                let disconnect = *disconnect;
+                let update = Update {
+                    disconnect,
+                    connect,
+                };
+                store.apply(update).map(drop)
+            }
+            Self::Compact => store.compact(Duration::ZERO).map(drop),
         }
     }
 }
 
-/// Batches and reorgs; large enough that one of them makes the file grow.
+/// Batches and reorgs; large enough that one of them makes the file grow. After that one it is compacted.
 fn history(multiples: bool) -> Vec<Step> {
     let medium = Size {
         transactions: 60,
@@ -189,10 +276,13 @@ fn history(multiples: bool) -> Vec<Step> {
             seed += 1;
             model.grow(seed, size);
         }
-        steps.push(Step {
+        steps.push(Step::Update {
             disconnect: disconnect as u32,
             connect: model.chain[at..].to_vec(),
         });
+        if grow == 40 {
+            steps.push(Step::Compact);
+        }
     }
     steps
 }
@@ -227,7 +317,7 @@ fn undisturbed() -> [Undisturbed; 2] {
         let store = open(&backend, multiples).expect("new index");
         let mut states = vec![contents(&store)];
         for step in &steps {
-            store.apply(step.update()).expect("valid update");
+            step.run(&store).expect("valid update");
             states.push(contents(&store));
         }
         drop(store);
@@ -252,8 +342,9 @@ enum Left {
     After,
 }
 
-/// Runs the history until the accident happens, opens what is left, and finishes the history.
-fn disturb(history: &Undisturbed, call: usize, accident: Accident) -> Left {
+/// Runs the history until the accident happens, opens what is left, and finishes the history. Gives also whether any
+/// write was torn.
+fn disturb(history: &Undisturbed, call: usize, accident: Accident) -> (Left, bool) {
     let Undisturbed {
         multiples,
         steps,
@@ -268,12 +359,12 @@ fn disturb(history: &Undisturbed, call: usize, accident: Accident) -> Left {
     if let Ok(store) = open(&backend, *multiples) {
         created = true;
         for step in steps {
-            match store.apply(step.update()) {
-                Ok(_) => done += 1,
+            match step.run(&store) {
+                Ok(()) => done += 1,
                 Err(error) => {
                     check_refusal(&error, accident, &what);
                     // Nothing more is taken, whether or not the disk would work again.
-                    let again = store.apply(step.update());
+                    let again = step.run(&store);
                     assert!(
                         matches!(again, Err(StoreError::Halted { .. })),
                         "{what}: {again:?}"
@@ -285,15 +376,20 @@ fn disturb(history: &Undisturbed, call: usize, accident: Accident) -> Left {
     }
 
     let mut rng = StdRng::seed_from_u64(call as u64);
-    let left = match accident {
-        Accident::PowerLoss => backend.disk().after_power_loss(&mut rng),
-        _ => backend.disk().live.clone(),
+    let disk = backend.disk();
+    let fates = match accident {
+        Accident::PowerLoss => Fate::of_whole_writes(disk.pending.len(), &mut rng),
+        Accident::TornWrites => Fate::of_torn_writes(disk.pending.len(), &mut rng),
+        Accident::Full(_) | Accident::Hiccup => vec![Fate::Whole; disk.pending.len()],
     };
-    let backend = Backend::holding(left);
+    let is_torn = fates.iter().any(|fate| fate.is_torn());
+    let bytes = disk.after_power_loss(&fates, &mut rng);
+    drop(disk);
+    let backend = Backend::holding(bytes);
     let store = match open(&backend, *multiples) {
         Ok(store) => store,
         // Only a file that never was an index may be refused.
-        Err(StoreError::NotAnIndex { .. }) if !created => return Left::Nothing,
+        Err(StoreError::NotAnIndex { .. }) if !created => return (Left::Nothing, is_torn),
         Err(error) => panic!("{what}: {error}"),
     };
     let found = contents(&store);
@@ -304,18 +400,17 @@ fn disturb(history: &Undisturbed, call: usize, accident: Accident) -> Left {
         outcome = Left::After;
     }
     for step in &steps[done..] {
-        store
-            .apply(step.update())
+        step.run(&store)
             .unwrap_or_else(|error| panic!("{what}: {error}"));
     }
     assert_eq!(contents(&store), states[steps.len()], "{what}");
-    outcome
+    (outcome, is_torn)
 }
 
 fn check_refusal(error: &StoreError, accident: Accident, what: &str) {
     let fits = match accident {
         Accident::Full(_) => matches!(error, StoreError::DiskFull { .. }),
-        Accident::Hiccup | Accident::PowerLoss => {
+        Accident::Hiccup | Accident::PowerLoss | Accident::TornWrites => {
             matches!(error, StoreError::Io { .. })
         }
     };
@@ -333,11 +428,26 @@ fn calls(total: usize, spread: usize) -> impl Iterator<Item = usize> {
 fn power_loss_leaves_the_state_before_or_after() {
     for history in undisturbed() {
         let left: Vec<Left> = calls(history.calls, 150)
-            .map(|call| disturb(&history, call, Accident::PowerLoss))
+            .map(|call| disturb(&history, call, Accident::PowerLoss).0)
             .collect();
         for outcome in [Left::Nothing, Left::Before, Left::After] {
             assert!(left.contains(&outcome), "{outcome:?} never happened");
         }
+    }
+}
+
+#[test]
+fn torn_writes_leave_the_state_before_or_after() {
+    for history in undisturbed() {
+        let left: Vec<(Left, bool)> = calls(history.calls, 250)
+            .map(|call| disturb(&history, call, Accident::TornWrites))
+            .collect();
+        for outcome in [Left::Nothing, Left::Before, Left::After] {
+            let torn = left.iter().filter(|left| **left == (outcome, true));
+            assert!(torn.count() > 0, "{outcome:?} never happened");
+        }
+        let torn = left.iter().filter(|(_, is_torn)| *is_torn).count();
+        assert!(torn * 2 > left.len(), "{torn} of {}", left.len());
     }
 }
 

@@ -183,10 +183,26 @@ fn creation_cut_short_is_taken_up() {
     let store = Store::open(&path, &options(3)).expect("initialised");
     connect(&store, &small_chain(false).chain);
     drop(store);
-    // Nothing at all was written.
-    fs::write(&path, []).expect("write");
-    let store = Store::open(&path, &options(3)).expect("initialised");
-    assert_eq!(store.snapshot().expect("snapshot").tip(), None);
+    // Nothing at all was written; a length; a length and a header whose magic number is still to come.
+    let whole = fs::read(&path).expect("read");
+    let mut header = vec![0; 1 << 20];
+    header[9..512].copy_from_slice(&whole[9..512]);
+    for left in [vec![], vec![0; 1 << 20], header.clone()] {
+        fs::write(&path, left).expect("write");
+        let store = Store::open(&path, &options(3)).expect("initialised");
+        assert_eq!(store.snapshot().expect("snapshot").tip(), None);
+    }
+    // There is more in it than a new file has: the start of an index was overwritten, or the number alone.
+    let (mut no_start, mut no_number) = (whole.clone(), whole);
+    no_start[..4096].fill(0);
+    no_number[..9].fill(0);
+    header[512] = 1;
+    for left in [no_start, no_number, header] {
+        fs::write(&path, &left).expect("write");
+        let error = refused(Store::open(&path, &options(3)), &path, "move it away");
+        assert!(matches!(error, StoreError::NotAnIndex { .. }), "{error:?}");
+        assert_eq!(fs::read(&path).expect("read"), left, "left alone");
+    }
 }
 
 #[test]

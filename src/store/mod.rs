@@ -413,16 +413,57 @@ impl Store {
 /// How often compaction looks whether the snapshots it waits for are gone.
 const COMPACT_RETRY: Duration = Duration::from_millis(20);
 
-/// The engine writes its magic number after the rest of a new file's header is on disk. A file without it cannot
-/// be told from one whose start was overwritten, so it is not reused.
+/// Length of a file that the engine has only just made, at most: it is 1 MiB and some pages.
+const NEW_FILE_BYTES: u64 = 16 << 20;
+
+/// The engine's files begin with a magic number of this length, in a header that lies in the first sector, and consist
+/// of pages.
+const MAGIC_BYTES: usize = 9;
+const SECTOR_BYTES: usize = 512;
+const PAGE_BYTES: u64 = 4096;
+
+/// The engine writes its magic number after the rest of a new file's header is on disk. A file without it that has
+/// nothing but zeros behind the header never held anything and is made anew. Any other cannot be told from one whose
+/// start was overwritten, so it is not reused.
 fn refuse_unfinished(path: &Path) -> Result<(), StoreError> {
-    let mut start = [0; 9];
+    let mut start = [0; MAGIC_BYTES];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    if read.is_ok() && start == [0; 9] {
-        return Err(StoreError::NotAnIndex {
+    if read.is_err() || start != [0; MAGIC_BYTES] {
+        return Ok(());
+    }
+    match empty_unfinished(path) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::NotAnIndex {
             file: path.into(),
             reason: "its creation was cut short, or its start was overwritten".to_owned(),
-        });
+        }),
+        Err(error) => Err(explain_io(error, "open", path)),
     }
-    Ok(())
+}
+
+/// Empties a file that never held anything; `false` for one that may have.
+fn empty_unfinished(path: &Path) -> io::Result<bool> {
+    let mut file = fs::File::options().read(true).write(true).open(path)?;
+    // Another process may be about to create it: opening it says so.
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Ok(true),
+        Err(fs::TryLockError::Error(error)) => return Err(error),
+    }
+    let len = file.metadata()?.len();
+    if len > NEW_FILE_BYTES || !len.is_multiple_of(PAGE_BYTES) {
+        return Ok(false);
+    }
+    let mut bytes = Vec::new();
+    Read::take(&mut file, NEW_FILE_BYTES).read_to_end(&mut bytes)?;
+    let is_zero = |bytes: Option<&[u8]>| bytes.is_some_and(|b| b.iter().all(|byte| *byte == 0));
+    if !is_zero(bytes.get(..MAGIC_BYTES)) || !is_zero(bytes.get(SECTOR_BYTES..)) {
+        return Ok(false);
+    }
+    tracing::warn!(
+        "the creation of {} was cut short, it starts anew",
+        path.display()
+    );
+    file.set_len(0)?;
+    Ok(true)
 }

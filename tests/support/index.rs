@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitcoin::Network;
+use spindex::BlockId;
 use spindex::chain::BlockSource;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::{self, EngineKind};
@@ -79,4 +80,31 @@ pub(crate) fn content(store: &Store) -> [u8; 32] {
 /// The same of an index file that no process has open.
 pub(crate) fn content_of_file(path: &Path) -> [u8; 32] {
     content(&Store::open_existing(path, &options()).unwrap())
+}
+
+/// What an index says, to be compared as a whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) tip: BlockId,
+    digest: Option<[u8; 32]>,
+    /// Over every row.
+    hash: [u8; 32],
+}
+
+impl Contents {
+    /// Of an index that has a block.
+    pub(crate) fn of(store: &Store) -> Self {
+        let snapshot = store.snapshot().unwrap();
+        let tip = snapshot.tip().unwrap();
+        Self {
+            tip,
+            digest: snapshot.digest(tip.height).unwrap(),
+            hash: content(store),
+        }
+    }
+
+    /// The same of an index file that no process has open.
+    pub(crate) fn of_file(path: &Path) -> Self {
+        Self::of(&Store::open_existing(path, &options()).unwrap())
+    }
 }

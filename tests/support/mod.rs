@@ -17,3 +17,14 @@ pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod spindex;
+
+/// A seed for what a test leaves to chance. A failed test prints it, and repeats its choices (though not its timing)
+/// with it as `SPINDEX_TEST_SEED`.
+pub(crate) fn random_seed() -> u64 {
+    let seed = match std::env::var("SPINDEX_TEST_SEED") {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => bitcoin::secp256k1::rand::random(),
+    };
+    eprintln!("SPINDEX_TEST_SEED={seed}");
+    seed
+}

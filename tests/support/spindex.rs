@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -109,6 +110,18 @@ impl Spindex {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Kills it; every line of the log if it had already ended by itself, which must have been a success.
+    pub(crate) fn kill_or_end(mut self) -> Option<Vec<String>> {
+        self.child.kill().unwrap();
+        let status = self.child.wait().unwrap();
+        if status.signal().is_some() {
+            return None;
+        }
+        self.seen.extend(self.lines.iter());
+        assert!(status.success(), "{status}: {:#?}", self.seen);
+        Some(std::mem::take(&mut self.seen))
     }
 
     /// Waits for the end; the status, and every line of the log.
