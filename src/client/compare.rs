@@ -24,7 +24,9 @@ pub enum CompareError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The server is of another chain.
-    #[error("{server} is of network {found}, the index of {expected}: compare with a server of the same network")]
+    #[error(
+        "{server} is of network {found}, the index of {expected}: compare with a server of the same network"
+    )]
     Network {
         /// The server.
         server: String,
@@ -138,7 +140,11 @@ impl Job<'_> {
         if let Some(height) = first_difference
             && !self.result.differences.iter().any(|d| d.height == height)
         {
-            self.differ(height, 0, "the digests differ, the tweaks as the server lists them do not");
+            self.differ(
+                height,
+                0,
+                "the digests differ, the tweaks as the server lists them do not",
+            );
         }
         self.result.differences.sort_by_key(|d| d.height);
         Ok(())
@@ -173,7 +179,9 @@ impl Job<'_> {
             ));
         }
         if top < first {
-            self.note(format!("the server ends below the index's first height {first}"));
+            self.note(format!(
+                "the server ends below the index's first height {first}"
+            ));
             return Ok(None);
         }
         if self.same_block(top).await? {
@@ -183,7 +191,9 @@ impl Job<'_> {
         let Some(fork) = self.lowest(first, top, Test::OtherBlock).await? else {
             return Ok(Some(top));
         };
-        self.note(format!("the server is on another branch from height {fork} on"));
+        self.note(format!(
+            "the server is on another branch from height {fork} on"
+        ));
         Ok(fork.checked_sub(1).filter(|height| *height >= first))
     }
 
@@ -201,12 +211,7 @@ impl Job<'_> {
     }
 
     /// The lowest height in a range that fails a test, which all heights above it fail too; `None` if none does.
-    async fn lowest(
-        &self,
-        first: u32,
-        last: u32,
-        test: Test,
-    ) -> Result<Option<u32>, CompareError> {
+    async fn lowest(&self, first: u32, last: u32, test: Test) -> Result<Option<u32>, CompareError> {
         let (mut low, mut high) = (first, last);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -230,7 +235,9 @@ impl Job<'_> {
     async fn digests(&mut self, common: u32) -> Result<Option<u32>, CompareError> {
         let first = self.snapshot.first_height();
         let Some((_, theirs)) = self.server.digest(common).await? else {
-            self.note("the server has no digests: the lists at the chosen heights alone were compared");
+            self.note(
+                "the server has no digests: the lists at the chosen heights alone were compared",
+            );
             return Ok(None);
         };
         if self.snapshot.digest(common)? == Some(theirs) {
@@ -308,7 +315,10 @@ impl Job<'_> {
             dust_limit_sat,
             cut_through: false,
         };
-        Ok(self.snapshot.tweak_list(height, filter)?.unwrap_or_default())
+        Ok(self
+            .snapshot
+            .tweak_list(height, filter)?
+            .unwrap_or_default())
     }
 
     fn hold(&mut self, height: u32, dust_limit_sat: u64, ours: &[[u8; 33]], theirs: &[[u8; 33]]) {

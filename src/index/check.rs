@@ -4,7 +4,7 @@
 //! [`check_against_source`]. [`repair`] never writes to the file that is damaged: it copies what is right into a new one,
 //! gets the rest from the source, checks the result and puts it in the old one's place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,36 +102,34 @@ pub struct SelfCheck {
 /// the tweaks at the heights of `sample`.
 ///
 /// The new-UTXOs filter also holds keys of transactions that are not eligible, so it cannot be built again from the index
-/// alone, nor can amounts be judged: [`check_against_source`] does both. Calls `progress` with the share that is done, in
-/// thousandths. Blocks the calling thread.
+/// alone, nor can amounts be judged: [`check_against_source`] does both. Calls `progress` with the blocks that are done of
+/// both passes, and their number in both. Blocks the calling thread.
 ///
 /// # Errors
 /// The disk fails. What can be read is no error, whatever it says.
 pub fn check_self(
     snapshot: &Snapshot,
     sample: &BTreeSet<u32>,
-    mut progress: impl FnMut(u64),
+    mut progress: impl FnMut(u64, u64),
 ) -> Result<SelfCheck, StoreError> {
     let first = snapshot.first_height();
     let blocks = snapshot
         .tip()
         .map_or(0, |tip| u64::from(tip.height.saturating_sub(first)) + 1);
-    let share = |height: u32| {
-        let done = u64::from(height.saturating_sub(first)) + 1;
-        500 * done / blocks.max(1)
-    };
+    let done = |height: u32| u64::from(height.saturating_sub(first)) + 1;
+    let all = 2 * blocks;
     let mut check = SelfCheck {
         content_hash: None,
         multiples: 0,
         findings: Vec::new(),
     };
-    match snapshot.verify(|height| progress(share(height))) {
+    match snapshot.verify(|height| progress(done(height), all)) {
         Ok(hash) => check.content_hash = Some(hash),
         Err(error) => {
             let Some(found) = Finding::of_error(&error) else {
                 return Err(error);
             };
-            let wrong = snapshot.audit(|height| progress(share(height)))?;
+            let wrong = snapshot.audit(|height| progress(done(height), all))?;
             check.findings = wrong.into_iter().map(Finding::from).collect();
             if check.findings.is_empty() {
                 check.findings.push(found);
@@ -160,7 +158,10 @@ pub fn check_self(
                 }
             }
         }
-        progress(500 + window.last().map_or(0, |height| share(*height)));
+        progress(
+            blocks + window.last().map_or(0, |height| done(*height)),
+            all,
+        );
     }
     if !check.findings.is_empty() {
         check.content_hash = None;
@@ -240,7 +241,8 @@ impl BlockCheck<'_> {
                 let read = self.snapshot.tweak_list(self.height, Default::default());
                 let tweaks = self.caught(read)?.unwrap_or_default();
                 let tweaks = tweaks.iter().enumerate();
-                let wrong = tweaks.filter(|(_, tweak)| TweakPoint::from_compressed(tweak).is_none());
+                let wrong =
+                    tweaks.filter(|(_, tweak)| TweakPoint::from_compressed(tweak).is_none());
                 wrong.map(|(index, _)| index).collect()
             }
             TweakForm::Compressed => Vec::new(),
@@ -360,7 +362,7 @@ pub async fn check_against_source(
     }
     let tip_is_active = source.block_at(tip.height).await? == Some(tip);
     let mut left: BTreeSet<u32> = suspects.iter().take(SUSPECTS_MAX).copied().collect();
-    check.wrong.extend(suspects.iter().skip(SUSPECTS_MAX).next());
+    check.wrong.extend(suspects.iter().nth(SUSPECTS_MAX));
     left.extend(sample);
     left.insert(tip.height);
     let mut orphaned = 0;
@@ -487,7 +489,11 @@ fn differences(
     let tweak = a.iter().zip(b).position(|(a, b)| a.tweak != b.tweak);
     hold("tweaks", "tweak", count, tweak);
     let multiples = (&ours.multiples, &theirs.multiples);
-    let multiple = multiples.0.iter().zip(multiples.1).position(|(a, b)| a != b);
+    let multiple = multiples
+        .0
+        .iter()
+        .zip(multiples.1)
+        .position(|(a, b)| a != b);
     let count = (multiples.0.len(), multiples.1.len());
     hold("multiples", "multiple", count, multiple);
     if keep == Keep::Tweaks {
@@ -505,7 +511,11 @@ fn differences(
     let spend = a.iter().zip(b).position(|(a, b)| !is_same_spend(a, b));
     hold("spends", "spend", count, spend);
     for (what, a, b) in [
-        ("new-UTXOs filter", &ours.new_utxos_filter, &theirs.new_utxos_filter),
+        (
+            "new-UTXOs filter",
+            &ours.new_utxos_filter,
+            &theirs.new_utxos_filter,
+        ),
         ("spent filter", &ours.spent_filter, &theirs.spent_filter),
     ] {
         if a != b {
@@ -534,7 +544,9 @@ pub enum RepairError {
     #[error("stopped; the index is as it was, and the next repair begins again")]
     Stopped,
     /// Even what was built anew contradicts itself.
-    #[error("what was built anew is wrong too ({0}); check the memory and the disk of this machine, or report it")]
+    #[error(
+        "what was built anew is wrong too ({0}); check the memory and the disk of this machine, or report it"
+    )]
     StillWrong(String),
 }
 
@@ -667,7 +679,7 @@ async fn build(
     }
     let checking = {
         let new = Arc::clone(&new);
-        move || check_self(&new.snapshot()?, &BTreeSet::new(), |_| ())
+        move || check_self(&new.snapshot()?, &BTreeSet::new(), |_, _| ())
     };
     let check = off_worker(checking).await??;
     if let Some(found) = check.findings.first() {
@@ -750,13 +762,4 @@ async fn off_worker<T: Send + 'static>(
 ) -> Result<T, IndexError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| IndexError::Worker(error.to_string()))
-}
-
-/// Findings by table, for a summary.
-pub fn by_table(findings: &[Finding]) -> BTreeMap<&'static str, usize> {
-    let mut tables = BTreeMap::new();
-    for finding in findings {
-        *tables.entry(finding.table).or_default() += 1;
-    }
-    tables
 }

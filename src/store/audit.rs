@@ -302,12 +302,7 @@ impl<'v> Audit<'v> {
     }
 
     /// A digest that is not the one of the tweaks. The next digest tells which of both is wrong: it commits to this one.
-    fn digest(
-        &mut self,
-        height: u32,
-        row: &BlockRow,
-        tweaks: Vec<[u8; 33]>,
-    ) -> Result<(), Fault> {
+    fn digest(&mut self, height: u32, row: &BlockRow, tweaks: Vec<[u8; 33]>) -> Result<(), Fault> {
         let view = self.view;
         let computed = roll_digest(&self.digest, &row.hash, tweaks);
         let stored = view.digest(height)?;
@@ -318,9 +313,7 @@ impl<'v> Audit<'v> {
         let next = height.saturating_add(1);
         let vouched = match view.block_row(next) {
             Ok(Some(row)) => match view.compressed(row.transactions.range()) {
-                Ok(tweaks) => {
-                    view.digest(next)? == Some(roll_digest(&computed, &row.hash, tweaks))
-                }
+                Ok(tweaks) => view.digest(next)? == Some(roll_digest(&computed, &row.hash, tweaks)),
                 Err(_) => false,
             },
             _ => false,

@@ -105,7 +105,9 @@ pub(super) fn finish_swap(file: &Path) -> Result<(), StoreError> {
         (was_migrated, beside(file, "migrating")),
         (was_repaired, repair_place(file)),
     ];
-    let new = complete.iter().find(|(swapped, new)| *swapped && new.exists());
+    let new = complete
+        .iter()
+        .find(|(swapped, new)| *swapped && new.exists());
     if let Some((_, new)) = new {
         rename(new, file)?;
         sync_directory(file);
