@@ -29,10 +29,10 @@ use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::column::Column;
 use spindex::store::schema::{
-    BLOCKS, BlockRow, DIGEST, FILTERS, HEIGHTS, LOCATOR, OUTPUTS, SPENT, SPENT_CHUNK_BITS, TWEAKS,
-    TXIDS,
+    BLOCKS, BlockRow, COMPRESSED, DIGEST, FILTERS, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, SPENT,
+    SPENT_CHUNK_BITS, TWEAKS, TXIDS,
 };
-use spindex::store::{DIGEST_START, Store, StoreOptions, roll_digest};
+use spindex::store::{DIGEST_START, Keep, Store, StoreOptions, TweakForm, roll_digest};
 use support::fake_node::FakeNode;
 use support::index::{content_of_file, options};
 use support::spindex::{run, stderr};
@@ -52,14 +52,23 @@ struct Place {
 
 impl Place {
     async fn new(multiples: bool) -> Self {
+        let multiples = Some(multiples);
+        Self::with(StoreOptions {
+            multiples,
+            ..options()
+        })
+        .await
+    }
+
+    async fn with(options: StoreOptions) -> Self {
         let home = tempfile::tempdir().unwrap();
         let chain = Arc::new(SimulatedChain::new(SimulationSettings::default()));
         chain.mine(BLOCKS_MINED);
         let node = FakeNode::start(chain.clone()).await;
         let good = home.path().join("good.redb");
-        build(&good, chain.clone(), multiples, None).await;
+        build(&good, chain.clone(), &options, None).await;
         let place = Self {
-            content: content_of_file_with(&good, multiples),
+            content: content_with(&good, &options),
             home,
             chain,
             node,
@@ -106,12 +115,13 @@ impl Place {
 /// Nothing listens there.
 const NO_NODE: &str = "http://127.0.0.1:1";
 
-async fn build(path: &Path, source: Arc<SimulatedChain>, multiples: bool, until: Option<u32>) {
-    let options = StoreOptions {
-        multiples: Some(multiples),
-        ..options()
-    };
-    let store = Arc::new(Store::open(path, &options).unwrap());
+async fn build(
+    path: &Path,
+    source: Arc<SimulatedChain>,
+    options: &StoreOptions,
+    until: Option<u32>,
+) {
+    let store = Arc::new(Store::open(path, options).unwrap());
     let indexer = Indexer::new(
         store,
         source,
@@ -123,12 +133,8 @@ async fn build(path: &Path, source: Arc<SimulatedChain>, multiples: bool, until:
     indexer.sync(until).await.unwrap();
 }
 
-fn content_of_file_with(path: &Path, multiples: bool) -> [u8; 32] {
-    let options = StoreOptions {
-        multiples: Some(multiples),
-        ..options()
-    };
-    let store = Store::open_existing(path, &options).unwrap();
+fn content_with(path: &Path, options: &StoreOptions) -> [u8; 32] {
+    let store = Store::open_existing(path, options).unwrap();
     store.snapshot().unwrap().content_hash().unwrap()
 }
 
@@ -231,10 +237,8 @@ async fn a_good_index_passes() {
     assert!((20..=21).contains(&compared.len()), "{report}");
     assert!(compared.contains(&Value::from(tip.height)), "{report}");
     assert_eq!(report["counts"]["blocks"], tip.height + 1);
-    assert_eq!(
-        report["space"]["file_bytes"],
-        fs::metadata(place.file()).unwrap().len()
-    );
+    let stored = report["space"]["stored_bytes"].as_u64().unwrap();
+    assert!(report["space"]["file_bytes"].as_u64().unwrap() > stored);
     assert!(report["space"]["overhead"].as_f64().unwrap() >= 1.0);
 
     // All of it; without a node, which is said; for people.
@@ -434,6 +438,61 @@ async fn rows_of_the_chain_are_repaired_from_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn smaller_indexes_are_checked_and_repaired_too() {
+    let keep_tweaks = StoreOptions {
+        keep: Some(Keep::Tweaks),
+        ..options()
+    };
+    let compressed = StoreOptions {
+        tweak_form: Some(TweakForm::Compressed),
+        ..options()
+    };
+    let smallest = StoreOptions {
+        keep: Some(Keep::Tweaks),
+        ..compressed.clone()
+    };
+    let with_multiples = StoreOptions {
+        multiples: Some(true),
+        ..options()
+    };
+    for (options, column) in [
+        (keep_tweaks, TWEAKS),
+        (compressed, COMPRESSED),
+        (smallest, COMPRESSED),
+        (with_multiples, MULTIPLES),
+    ] {
+        let place = Place::with(options.clone()).await;
+        let (status, report, log) = place.check_with_node(&["--blocks=1000"]);
+        assert_eq!(status, 0, "{options:?}: {report} {log}");
+        let tip = place.chain.tip_id().height;
+        let height = (0..=tip - 5)
+            .rev()
+            .find(|height| block_row(&place.file(), *height).transactions.count > 0)
+            .unwrap();
+        let position = block_row(&place.file(), height).transactions.first;
+        tamper(&place.file(), |write| flip(write, column, position, 7, 1));
+        let (status, report, _) = place.check_with_node(&["--blocks=1000"]);
+        assert_eq!(status, 1, "{options:?}: {report}");
+        let table = column.name();
+        assert!(
+            is_named(&report, table, Some(height)),
+            "{options:?}: {report}"
+        );
+        let (status, report, log) = place.check_with_node(&["--blocks=1000", "--repair"]);
+        assert_eq!(status, 0, "{options:?}: {report} {log}");
+        assert_eq!(
+            report["repaired"]["from_node"], height,
+            "{options:?}: {report}"
+        );
+        assert_eq!(
+            content_with(&place.file(), &options),
+            place.content,
+            "{options:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_be_read_is_built_anew() {
     let place = Place::new(false).await;
     let tip = place.chain.tip_id().height;
@@ -545,15 +604,16 @@ fn change_a_tweak(path: &Path, height: u32, tip: BlockId) {
     assert!(other.transactions.count > 0, "the last block has tweaks");
     tamper(path, |write| {
         let mut tweaks = write.open_table(TWEAKS.definition()).unwrap();
-        assert!(
-            other.transactions.end() <= TWEAKS.chunk_items(),
-            "one chunk"
-        );
-        let mut bytes = tweaks.get(0).unwrap().unwrap().value().to_vec();
+        let chunks = tweaks.iter().unwrap();
+        let mut bytes = chunks
+            .flat_map(|chunk| chunk.unwrap().1.value().to_vec())
+            .collect::<Vec<u8>>();
         let from = other.transactions.first as usize * 64;
         let to = row.transactions.first as usize * 64;
         bytes.copy_within(from..from + 64, to);
-        tweaks.insert(0, bytes.as_slice()).unwrap();
+        for (chunk, bytes) in (0..).zip(bytes.chunks(TWEAKS.chunk_bytes())) {
+            tweaks.insert(chunk, bytes).unwrap();
+        }
         let blocks = write.open_table(BLOCKS).unwrap();
         let mut digests = write.open_table(DIGEST).unwrap();
         let mut digest = DIGEST_START;
@@ -606,6 +666,8 @@ async fn another_server_is_compared_with() {
     let changed = place.home.path().join("changed.redb");
     fs::copy(place.file(), &changed).unwrap();
     change_a_tweak(&changed, height, tip);
+    let changed_copy = place.home.path().join("copy.redb");
+    fs::copy(&changed, &changed_copy).unwrap();
     let (url, _changed) = serve(&changed).await;
     let plain = serve_plain(url.clone()).await;
     let (status, report, log) = against(&url, &["--blocks=0"]);
@@ -628,9 +690,29 @@ async fn another_server_is_compared_with() {
         "{report}"
     );
 
+    // The same damage here, which only another server or the node can see; the repair compares again.
+    let good = place.home.path().join("upstream.redb");
+    fs::copy(place.home.path().join("good.redb"), &good).unwrap();
+    let (url, _good) = serve(&good).await;
+    fs::copy(&changed_copy, place.file()).unwrap();
+    let (status, report, _) = against(&url, &["--blocks=1"]);
+    assert_eq!(status, 1, "{report}");
+    assert!(is_named(&report, "tweaks", Some(height)), "{report}");
+    let (status, report, log) = against(&url, &["--blocks=1", "--repair"]);
+    assert_eq!(status, 0, "{report} {log}");
+    assert_eq!(report["repaired"]["from_node"], height, "{report}");
+    assert_eq!(report["against"]["digests_agree"], true, "{report}");
+    assert_eq!(content_of_file(&place.file()), place.content);
+
     // Behind, and on another branch: said, and no difference.
     let behind = place.home.path().join("behind.redb");
-    build(&behind, place.chain.clone(), false, Some(tip.height - 7)).await;
+    build(
+        &behind,
+        place.chain.clone(),
+        &options(),
+        Some(tip.height - 7),
+    )
+    .await;
     let (url, _behind) = serve(&behind).await;
     let (status, report, log) = against(&url, &[]);
     assert_eq!(status, 0, "{report} {log}");
@@ -644,7 +726,7 @@ async fn another_server_is_compared_with() {
     );
     place.chain.reorganize(3, 4, Orphaned::Drop).unwrap();
     let branch = place.home.path().join("branch.redb");
-    build(&branch, place.chain.clone(), false, None).await;
+    build(&branch, place.chain.clone(), &options(), None).await;
     let (url, _branch) = serve(&branch).await;
     let (status, report, log) = against(&url, &[]);
     assert_eq!(status, 0, "{report} {log}");

@@ -175,9 +175,10 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
         };
         let store = job.open(&path)?;
         let mut source = None;
+        let mut sample = BTreeSet::new();
         if let Some(store) = &store {
             let snapshot = store.snapshot()?;
-            let sample = sample(&snapshot, blocks);
+            sample = draw(&snapshot, blocks);
             job.check_self(&snapshot, &sample)?;
             if let Some(server) = &against {
                 job.check_against(&snapshot, server, &sample).await?;
@@ -212,14 +213,18 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
                 settings: index_settings(&server, Some(WAIT))?,
                 stop,
             };
-            job.repair(&repair, store).await?;
+            let store = job.repair(&repair, store).await?;
+            if let Some(server) = &against {
+                let snapshot = store.snapshot()?;
+                job.check_against(&snapshot, server, &sample).await?;
+            }
         }
         job.finish(json)
     })
 }
 
 /// Heights to compare beside the tip.
-fn sample(snapshot: &Snapshot, blocks: u32) -> BTreeSet<u32> {
+fn draw(snapshot: &Snapshot, blocks: u32) -> BTreeSet<u32> {
     let Some(tip) = snapshot.tip().filter(|_| blocks > 0) else {
         return BTreeSet::new();
     };
@@ -382,7 +387,8 @@ impl Job {
         Ok(())
     }
 
-    async fn repair(&mut self, with: &Repair<'_>, store: Option<Store>) -> Result<()> {
+    /// Gives the repaired index.
+    async fn repair(&mut self, with: &Repair<'_>, store: Option<Store>) -> Result<Store> {
         // Where the node was asked, it has judged; else whatever something speaks against has to come from it.
         let wrong_from = match self.report.node {
             Some(_) => self.wrong_heights.first().copied(),
@@ -399,8 +405,9 @@ impl Job {
         self.report.repaired = Some(repaired.await?);
         let store = Store::open_existing(with.path, &with.options)?;
         self.report.state = Some(state(&store)?);
-        self.report.content_hash = Some(store.snapshot()?.content_hash()?.to_lower_hex_string());
-        Ok(())
+        let content = store.snapshot()?.content_hash()?;
+        self.report.content_hash = Some(content.to_lower_hex_string());
+        Ok(store)
     }
 
     fn finish(mut self, json: bool) -> Result<()> {
@@ -425,7 +432,6 @@ impl Job {
                     .map_or(0, |differ| differ.height);
                 let vouched = report.node.as_ref();
                 let cure = match vouched.filter(|node| node.compared.contains(&height)) {
-                    Some(_) if report.repaired.is_some() => "the index was repaired: compare again",
                     Some(_) => "the node agrees with the index, so the server is wrong",
                     None => {
                         "check with a node at hand (--node-url), which tells which of both is right"

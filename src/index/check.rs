@@ -247,10 +247,7 @@ impl BlockCheck<'_> {
             }
             TweakForm::Compressed => Vec::new(),
         };
-        let table = match form {
-            TweakForm::Point => "tweaks",
-            TweakForm::Compressed => "compressed",
-        };
+        let table = tweak_table(self.snapshot);
         for index in wrong {
             let key = format!("{index} of block {}", self.height);
             self.note(table, key, "not a point of the curve");
@@ -308,6 +305,13 @@ impl BlockCheck<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn tweak_table(snapshot: &Snapshot) -> &'static str {
+    match snapshot.tweak_form() {
+        TweakForm::Point => "tweaks",
+        TweakForm::Compressed => "compressed",
     }
 }
 
@@ -398,7 +402,7 @@ pub async fn check_against_source(
         let derived = derive_records(engine, blocks, snapshot.has_multiples());
         check.compared.insert(height);
         for theirs in derived {
-            for (table, key, reason) in differences(&ours, &theirs, snapshot.keep()) {
+            for (table, key, reason) in differences(&ours, &theirs, snapshot) {
                 check.wrong.insert(height);
                 check.findings.push(Finding {
                     table,
@@ -459,7 +463,7 @@ fn is_same_spend(ours: &SpendRow, theirs: &SpendRow) -> bool {
 fn differences(
     ours: &BlockRecord,
     theirs: &BlockRecord,
-    keep: Keep,
+    snapshot: &Snapshot,
 ) -> Vec<(&'static str, String, String)> {
     let height = ours.id.height;
     if ours.id != theirs.id || ours.header != theirs.header {
@@ -487,7 +491,7 @@ fn differences(
     let (a, b) = (&ours.transactions, &theirs.transactions);
     let count = (a.len(), b.len());
     let tweak = a.iter().zip(b).position(|(a, b)| a.tweak != b.tweak);
-    hold("tweaks", "tweak", count, tweak);
+    hold(tweak_table(snapshot), "tweak", count, tweak);
     let multiples = (&ours.multiples, &theirs.multiples);
     let multiple = multiples
         .0
@@ -496,7 +500,7 @@ fn differences(
         .position(|(a, b)| a != b);
     let count = (multiples.0.len(), multiples.1.len());
     hold("multiples", "multiple", count, multiple);
-    if keep == Keep::Tweaks {
+    if snapshot.keep() == Keep::Tweaks {
         return found;
     }
     let count = (a.len(), b.len());

@@ -170,6 +170,8 @@ fn record(view: &View, height: u32, row: &BlockRow) -> Result<BlockRecord, Fault
 struct Audit<'v> {
     view: &'v View,
     wrong: Vec<WrongRow>,
+    /// How many rows are wrong of each kind, kept or not.
+    alike: [usize; 2],
     /// A bit per output that some block spends.
     spent: Vec<u64>,
     last: Option<BlockId>,
@@ -184,6 +186,7 @@ impl<'v> Audit<'v> {
         Ok(Self {
             view,
             wrong: Vec::new(),
+            alike: [0; 2],
             spent: vec![0; words],
             last: None,
             ends: Some(Ends::default()),
@@ -241,8 +244,9 @@ impl<'v> Audit<'v> {
         reason: impl Into<String>,
         follows: bool,
     ) {
-        let alike = self.wrong.iter().filter(|row| row.follows == follows);
-        if alike.count() < WRONG_ROWS_MAX {
+        let alike = &mut self.alike[usize::from(follows)];
+        *alike += 1;
+        if *alike <= WRONG_ROWS_MAX {
             self.wrong.push(WrongRow {
                 table,
                 key: key.to_string(),
