@@ -117,7 +117,13 @@ impl HttpOracle {
             Ok(answer) => wire::digest(&answer.body, height)
                 .map(Some)
                 .map_err(|what| answer.malformed(what)),
-            Err(OracleError::NotFound { .. }) => Ok(None),
+            Err(
+                OracleError::NotFound { .. }
+                | OracleError::Refused {
+                    status: 404 | 405 | 501,
+                    ..
+                },
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }
