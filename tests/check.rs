@@ -267,6 +267,20 @@ async fn a_good_index_passes() {
     assert!(text.ends_with("all right\n"), "{text}");
     assert!(text.contains("--blocks 0"), "{text}");
     assert!(!place.beside("damaged").exists());
+
+    // What is wrong, for people.
+    tamper(&place.file(), |write| {
+        let mut table = write.open_table(DIGEST).unwrap();
+        table.insert(9, &[7; 32]).unwrap();
+    });
+    let args = ["check", "--network=regtest", "--blocks=0"];
+    let output = run(place.home.path(), &args);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = "wrong     table digest, height 9, key 9: not the digest of the tweaks";
+    assert!(text.lines().any(|found| found == line), "{text}");
+    assert!(text.ends_with("something is wrong\n"), "{text}");
+    println!("{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -735,7 +749,15 @@ async fn another_server_is_compared_with() {
     let notes = report["against"]["notes"].to_string();
     assert!(notes.contains("another branch"), "{notes}");
 
-    // No server there.
+    // No oracle there: what else was found is told all the same.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new()).await });
+    let (status, report, log) = against(&url, &["--blocks=0"]);
+    assert_eq!(status, 1, "{report}");
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["content_hash"], place.content.to_lower_hex_string());
+    assert!(log.contains("base address"), "{log}");
     let (status, _, log) = place.check_with_node(&["--against=ftp://x"]);
     assert_eq!(status, 1);
     assert!(log.contains("http://"), "{log}");

@@ -17,8 +17,8 @@ use super::config::{self, CommonSettings, ServerSettings};
 use super::output::{SyncProgress, progress_bar, write_stdout};
 use super::server::{block_on, index_file, index_settings, node};
 use crate::chain::{BlockSource, ChainError};
-use crate::client::compare::{Comparison, compare};
-use crate::client::{HttpOracle, HttpSettings};
+use crate::client::compare::{CompareError, Comparison, compare};
+use crate::client::{HttpOracle, HttpSettings, Oracle};
 use crate::index::IndexError;
 use crate::index::check::{Finding, Repair, Repaired, check_against_source, check_self, repair};
 use crate::runtime::Stop;
@@ -172,6 +172,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
                 repaired: None,
             },
             wrong_heights: BTreeSet::new(),
+            failure: None,
         };
         let store = job.open(&path)?;
         let mut source = None;
@@ -243,6 +244,8 @@ struct Job {
     report: Report,
     /// Heights whose rows differ from the node's.
     wrong_heights: BTreeSet<u32>,
+    /// Why a server could not be compared with.
+    failure: Option<anyhow::Error>,
 }
 
 impl Job {
@@ -308,7 +311,15 @@ impl Job {
         sample: &BTreeSet<u32>,
     ) -> Result<()> {
         let heights: Vec<u32> = sample.iter().copied().collect();
-        self.report.against = Some(compare(snapshot, server, &heights).await?);
+        match compare(snapshot, server, &heights).await {
+            Ok(comparison) => self.report.against = Some(comparison),
+            Err(CompareError::Store(error)) => return Err(error.into()),
+            // What else was found is worth telling all the same.
+            Err(error) => {
+                self.note(format!("not compared with {}: {error}", server.describe()));
+                self.failure = Some(error.into());
+            }
+        }
         Ok(())
     }
 
@@ -410,14 +421,14 @@ impl Job {
         Ok(store)
     }
 
-    fn finish(mut self, json: bool) -> Result<()> {
-        let report = &mut self.report;
+    fn finish(self, json: bool) -> Result<()> {
+        let mut report = self.report;
         let differs = report
             .against
             .as_ref()
             .filter(|against| !against.differences.is_empty());
         let is_mended = report.wrong.is_empty() || report.repaired.is_some();
-        report.ok = is_mended && differs.is_none();
+        report.ok = is_mended && differs.is_none() && self.failure.is_none();
         let verdict = match (report.wrong.first(), differs) {
             (Some(first), _) if !is_mended => Err(anyhow!(
                 "the index {} is wrong in {} places, the first in {}: repair it with `spindex check --repair`",
@@ -443,14 +454,14 @@ impl Job {
                     against.server
                 ))
             }
-            _ => Ok(()),
+            _ => self.failure.map_or(Ok(()), Err),
         };
         write_stdout(|out| {
             if json {
-                serde_json::to_writer(&mut *out, &self.report)?;
+                serde_json::to_writer(&mut *out, &report)?;
                 writeln!(out)
             } else {
-                print(out, &self.report)
+                print(out, &report)
             }
         })?;
         verdict

@@ -1,7 +1,7 @@
 //! The light client: finds a wallet's outputs, and the spends of chosen outpoints, through any tweak server.
 //!
 //! [`Oracle`] is what a server is asked; [`http`] speaks version 1 of the HTTP interface and the native routes beside
-//! it; [`light`] is the range loop over any oracle; [`state`] keeps progress and finds on disk; [`compare`] holds an
+//! it; [`light`] is the range loop over any oracle; [`state`] keeps progress and finds on disk; [`mod@compare`] holds an
 //! index against a server.
 
 pub mod compare;
