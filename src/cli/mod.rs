@@ -1,6 +1,7 @@
 //! Commands and configuration: the only place that reads arguments, environment and settings files, and prints.
 
 mod bench;
+mod check;
 mod config;
 mod demo;
 mod output;
@@ -50,6 +51,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Measure this machine and print a table
     Bench(bench::BenchArgs),
+    /// Check the index: against itself, the node, another server; and repair it
+    Check(check::CheckArgs),
     /// Print `txid tweak` for each eligible transaction of one block
     Tweaks(tweaks::TweaksArgs),
 }
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Wallet(args) => wallet::wallet(args),
         Command::Demo(args) => demo::demo(args),
         Command::Bench(args) => bench::bench(args),
+        Command::Check(args) => check::check(args),
         Command::Tweaks(args) => tweaks::tweaks(args),
     });
     match result {

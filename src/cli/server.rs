@@ -207,12 +207,11 @@ pub(super) async fn serve_api(listener: TcpListener, state: ApiState, stop: Stop
         .context("the HTTP server failed")
 }
 
-/// Opens the network's index file in the given way.
-fn open_store(
+/// Where the network's index file is, and what it is opened with.
+pub(super) fn index_file(
     common: &CommonSettings,
     server: &ServerSettings,
-    open: impl Fn(&Path, &StoreOptions) -> Result<Store, StoreError>,
-) -> Result<Store> {
+) -> Result<(PathBuf, StoreOptions)> {
     let path = common.network_dir()?.join(store::FILE_NAME);
     let options = StoreOptions {
         network: common.network(),
@@ -223,6 +222,16 @@ fn open_store(
         undo_depth: server.undo_depth.unwrap_or(DEFAULT_UNDO_DEPTH),
         cache_bytes: server.cache_mib.unwrap_or(256) << 20,
     };
+    Ok((path, options))
+}
+
+/// Opens the network's index file in the given way.
+fn open_store(
+    common: &CommonSettings,
+    server: &ServerSettings,
+    open: impl Fn(&Path, &StoreOptions) -> Result<Store, StoreError>,
+) -> Result<Store> {
+    let (path, options) = index_file(common, server)?;
     let store = open(&path, &options)?;
     tracing::info!(
         "index {} ({}{}{}{})",
@@ -264,6 +273,22 @@ fn indexer(
     stop: &Stop,
     on_batch: impl Fn(&BatchReport) + Send + Sync + 'static,
 ) -> Result<Indexer> {
+    let settings = index_settings(server, give_up_after)?;
+    Ok(Indexer::new(
+        store,
+        node,
+        engine,
+        settings,
+        stop.clone(),
+        on_batch,
+    ))
+}
+
+/// How the settings want blocks to be indexed.
+pub(super) fn index_settings(
+    server: &ServerSettings,
+    give_up_after: Option<Duration>,
+) -> Result<IndexSettings> {
     let defaults = IndexSettings::default();
     let settings = IndexSettings {
         in_flight: server.in_flight.unwrap_or(defaults.in_flight),
@@ -283,25 +308,18 @@ fn indexer(
             "--in-flight, --batch-mib and --poll-ms must be at least 1"
         ));
     }
-    Ok(Indexer::new(
-        store,
-        node,
-        engine,
-        settings,
-        stop.clone(),
-        on_batch,
-    ))
+    Ok(settings)
 }
 
 /// The node as the settings describe it.
-struct Node {
-    source: Arc<dyn BlockSource>,
+pub(super) struct Node {
+    pub(super) source: Arc<dyn BlockSource>,
     /// Its RPC, where there are credentials.
     rpc: Option<RpcSettings>,
 }
 
 /// Reads the settings of the node; nothing is asked of it yet.
-fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Node> {
+pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Node> {
     let network = common.network();
     let url = match &server.node_url {
         Some(url) => url.clone(),

@@ -107,6 +107,27 @@ impl HttpOracle {
         })
     }
 
+    /// Block hash and rolling digest ([`roll_digest`](crate::store::roll_digest)) at a height; `None` from a server that
+    /// has no such route, as version 1 does not.
+    ///
+    /// # Errors
+    /// As all of [`Oracle`].
+    pub async fn digest(&self, height: u32) -> Result<Option<(BlockHash, [u8; 32])>, OracleError> {
+        match self.get(&format!("digest/{height}"), SMALL_BYTES).await {
+            Ok(answer) => wire::digest(&answer.body, height)
+                .map(Some)
+                .map_err(|what| answer.malformed(what)),
+            Err(
+                OracleError::NotFound { .. }
+                | OracleError::Refused {
+                    status: 404 | 405 | 501,
+                    ..
+                },
+            ) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn filter(&self, route: String, height: u32) -> Result<FilterAnswer, OracleError> {
         let answer = self.get(&route, LIST_BYTES).await?;
         let (block_hash, data) =

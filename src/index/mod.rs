@@ -1,8 +1,9 @@
 //! From blocks to the index: derive records, sync to the tip, follow it through reorgs.
 //!
 //! [`derive_records`] is pure; [`Indexer`] drives a [`BlockSource`](crate::chain::BlockSource) and a
-//! [`Store`](crate::store::Store) with it.
+//! [`Store`](crate::store::Store) with it. [`check`] holds an index against itself and its source, and mends it.
 
+pub mod check;
 mod derive;
 mod fetch;
 mod indexer;

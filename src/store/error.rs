@@ -55,7 +55,7 @@ pub enum StoreError {
     },
     /// The storage engine finds its own structures broken: a truncated file, a bad disk.
     #[error(
-        "the index {} is damaged ({reason}): restore a copy, or delete it and run `spindex sync`",
+        "the index {} is damaged ({reason}): run `spindex check --repair`, or delete it and run `spindex sync`",
         file.display()
     )]
     Damaged {
@@ -66,7 +66,7 @@ pub enum StoreError {
     },
     /// A row that no version of spindex writes, or rows that contradict each other.
     #[error(
-        "the index {} is damaged (table {table}, key {key}: {reason}): restore a copy, or delete it and run `spindex sync`",
+        "the index {} is damaged (table {table}, key {key}: {reason}): run `spindex check --repair`, or delete it and run `spindex sync`",
         file.display()
     )]
     Corrupt {

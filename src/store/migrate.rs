@@ -90,18 +90,61 @@ pub(super) fn migrate(
     Ok(())
 }
 
-/// Ends a migration that was cut short between its two renames: the old file was moved away only after the new one was
-/// complete.
+/// Ends a migration or a repair that was cut short between its two renames: the old file was moved away only after the
+/// new one was complete.
 ///
 /// # Errors
 /// The new file cannot be renamed.
 pub(super) fn finish_swap(file: &Path) -> Result<(), StoreError> {
-    let beside = beside(file, "migrating");
-    if !file.exists() && beside.exists() && kept_files(file).any(|kept| kept.exists()) {
-        rename(&beside, file)?;
+    if file.exists() {
+        return Ok(());
+    }
+    let was_migrated = kept_files(file).any(|kept| kept.exists());
+    let was_repaired = damaged(file, 1).exists();
+    let complete = [
+        (was_migrated, beside(file, "migrating")),
+        (was_repaired, repair_place(file)),
+    ];
+    let new = complete
+        .iter()
+        .find(|(swapped, new)| *swapped && new.exists());
+    if let Some((_, new)) = new {
+        rename(new, file)?;
         sync_directory(file);
     }
     Ok(())
+}
+
+/// Where the repair of an index file builds the one that takes its place.
+pub fn repair_place(file: &Path) -> PathBuf {
+    beside(file, "repairing")
+}
+
+/// Puts the file at [`repair_place`], which must be complete and closed, in the place of the index file, and gives the
+/// name under which that one is kept: `index.redb.damaged`, or with a number if there is one already.
+///
+/// # Errors
+/// A file that cannot be synced or renamed; the index file then has its name still, or gets the new one when it is
+/// opened.
+pub fn replace_damaged(file: &Path) -> Result<PathBuf, StoreError> {
+    let new = repair_place(file);
+    fs::File::open(&new)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| explain_io(error, "write", &new))?;
+    let mut number = 1;
+    while damaged(file, number).exists() {
+        number += 1;
+    }
+    let kept = damaged(file, number);
+    swap(file, &new, &kept)?;
+    Ok(kept)
+}
+
+fn damaged(file: &Path, number: u32) -> PathBuf {
+    match number {
+        1 => beside(file, "damaged"),
+        number => beside(file, &format!("damaged{number}")),
+    }
 }
 
 /// Removes what a migration has left, now that the new file was opened; what cannot be removed is only named.

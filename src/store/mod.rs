@@ -4,6 +4,7 @@
 //! read while the writer goes on. [`Store::apply`] takes an [`Update`] (a reorg, a batch of a sync, one block at the
 //! tip) and commits all of it or nothing. [`schema`] has every table byte by byte.
 
+mod audit;
 mod bitmap;
 pub mod column;
 mod content;
@@ -30,11 +31,13 @@ use bitcoin::Network;
 use redb::{Database, ReadableDatabase, StorageBackend};
 
 use crate::BlockId;
+pub use audit::WrongRow;
 pub use digest::{DIGEST_START, roll_digest};
 pub use error::StoreError;
 use error::{Fault, explain_io};
 use meta::Meta;
 pub use meta::{Keep, TweakForm};
+pub use migrate::{repair_place, replace_damaged};
 pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
 pub use snapshot::{BlockEntry, Counts, RowFilter, Snapshot, Utxo};

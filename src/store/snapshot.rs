@@ -9,7 +9,7 @@ use redb::ReadableTableMetadata;
 use super::error::{Fault, StoreError};
 use super::meta::{Keep, TweakForm};
 use super::record::SpendRow;
-use super::schema::{BlockRow, FILTERS, Span};
+use super::schema::BlockRow;
 use super::view::{Full, Output, View};
 use crate::BlockId;
 use crate::curve::TweakPoint;
@@ -296,7 +296,7 @@ impl Snapshot {
     /// As [`block`](Self::block).
     pub fn new_utxos_filter(&self, height: u32) -> Result<Option<Vec<u8>>, StoreError> {
         self.read_full(height, "filters", |view, full, row| {
-            filter_bytes(view, full, row.new_utxos_filter)
+            view.filter_bytes(full, row.new_utxos_filter)
         })
     }
 
@@ -306,7 +306,7 @@ impl Snapshot {
     /// As [`block`](Self::block).
     pub fn spent_filter(&self, height: u32) -> Result<Option<Vec<u8>>, StoreError> {
         self.read_full(height, "filters", |view, full, row| {
-            filter_bytes(view, full, row.spent_filter)
+            view.filter_bytes(full, row.spent_filter)
         })
     }
 
@@ -359,10 +359,6 @@ impl Snapshot {
             Ok(false)
         })
     }
-}
-
-fn filter_bytes(view: &View, full: &Full, span: Span) -> Result<Vec<u8>, Fault> {
-    FILTERS.read(&full.filters, view.ends.filter_bytes, span.range())
 }
 
 /// The rows, one per transaction of a block, that pass a filter.

@@ -372,6 +372,21 @@ impl View {
         Err(Fault::row("blocks", "all", reason))
     }
 
+    /// Height of the block that holds an output.
+    pub(super) fn height_of_output(&self, position: u64) -> Result<u32, Fault> {
+        let (height, row) = self.last_block(|row| row.outputs.first <= position)?;
+        if row.outputs.range().contains(&position) {
+            return Ok(height);
+        }
+        let reason = format!("output {position} is in no block");
+        Err(Fault::row("blocks", height, reason))
+    }
+
+    /// Bytes of one filter.
+    pub(super) fn filter_bytes(&self, full: &Full, span: Span) -> Result<Vec<u8>, Fault> {
+        FILTERS.read(&full.filters, self.ends.filter_bytes, span.range())
+    }
+
     /// The block that holds a transaction.
     pub(super) fn block_of(&self, transaction: u64) -> Result<(BlockId, BlockRow), Fault> {
         let (height, row) = self.last_block(|row| row.transactions.first <= transaction)?;

@@ -109,6 +109,21 @@ impl<'de> Deserialize<'de> for HexBytes {
     }
 }
 
+/// `/digest/:height`, of spindex.
+pub(super) fn digest(body: &[u8], height: u32) -> Result<(BlockHash, [u8; 32]), String> {
+    #[derive(Deserialize)]
+    struct Body {
+        block_height: u32,
+        block_hash: BlockHash,
+        digest: Hex<32>,
+    }
+    let body: Body = parse(body)?;
+    if body.block_height != height {
+        return Err(format!("height {} instead of {height}", body.block_height));
+    }
+    Ok((body.block_hash, body.digest.0))
+}
+
 /// `/info`. Servers name networks like Bitcoin Core's `-chain` or like rust-bitcoin.
 pub(super) fn info(body: &[u8]) -> Result<OracleInfo, String> {
     #[derive(Deserialize)]
