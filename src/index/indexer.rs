@@ -64,10 +64,10 @@ pub enum IndexError {
     /// The index file failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The node's chain parts from the index below the stored undo rows.
+    /// The node's chain parts from the index below what may be disconnected.
     #[error(
-        "the node's chain parts from the index below height {lowest}, deeper than the index can undo (tip {tip}); \
-         move the index file away and run `spindex sync` to build a new one"
+        "the node's chain parts from the index below height {lowest}, deeper than it may undo (tip {tip}); \
+         pass a larger --undo-depth, or move the index file away and run `spindex sync` to build a new one"
     )]
     ReorgTooDeep {
         /// The index's tip.

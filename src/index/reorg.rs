@@ -12,7 +12,7 @@ pub(super) enum Fork {
     None,
     /// This many blocks at the tip are not on the active chain.
     Disconnect(u32),
-    /// The active chain ends below the index's tip, deeper than the undo rows reach, without contradicting it: the
+    /// The active chain ends below the index's tip, deeper than may be disconnected, without contradicting it: the
     /// node is still catching up (for example after a reindex).
     NodeBehind,
 }
