@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,6 +12,7 @@ use tokio::net::TcpListener;
 
 use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, SourceKind, usage};
 use super::output::SyncProgress;
+use crate::BlockId;
 use crate::api::{self, ApiState, ServeSettings};
 use crate::chain::BlockSource;
 use crate::chain::files::{FilesSettings, FilesSource};
@@ -32,6 +32,8 @@ const DEFAULT_UNDO_DEPTH: u32 = 288;
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A sync of fewer blocks leaves too little slack in the file to be worth the time that compacting takes.
 const COMPACT_AFTER_BLOCKS: usize = 1_000;
+/// How long compaction waits for answers that are being given.
+const SNAPSHOTS_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -71,6 +73,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
         let Node { source: node, rpc } = node(&common, &server)?;
         let listener = bind(&server).await?;
+        let progress = Arc::new(SyncProgress::default());
         let indexer = indexer(
             &server,
             common.compute.engine()?,
@@ -78,10 +81,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             node.clone(),
             None,
             &stop,
-            {
-                let progress = SyncProgress::default();
-                move |report| progress.report(report)
-            },
+            reporting(&progress),
         )?;
 
         // Whichever ends first, by a failure or a signal, ends the other.
@@ -89,7 +89,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             let served = serve_api(
                 listener,
                 ApiState {
-                    store,
+                    store: store.clone(),
                     node: Some(node),
                 },
                 stop.clone(),
@@ -99,13 +99,13 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             served
         };
         let indexing = async {
-            let indexed = match indexer.check_source().await {
-                Ok(()) => {
-                    let signal = tip_signal(&server, rpc).await;
-                    indexer.follow(signal.as_ref()).await
-                }
-                Err(error) => Err(error),
-            };
+            let indexed = async {
+                indexer.check_source().await?;
+                let signal = tip_signal(&server, rpc).await;
+                sync_and_compact(&indexer, None, &store, &progress, &stop).await?;
+                anyhow::Ok(indexer.follow(signal.as_ref()).await?)
+            }
+            .await;
             stop.request();
             indexed
         };
@@ -123,15 +123,7 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
         let node = node(&common, &server)?.source;
         let wait = Some(Duration::from_secs(args.wait));
-        let connected = Arc::new(AtomicUsize::new(0));
-        let on_batch = {
-            let connected = connected.clone();
-            let progress = SyncProgress::default();
-            move |report: &BatchReport| {
-                connected.fetch_add(report.blocks, Ordering::Relaxed);
-                progress.report(report);
-            }
-        };
+        let progress = Arc::new(SyncProgress::default());
         let indexer = indexer(
             &server,
             common.compute.engine()?,
@@ -139,26 +131,42 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
             node,
             wait,
             &stop,
-            on_batch,
+            reporting(&progress),
         )?;
         indexer.check_source().await?;
-        let tip = indexer.sync(args.until).await?;
-        drop(indexer);
-        let is_long = connected.load(Ordering::Relaxed) >= COMPACT_AFTER_BLOCKS;
-        if is_long && !stop.is_requested() {
-            match store.compact(Duration::from_secs(10)) {
-                Ok(freed) => tracing::info!("compacted the index: {} MiB given back", freed >> 20),
-                Err(error @ StoreError::Busy { .. }) => tracing::warn!("{error}"),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        match tip {
+        match sync_and_compact(&indexer, args.until, &store, &progress, &stop).await? {
             _ if stop.is_requested() => tracing::info!("stopped; the next sync goes on from here"),
             Some(tip) => tracing::info!(%tip, "in sync"),
             None => tracing::info!("the node's chain ends below the first height to index"),
         }
         Ok(())
     })
+}
+
+fn reporting(progress: &Arc<SyncProgress>) -> impl Fn(&BatchReport) + Send + Sync + 'static {
+    let progress = progress.clone();
+    move |report| progress.report(report)
+}
+
+/// Syncs, and gives back the slack that a long sync leaves in the file. Answers what the index's tip is then.
+async fn sync_and_compact(
+    indexer: &Indexer,
+    until: Option<u32>,
+    store: &Arc<Store>,
+    progress: &SyncProgress,
+    stop: &Stop,
+) -> Result<Option<BlockId>> {
+    let tip = indexer.sync(until).await?;
+    if progress.blocks() >= COMPACT_AFTER_BLOCKS && !stop.is_requested() {
+        let store = store.clone();
+        let compacted = tokio::task::spawn_blocking(move || store.compact(SNAPSHOTS_PATIENCE));
+        match compacted.await.context("compacting ended early")? {
+            Ok(freed) => tracing::info!("compacted the index: {} MiB given back", freed >> 20),
+            Err(error @ StoreError::Busy { .. }) => tracing::warn!("{error}"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(tip)
 }
 
 pub(super) fn serve(args: ServeArgs) -> Result<()> {
