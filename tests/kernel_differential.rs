@@ -1,7 +1,8 @@
 //! Every batched engine that this processor runs, against libsecp256k1 on random points.
 //!
 //! `SPINDEX_DIFFERENTIAL_POINTS` sets how many. A million take some minutes in a release build:
-//! `SPINDEX_DIFFERENTIAL_POINTS=1000000 cargo test --release --test kernel_differential`.
+//! `SPINDEX_DIFFERENTIAL_POINTS=1000000 cargo test --release --test kernel_differential`. `SPINDEX_DIFFERENTIAL_ENGINE`
+//! names a single engine.
 
 use std::sync::Arc;
 
@@ -59,6 +60,10 @@ fn engines() -> Vec<Arc<dyn Engine>> {
         EngineKind::Ifma,
     ]
     .into_iter()
+    .filter(|kind| {
+        let only = std::env::var("SPINDEX_DIFFERENTIAL_ENGINE");
+        only.map_or(true, |only| only == kind.to_string())
+    })
     .filter_map(|kind| match engine(kind) {
         Ok(engine) => Some(engine),
         Err(error) => {
@@ -79,6 +84,7 @@ fn engines_equal_libsecp256k1() {
     let exact = engine(EngineKind::LibSecp256k1).expect("it needs nothing of the processor");
     let engines = engines();
     let wallets: Vec<ScanTarget> = (0..u64::from(WALLETS)).map(target).collect();
+    assert!(!engines.is_empty(), "no engine to compare");
     let exact_scanner = exact.scanner(&wallets[0]).expect("valid keys");
     let scanners: Vec<_> = engines
         .iter()
