@@ -235,6 +235,26 @@ pub struct EngineStatus {
     pub is_broken: bool,
 }
 
+/// Tweaks that a scanner gains from getting at once: a full batch of the backend with the smallest elements.
+pub const SCAN_BATCH: usize = 2048;
+
+/// Transactions that tweak computation gains from getting at once.
+pub const TWEAK_BATCH: usize = 512;
+
+/// Fewest items worth a batch: below this it loses more than a further core gains.
+pub const LEAST_BATCH: usize = 64;
+
+/// How many items to hand an engine at a time where `threads` share `items`: as many batches of the same size for each
+/// thread, of `most` items at most and, unless there are fewer, [`LEAST_BATCH`] at least.
+///
+/// Make each batch a task of its own: rayon would otherwise hand out runs of them, which nobody can take over from a
+/// thread that is late.
+pub fn batch_for_threads(items: usize, threads: usize, most: usize) -> usize {
+    let threads = threads.max(1);
+    let batches = threads * items.div_ceil(threads * most).max(1);
+    items.div_ceil(batches).max(LEAST_BATCH)
+}
+
 /// A scan prepared for one wallet: tweaks in, candidate output keys out.
 pub trait CandidateScanner: Send + Sync {
     /// Candidates per tweak: 1 for the plain address and 1 for each label.

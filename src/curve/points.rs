@@ -9,7 +9,7 @@ use super::group::{AffinePoint, CHAINS, curve_right_side};
 pub(crate) fn decompress<B: Backend>(backend: B, keys: &[[u8; 33]]) -> Vec<Option<AffinePoint>> {
     let width = B::LANES * CHAINS;
     let mut points = Vec::with_capacity(keys.len());
-    // 1 is an x like any other: a placeholder where there is none.
+    // 1 is an x like any other: it stands in where there is none.
     let mut x = vec![FieldElement::ONE; width];
     let mut y = vec![FieldElement::ZERO; width];
     let mut error = vec![FieldElement::ZERO; width];

@@ -136,12 +136,12 @@ struct Input {
 impl Input {
     /// Takes over tweaks, G in place of those that are no points.
     fn load<B: Backend>(&mut self, backend: B, tweaks: &[TweakPoint]) {
-        let placeholder = AffinePoint::generator();
+        let stand_in = AffinePoint::generator();
         self.points.clear();
         self.points.extend(
             tweaks
                 .iter()
-                .map(|tweak| tweak.to_affine().unwrap_or(placeholder)),
+                .map(|tweak| tweak.to_affine().unwrap_or(stand_in)),
         );
         self.is_valid.clear();
         self.is_valid.resize(tweaks.len(), false);
@@ -150,7 +150,7 @@ impl Input {
         {
             *is_valid &= tweak.to_affine().is_some();
             if !*is_valid {
-                *point = placeholder;
+                *point = stand_in;
             }
         }
     }
@@ -164,12 +164,12 @@ impl Input {
         backend: B,
         multiples: &[TweakPoint],
     ) -> Result<(), Degenerate> {
-        let placeholder = AffinePoint::generator_times_2_64();
+        let stand_in = AffinePoint::generator_times_2_64();
         self.multiples.clear();
         for (multiple, is_valid) in multiples.iter().zip(&self.is_valid) {
             self.multiples.push(match is_valid {
                 true => multiple.to_affine().ok_or(Degenerate)?,
-                false => placeholder,
+                false => stand_in,
             });
         }
         self.are_multiples.clear();

@@ -7,15 +7,9 @@ use crate::bip352::inputs::{
 };
 use crate::bip352::tweak::tweaks;
 use crate::chain::BlockWithPrevouts;
-use crate::curve::{Engine, TweakPoint};
+use crate::curve::{Engine, TWEAK_BATCH, TweakPoint, batch_for_threads};
 use crate::filter;
 use crate::store::{BlockRecord, OutputRow, SpendRow, TransactionRow};
-
-/// Most transactions one call of the engine gets: enough to share work among them, few enough to spread over threads.
-const TWEAK_BATCH: usize = 512;
-
-/// Fewest, unless there are fewer: below this a batch loses more than a further core gains.
-const TWEAK_BATCH_MIN: usize = 64;
 
 /// Derives the index rows of each block, in order; `with_multiples` as the index wants it
 /// ([`Store::has_multiples`](crate::store::Store::has_multiples)).
@@ -38,10 +32,7 @@ pub fn derive_records(
         .into_iter()
         .map(|(block, position, inputs)| ((block, position), inputs))
         .unzip();
-    // As many batches of the same size for every thread, each a task that any thread may take.
-    let threads = rayon::current_num_threads();
-    let batches = threads * inputs.len().div_ceil(threads * TWEAK_BATCH).max(1);
-    let batch = inputs.len().div_ceil(batches).max(TWEAK_BATCH_MIN);
+    let batch = batch_for_threads(inputs.len(), rayon::current_num_threads(), TWEAK_BATCH);
     let points: Vec<Option<(TweakPoint, Option<TweakPoint>)>> = inputs
         .par_chunks(batch)
         .with_max_len(1)

@@ -3,23 +3,12 @@
 use rayon::prelude::*;
 
 use super::Candidate;
-use crate::curve::{CandidateScanner, TweakPoint};
-
-/// Most tweaks an engine gets at once: batched engines gain nothing from more.
-const BATCH_MAX: usize = 1024;
-
-/// Fewest, unless there are fewer: below this a batch loses more than a further core gains.
-const BATCH_MIN: usize = 64;
+use crate::curve::{CandidateScanner, SCAN_BATCH, TweakPoint, batch_for_threads};
 
 /// See [`super::Scanner::candidates`].
-///
-/// Every thread gets as many batches of the same size, and each batch is a task of its own: rayon would otherwise hand
-/// out runs of them, which nobody can take over from a thread that is late.
 pub(super) fn candidates(engine: &dyn CandidateScanner, tweaks: &[TweakPoint]) -> Vec<Candidate> {
     let per_tweak = engine.candidates_per_tweak();
-    let threads = rayon::current_num_threads();
-    let batches = threads * tweaks.len().div_ceil(threads * BATCH_MAX).max(1);
-    let batch = tweaks.len().div_ceil(batches).max(BATCH_MIN);
+    let batch = batch_for_threads(tweaks.len(), rayon::current_num_threads(), SCAN_BATCH);
     let batches: Vec<Vec<Candidate>> = tweaks
         .par_chunks(batch)
         .with_max_len(1)

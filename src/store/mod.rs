@@ -315,8 +315,8 @@ impl Store {
     /// A consistent view of the last commit.
     ///
     /// # Errors
-    /// [`StoreError::Compacting`] while the file is being compacted; [`StoreError::Halted`] after a failure of the disk; [`StoreError::Corrupt`] if the last directory row is
-    /// broken.
+    /// [`StoreError::Compacting`] while the file is being compacted; [`StoreError::Halted`] after a failure of the
+    /// disk; [`StoreError::Corrupt`] if the last directory row is broken.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let view = self.view().map_err(|fault| fault.in_file(&self.file))?;
         Ok(Snapshot::new(view))

@@ -11,7 +11,9 @@ use secp256k1::{PublicKey, SECP256K1, Scalar, SecretKey};
 
 use super::{BATCHES_PER_THREAD, Measuring, Row, Subject, engines, measure, pool, print};
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use crate::curve::{CandidateScanner, Engine, ScanTarget, TweakPoint, WalletsScanner};
+use crate::curve::{
+    CandidateScanner, Engine, LEAST_BATCH, SCAN_BATCH, ScanTarget, TweakPoint, WalletsScanner,
+};
 
 sha256t_hash_newtype! {
     struct OutputTweakTag = hash_str("BIP0352/SharedSecret");
@@ -20,10 +22,6 @@ sha256t_hash_newtype! {
     struct OutputTweakHash(_);
 }
 
-/// Tweaks an engine gets at once.
-const BATCH: usize = 1024;
-/// The same where there are few: batched engines leave fewer than 16 to the library.
-const BATCH_MIN: usize = 64;
 /// Times that rows of several threads go through the tweaks.
 const PASSES: usize = 2;
 /// The library is so much slower that it gets fewer tweaks.
@@ -35,7 +33,7 @@ pub(super) struct ScanBenchArgs {
     #[command(flatten)]
     measuring: Measuring,
     /// Tweaks of one measurement
-    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(128..=4_194_304))]
+    #[arg(long, value_name = "N", default_value_t = 32_768, value_parser = clap::value_parser!(u32).range(128..=4_194_304))]
     tweaks: u32,
 }
 
@@ -87,7 +85,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
         // What programs do with many tweaks: threads take batches until none is left. Each thread has as many to do
         // as a single one has, and the rows are measured one right after the other.
         let one_thread = subjects.len();
-        let batch = (count / BATCHES_PER_THREAD).clamp(BATCH_MIN, BATCH);
+        let batch = (count / BATCHES_PER_THREAD).clamp(LEAST_BATCH, SCAN_BATCH);
         let batches: Vec<&[TweakPoint]> = points.chunks(batch).collect();
         for threads in args.measuring.thread_counts() {
             let scanner: Arc<dyn CandidateScanner> = engine.scanner(&target(0, 1)?)?.into();
@@ -213,7 +211,7 @@ fn target(wallet: u32, labels: usize) -> Result<ScanTarget> {
 
 fn scan_points(scanner: &dyn CandidateScanner, points: &[TweakPoint]) {
     let mut candidates = Vec::new();
-    for points in points.chunks(BATCH) {
+    for points in points.chunks(SCAN_BATCH) {
         scanner.candidates(points, &mut candidates);
         black_box(&candidates);
     }
@@ -221,7 +219,7 @@ fn scan_points(scanner: &dyn CandidateScanner, points: &[TweakPoint]) {
 
 fn scan_compressed(engine: &dyn Engine, scanner: &dyn CandidateScanner, tweaks: &[[u8; 33]]) {
     let mut candidates = Vec::new();
-    for tweaks in tweaks.chunks(BATCH) {
+    for tweaks in tweaks.chunks(SCAN_BATCH) {
         let points: Vec<TweakPoint> = engine.decompress(tweaks).into_iter().flatten().collect();
         scanner.candidates(&points, &mut candidates);
         black_box(&candidates);
@@ -234,7 +232,7 @@ fn scan_with_multiples(
     multiples: &[TweakPoint],
 ) {
     let mut candidates = Vec::new();
-    for (points, multiples) in points.chunks(BATCH).zip(multiples.chunks(BATCH)) {
+    for (points, multiples) in points.chunks(SCAN_BATCH).zip(multiples.chunks(SCAN_BATCH)) {
         scanner.candidates_with_multiples(points, multiples, &mut candidates);
         black_box(&candidates);
     }
@@ -242,7 +240,7 @@ fn scan_with_multiples(
 
 fn scan_wallets(scanner: &dyn WalletsScanner, points: &[TweakPoint]) {
     let mut candidates = Vec::new();
-    for points in points.chunks(BATCH) {
+    for points in points.chunks(SCAN_BATCH) {
         scanner.candidates(points, &mut candidates);
         black_box(&candidates);
     }

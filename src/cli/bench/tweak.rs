@@ -16,12 +16,8 @@ use crate::bip352::hash::input_hash;
 use crate::bip352::inputs::TweakInputs;
 use crate::bip352::tweak::tweaks;
 use crate::chain::BlockWithPrevouts;
+use crate::curve::{LEAST_BATCH, TWEAK_BATCH};
 use crate::index::tweak_candidates;
-
-/// Transactions a thread takes at once.
-const BATCH: usize = 512;
-/// The same where there are few.
-const BATCH_MIN: usize = 64;
 
 #[derive(Args)]
 pub(super) struct TweakBenchArgs {
@@ -71,7 +67,7 @@ pub(super) fn bench_tweak(args: TweakBenchArgs) -> Result<()> {
         .filter(|inputs| library_tweak(inputs).is_some())
         .count();
     let copies = (args.tweaks as usize).div_ceil(inputs.len().max(1));
-    let batch = (copies * inputs.len() / BATCHES_PER_THREAD).clamp(BATCH_MIN, BATCH);
+    let batch = (copies * inputs.len() / BATCHES_PER_THREAD).clamp(LEAST_BATCH, TWEAK_BATCH);
     drop(inputs);
     let mut subjects = vec![Subject {
         row: Row {

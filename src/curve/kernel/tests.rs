@@ -6,6 +6,7 @@ use super::*;
 use crate::curve::arch::{Portable, Task};
 use crate::curve::field::{Difference, Element, FieldElement, NegatedSum, Sum, Tight};
 use crate::curve::suite::{public, secret};
+use crate::curve::{LEAST_BATCH, SCAN_BATCH, batch_for_threads};
 
 /// The portable backend, until its results are wrong in one bit.
 #[derive(Clone, Copy)]
@@ -206,4 +207,29 @@ fn matches_are_the_candidates_that_start_alike() {
         .map(|m| (m.tweak, m.candidate, m.key))
         .collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn threads_get_as_many_batches_of_a_fitting_size() {
+    for threads in [1, 2, 3, 8] {
+        for items in (0..10_000).step_by(7) {
+            let batch = batch_for_threads(items, threads, SCAN_BATCH);
+            assert!(
+                (LEAST_BATCH..=SCAN_BATCH).contains(&batch),
+                "{items}, {threads}"
+            );
+            if items > threads * LEAST_BATCH {
+                // The busiest thread has hardly more than its share: an item for each of its batches.
+                let most = items.div_ceil(batch).div_ceil(threads);
+                assert!(
+                    most * batch <= items / threads + most + 1,
+                    "{items}, {threads}"
+                );
+            }
+        }
+    }
+    assert_eq!(batch_for_threads(16_384, 2, SCAN_BATCH), 2048);
+    assert_eq!(batch_for_threads(2_049, 1, SCAN_BATCH), 1025);
+    assert_eq!(batch_for_threads(2_049, 2, SCAN_BATCH), 1025);
+    assert_eq!(batch_for_threads(10, 4, SCAN_BATCH), LEAST_BATCH);
 }

@@ -8,7 +8,7 @@ use spindex::BlockId;
 use spindex::chain::rpc_source::block_from_rpc_json;
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 
-/// The block whose result is in the corpus.
+/// The block that results are taken to be of.
 static BLOCK: LazyLock<BlockId> = LazyLock::new(|| {
     let chain = SimulatedChain::new(SimulationSettings {
         transactions_per_block: 3,
