@@ -434,7 +434,7 @@ enum Progress {
     NodeBehind,
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, IndexError> {
     tokio::task::spawn_blocking(work)

@@ -1,7 +1,8 @@
 //! From blocks to the index: derive records, sync to the tip, follow it through reorgs.
 //!
 //! [`derive_records`] is pure; [`Indexer`] drives a [`BlockSource`](crate::chain::BlockSource) and a
-//! [`Store`](crate::store::Store) with it. [`check`] holds an index against itself and its source, and mends it.
+//! [`Store`](crate::store::Store) with it. [`check`] holds an index against itself and its source,
+//! [`repair`] mends it.
 
 pub mod check;
 mod derive;
@@ -10,6 +11,7 @@ mod indexer;
 mod patience;
 mod pipeline;
 mod reorg;
+pub mod repair;
 
 pub use derive::{derive_records, tweak_candidates};
 pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};

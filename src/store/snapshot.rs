@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::{BlockHash, Network, OutPoint, Txid, block::Header};
 use redb::ReadableTableMetadata;
+use serde::Serialize;
 
 use super::error::{Fault, StoreError};
 use super::meta::{Keep, TweakForm};
@@ -66,7 +67,7 @@ pub struct Utxo {
 }
 
 /// Totals of an index. One that keeps tweaks only has no outputs, spends and filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Counts {
     /// Blocks.
     pub blocks: u64,

@@ -3,6 +3,7 @@
 use std::fs;
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTableMetadata};
+use serde::Serialize;
 
 use super::Store;
 use super::column::Column;
@@ -30,7 +31,7 @@ pub struct Space {
 }
 
 /// What a table takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TableSpace {
     /// Name of the table.
     pub name: &'static str,
