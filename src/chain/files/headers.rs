@@ -461,20 +461,38 @@ impl HeaderIndex {
         }
     }
 
-    /// Makes a block a child of another, and places it if the parent has its place.
+    /// Makes a block a child of another, and places it if the parent has its place, or the parent if the block has.
     fn attach(&mut self, node: Node, parent: Node) {
         let Some(above) = self.entries.get_mut(parent as usize) else {
             return;
         };
         let older = std::mem::replace(&mut above.first_child, node);
         let (height, parent_work) = (above.height, above.work);
+        let mut trusted = NONE;
         if let Some(entry) = self.entries.get_mut(node as usize) {
             entry.parent = parent;
             entry.next_sibling = older;
+            trusted = entry.height;
         }
         if height != NONE {
             self.place(node, height + 1, parent_work);
+        } else if trusted != NONE {
+            self.place_below(parent, trusted);
         }
+    }
+
+    /// Places a block whose child has a trusted height, and all it hangs together with: otherwise a branch would have
+    /// heights at its top and none below. A height claimed by the lowest block goes before the child's.
+    fn place_below(&mut self, node: Node, child_height: u32) {
+        // No block is below height 0: what was trusted is wrong then, and the child moves.
+        let mut height = child_height.saturating_sub(1);
+        let mut lowest = node;
+        while let Some(parent) = self.parent(lowest) {
+            height = height.saturating_sub(1);
+            lowest = parent;
+        }
+        let claimed = self.roots.get(&lowest).and_then(|root| root.claimed_height);
+        self.place(lowest, claimed.unwrap_or(height), 0);
     }
 
     /// Gives a block and all above it their heights and work; `work` is that of all below it.

@@ -205,6 +205,32 @@ fn without_the_genesis_block_the_coinbases_name_the_heights() {
     assert_eq!(work(&index), 61 * 2);
 }
 
+/// Blocks below a trusted height, found later, claim none: they have theirs from the block above them.
+#[test]
+fn a_trusted_height_goes_for_the_blocks_below_too() {
+    let mut blocks = branch(BlockHash::all_zeros(), 0, 8, EASY);
+    for claimed in [5, 2, 0] {
+        blocks[5].head.claimed_height = Some(claimed);
+        let mut index = HeaderIndex::new(genesis_block(Network::Regtest).block_hash());
+        insert(&mut index, &blocks[5..]);
+        index.trust_claimed_heights();
+        let tip = index.best().unwrap();
+        index.choose_chain(tip);
+        assert_eq!(index.id(tip).unwrap().height, claimed + 2);
+
+        // The block in between comes last. Where the claim cannot be true, counting begins at 0.
+        insert(&mut index, &[blocks[3].clone(), blocks[4].clone()]);
+        let lowest = claimed.saturating_sub(2);
+        index.choose_chain(index.best().unwrap());
+        assert_eq!(index.chain_tip(), Some(tip));
+        let heights = index
+            .chain_downwards()
+            .map(|node| index.id(node).unwrap().height);
+        assert!(heights.eq((lowest..lowest + 5).rev()), "{claimed}");
+        assert_eq!(index.entry(tip).unwrap().work, 5 * 2);
+    }
+}
+
 /// Two hashes that begin alike.
 #[test]
 fn hashes_with_one_prefix_are_told_apart() {
