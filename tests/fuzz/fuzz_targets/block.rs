@@ -1,46 +1,11 @@
-//! A block's bytes: read as the `bitcoin` crate reads them, or refused by both. What only one refuses is listed here.
+//! See `checks/block.rs`.
 #![no_main]
 
-use bitcoin::consensus::deserialize;
-use bitcoin::{Amount, Block};
 use libfuzzer_sys::fuzz_target;
-use spindex::bip352::inputs::WitnessEnd;
-use spindex::chain::RawBlock;
+
+#[path = "../checks/block.rs"]
+mod block;
 
 fuzz_target!(|bytes: &[u8]| {
-    match (RawBlock::parse(bytes.to_vec()), deserialize::<Block>(bytes)) {
-        (Err(_), Err(_)) => {}
-        (Ok(raw), Ok(block)) => same(&raw, &block),
-        // Amounts beyond all money, and transactions without inputs, which no node can write.
-        (Err(error), Ok(block)) => assert!(
-            block.txdata.iter().any(|tx| tx.input.is_empty()
-                || tx
-                    .output
-                    .iter()
-                    .any(|output| output.value > Amount::MAX_MONEY)),
-            "{error}"
-        ),
-        (Ok(_), Err(error)) => panic!("only the library refuses: {error}"),
-    }
+    block::check(bytes);
 });
-
-fn same(raw: &RawBlock, block: &Block) {
-    assert_eq!(raw.header(), &block.header);
-    assert_eq!(raw.transactions().len(), block.txdata.len());
-    for (raw, tx) in raw.transactions().zip(&block.txdata) {
-        assert_eq!(raw.txid(), tx.compute_txid());
-        assert_eq!(raw.wtxid(), tx.compute_wtxid());
-        assert_eq!(raw.inputs().len(), tx.input.len());
-        for (raw, input) in raw.inputs().zip(&tx.input) {
-            assert_eq!(raw.previous_output(), input.previous_output);
-            assert_eq!(raw.script_sig(), &*input.script_sig);
-            assert!(raw.witness().eq(&input.witness));
-            assert_eq!(raw.witness_end(), WitnessEnd::from(&input.witness));
-        }
-        assert_eq!(raw.outputs().len(), tx.output.len());
-        for (raw, output) in raw.outputs().zip(&tx.output) {
-            assert_eq!(raw.value_sat(), output.value.to_sat());
-            assert_eq!(raw.script_pubkey(), &*output.script_pubkey);
-        }
-    }
-}
