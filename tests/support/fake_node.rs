@@ -376,7 +376,7 @@ fn rpc_answer(chain: &SimulatedChain, call: &Value) -> String {
 }
 
 /// What `getblock` with verbosity 3 says that matters.
-fn block_json(chain: &SimulatedChain, block: &SimulatedBlock) -> String {
+pub(crate) fn block_json(chain: &SimulatedChain, block: &SimulatedBlock) -> String {
     let created: HashMap<Txid, u32> = chain
         .active_blocks()
         .iter()
