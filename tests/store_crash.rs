@@ -230,6 +230,9 @@ enum Step {
         connect: Vec<BlockRecord>,
     },
     Compact,
+    /// Blocks whose locators are left for later.
+    Extend(Vec<BlockRecord>),
+    Locate,
 }
 
 impl Step {
@@ -247,11 +250,14 @@ impl Step {
                 store.apply(update).map(drop)
             }
             Self::Compact => store.compact(Duration::ZERO).map(drop),
+            Self::Extend(connect) => store.extend(connect).map(drop),
+            Self::Locate => store.locate_rest(|_| true),
         }
     }
 }
 
-/// Batches and reorgs; large enough that one of them makes the file grow. After that one it is compacted.
+/// Batches and reorgs; large enough that one of them makes the file grow. After that one it is compacted. Then blocks
+/// whose locators come later: with a step of their own, and with the update that needs them.
 fn history(multiples: bool) -> Vec<Step> {
     let medium = Size {
         transactions: 60,
@@ -284,6 +290,26 @@ fn history(multiples: bool) -> Vec<Step> {
             steps.push(Step::Compact);
         }
     }
+    let mut extend = |model: &mut Model, grow: usize| {
+        let at = model.chain.len();
+        for _ in 0..grow {
+            seed += 1;
+            model.grow(seed, medium);
+        }
+        Step::Extend(model.with_heights(at))
+    };
+    steps.push(extend(&mut model, 3));
+    steps.push(extend(&mut model, 2));
+    steps.push(Step::Locate);
+    steps.push(extend(&mut model, 2));
+    model.disconnect(1);
+    let at = model.chain.len();
+    seed += 1;
+    model.grow(seed, medium);
+    steps.push(Step::Update {
+        disconnect: 1,
+        connect: model.chain[at..].to_vec(),
+    });
     steps
 }
 
@@ -404,6 +430,7 @@ fn disturb(history: &Undisturbed, call: usize, accident: Accident) -> (Left, boo
             .unwrap_or_else(|error| panic!("{what}: {error}"));
     }
     assert_eq!(contents(&store), states[steps.len()], "{what}");
+    assert_eq!(store.snapshot().expect("snapshot").locating(), None);
     (outcome, is_torn)
 }
 

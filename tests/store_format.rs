@@ -8,13 +8,13 @@ use std::time::Duration;
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, TxMerkleNode, Txid};
-use redb::{Database, ReadableDatabase, ReadableTable, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 use spindex::BlockId;
 use spindex::store::column::Column;
 use spindex::store::schema::{
     BLOCKS, BlockRow, COMPRESSED, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR,
-    LocatorHasher, META, MULTIPLES, OUTPUTS, OUTPUTS_MAX, OutputItem, RowError, SPENDS, SPENT,
-    SPENT_CHUNK_BITS, Span, SpendItem, TWEAKS, TXIDS, VALUE_MAX, VOUT_MAX, height_key,
+    LocatorHasher, MARKS, META, MULTIPLES, OUTPUTS, OUTPUTS_MAX, OutputItem, RowError, SPENDS,
+    SPENT, SPENT_CHUNK_BITS, Span, SpendItem, TWEAKS, TXIDS, VALUE_MAX, VOUT_MAX, height_key,
     height_of_key, locator_key, split_locator_key,
 };
 use spindex::store::{
@@ -497,7 +497,8 @@ fn check_rows(multiples: bool) {
 
     let meta = read.open_table(META).expect("meta");
     let value = |name| meta.get(name).expect("meta").expect(name).value().to_vec();
-    assert_eq!(value("schema"), 3_u32.to_le_bytes());
+    assert_eq!(value("schema"), 4_u32.to_le_bytes());
+    assert!(meta.get("located").expect("meta").is_none());
     assert_eq!(value("keep"), b"full");
     assert_eq!(value("tweak_form"), b"point");
     let power = meta.get("multiples").expect("meta");
@@ -637,6 +638,81 @@ fn check_rows(multiples: bool) {
         .map(|row| *row.expect("row").0.value())
         .collect();
     assert_eq!(found, locators);
+}
+
+/// While locators are left for later, `located` says which outputs have theirs.
+#[test]
+fn locators_go_as_far_as_meta_says() {
+    let (_directory, path) = place();
+    let mut model = Model::default();
+    for _ in 0..2 {
+        block(&mut model, 3, 6, 0, 0);
+    }
+    let store = Store::open(&path, &options(2)).expect("new index");
+    connect(&store, &model.chain[..1]);
+    store.extend(&model.with_heights(1)).expect("valid update");
+    drop(store);
+    let database = Database::open(&path).expect("a redb file");
+    let read = database.begin_read().expect("read");
+    let meta = read.open_table(META).expect("meta");
+    let located = meta.get("located").expect("meta").expect("located");
+    let six = 6_u64.to_le_bytes();
+    assert_eq!(located.value(), [six, six].concat());
+    let key = meta.get("locator_key").expect("meta").expect("key");
+    let hasher = LocatorHasher::new(key.value().try_into().expect("16 bytes"));
+    let outputs = model.outputs();
+    let marks = outputs[6..].iter();
+    let marks = marks.flat_map(|(outpoint, _)| hasher.mark(outpoint).to_le_bytes());
+    let table = read.open_table(MARKS.definition()).expect("marks");
+    let chunk = table.get(0).expect("marks").expect("a chunk");
+    assert_eq!(chunk.value(), marks.collect::<Vec<u8>>());
+    let table = read.open_table(LOCATOR).expect("locator");
+    let rows = table.iter().expect("rows");
+    let mut positions: Vec<u64> = rows
+        .map(|row| split_locator_key(row.expect("row").0.value()).1)
+        .collect();
+    positions.sort_unstable();
+    assert_eq!(positions, [0, 1, 2, 3, 4, 5]);
+    drop((table, chunk, located, key, meta, read, database));
+
+    // A mark that is not its output's is found, like any row.
+    let flip = || {
+        tamper(&path, |write| {
+            let mut table = write.open_table(MARKS.definition()).expect("marks");
+            let mut marks = table
+                .get(0)
+                .expect("marks")
+                .expect("a chunk")
+                .value()
+                .to_vec();
+            marks[17] ^= 1;
+            table.insert(0, marks.as_slice()).expect("insert");
+        });
+    };
+    flip();
+    let store = Store::open(&path, &options(2)).expect("index");
+    let snapshot = store.snapshot().expect("snapshot");
+    match snapshot.content_hash() {
+        Err(StoreError::Corrupt { table, key, .. }) => assert_eq!((table, &*key), ("marks", "8")),
+        other => panic!("{other:?}"),
+    }
+    let found = snapshot.audit(|_| {}).expect("audit");
+    assert_eq!((found.len(), found[0].table), (1, "marks"));
+    drop(snapshot);
+    drop(store);
+    flip();
+
+    let store = Store::open(&path, &options(2)).expect("index");
+    store.locate_rest(|_| true).expect("locators");
+    drop(store);
+    let database = Database::open(&path).expect("a redb file");
+    let read = database.begin_read().expect("read");
+    let marks = read.open_table(MARKS.definition());
+    assert!(matches!(marks, Err(TableError::TableDoesNotExist(_))));
+    let meta = read.open_table(META).expect("meta");
+    assert!(meta.get("located").expect("meta").is_none());
+    let locators = read.open_table(LOCATOR).expect("locator");
+    assert_eq!(locators.len().expect("rows"), 12);
 }
 
 /// Rows of other outpoints under the same hash, planted since nobody can find such outpoints.

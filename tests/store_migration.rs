@@ -8,7 +8,7 @@ use std::process::Command;
 
 use bitcoin::Network;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
-use spindex::store::schema::{DIGEST, META};
+use spindex::store::schema::{DIGEST, META, SCHEMA_VERSION};
 use spindex::store::{Keep, Store, StoreError, StoreOptions, TweakForm, Update};
 use store_support::{
     FIRST_HEIGHT, Model, assert_equal, connect, content, memory_store_with, options, options_with,
@@ -103,7 +103,7 @@ fn older_files_become_what_a_sync_would_have_built() {
         assert_eq!(format_of(&path), format);
         let mut model = released_chain(multiples);
         check_migrated(&path, &model);
-        assert_eq!(format_of(&path), 3);
+        assert_eq!(format_of(&path), SCHEMA_VERSION);
 
         // The old one stays until the new one is opened again.
         let kept = beside(&path, &format!("format{format}"));
@@ -129,6 +129,25 @@ fn older_files_become_what_a_sync_would_have_built() {
         assert_equal(&store.snapshot().expect("snapshot"), &model);
         assert_eq!(content(&store), content(&fresh(&model)));
     }
+}
+
+/// Files of format 3 are as those of format 4 that have every locator: nothing is written but the number.
+#[test]
+fn format_3_becomes_format_4_in_place() {
+    let (_directory, path) = place();
+    let model = released_chain(true);
+    let store = Store::open(&path, &options_with(5, true)).expect("new index");
+    connect(&store, &model.chain);
+    drop(store);
+    tamper(&path, |write| {
+        let mut meta = write.open_table(META).expect("meta");
+        let number = 3_u32.to_le_bytes();
+        meta.insert("schema", number.as_slice()).expect("schema");
+    });
+    assert_eq!(format_of(&path), 3);
+    check_migrated(&path, &model);
+    assert_eq!(format_of(&path), SCHEMA_VERSION);
+    assert_eq!(left(&path), ["index.redb"]);
 }
 
 #[test]
@@ -438,7 +457,7 @@ fn a_full_disk_or_a_kill_leaves_the_old_file() {
                 let is_migrated = text.contains("cannot listen on");
                 assert!(!output.status.success());
                 if is_migrated {
-                    assert_eq!(format_of(&path), 3, "{text}");
+                    assert_eq!(format_of(&path), SCHEMA_VERSION, "{text}");
                 } else {
                     assert_eq!(format_of(&path), format, "{limit_kib}: {text}");
                     assert!(rows(&path) == before, "{limit_kib}");

@@ -2,16 +2,19 @@
 
 mod store_support;
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use bitcoin::OutPoint;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use spindex::store::{BlockRecord, ScanColumns, Snapshot, SpendRow, Store, StoreError, Update};
+use spindex::store::{
+    BlockRecord, ScanColumns, Snapshot, SpendRow, Store, StoreError, StoreOptions, Update,
+};
 use store_support::{
-    FIRST_HEIGHT, LARGE, Model, SMALL, Size, assert_equal, assert_scan, connect, memory_store,
-    memory_store_with,
+    FIRST_HEIGHT, LARGE, MEDIUM, Model, SMALL, Size, assert_equal, assert_scan, connect,
+    memory_store, memory_store_with, options_with,
 };
 
 /// One update: blocks away, blocks new.
@@ -19,16 +22,20 @@ use store_support::{
 struct Step {
     disconnect: usize,
     connect: Vec<u64>,
+    /// Leaves the locators for later, if nothing goes away.
+    defer: bool,
 }
 
 fn step(depth: usize) -> impl Strategy<Value = Step> {
     (
         prop_oneof![3 => Just(0), 2 => 0..=depth, 1 => 0..=depth + 3],
         vec(any::<u64>(), 0..6),
+        any::<bool>(),
     )
-        .prop_map(|(disconnect, connect)| Step {
+        .prop_map(|(disconnect, connect, defer)| Step {
             disconnect,
             connect,
+            defer,
         })
 }
 
@@ -56,7 +63,7 @@ proptest! {
     fn every_history_is_the_naive_one((depth, steps) in history(), multiples in any::<bool>()) {
         let store = memory_store_with(depth as u32, multiples);
         let mut model = Model::new(multiples);
-        for Step { disconnect, connect } in steps {
+        for Step { disconnect, connect, defer } in steps {
             let undoable = depth.min(model.chain.len());
             if disconnect > undoable {
                 let before = hash(&store.snapshot().expect("snapshot"));
@@ -78,10 +85,14 @@ proptest! {
             for seed in connect {
                 model.grow(seed, SMALL);
             }
-            let tip = store
-                .apply(Update { disconnect: disconnect as u32, connect: &model.chain[at..] })
-                .expect("valid update");
-            prop_assert_eq!(tip, model.tip());
+            let tip = match defer && disconnect == 0 {
+                true => store.extend(&model.with_heights(at)),
+                false => {
+                    let connect = &model.chain[at..];
+                    store.apply(Update { disconnect: disconnect as u32, connect })
+                }
+            };
+            prop_assert_eq!(tip.expect("valid update"), model.tip());
             let snapshot = store.snapshot().expect("snapshot");
             assert_equal(&snapshot, &model);
             let lowest = model.chain.len().saturating_sub(depth);
@@ -100,6 +111,11 @@ proptest! {
             }
         }
         let expected = hash(&store.snapshot().expect("snapshot"));
+        store.locate_rest(|_| true).expect("locators");
+        let snapshot = store.snapshot().expect("snapshot");
+        prop_assert_eq!(snapshot.locating(), None);
+        assert_equal(&snapshot, &model);
+        prop_assert_eq!(hash(&snapshot), expected);
         for batch in [1, 3, 1000] {
             let other = fresh(&model, batch, 2);
             prop_assert_eq!(hash(&other.snapshot().expect("snapshot")), expected);
@@ -137,6 +153,149 @@ fn large_blocks_and_reorgs() {
     assert!(
         model.outputs().len() > 1_000,
         "the generator makes large blocks"
+    );
+}
+
+/// Locators left for later, over more blocks than one commit takes of them: they come bit by bit, in whatever lives the
+/// store has, and by themselves before an update that needs them.
+#[test]
+fn locators_that_were_left_come_later() {
+    const BLOCKS: usize = 50;
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("index.redb");
+    let options = StoreOptions {
+        // So little that one commit takes the locators of no more outputs than a chunk has.
+        cache_bytes: 0,
+        ..options_with(3, false)
+    };
+    let open = || Store::open(&path, &options).expect("index");
+    let mut model = Model::new(false);
+    for seed in 0..BLOCKS as u64 {
+        model.grow(seed, MEDIUM);
+    }
+    let records = model.with_heights(0);
+    let store = open();
+    connect(&store, &records[..9]);
+    assert_eq!(store.snapshot().expect("snapshot").locating(), None);
+    for records in records[9..].chunks(12) {
+        store.extend(records).expect("valid update");
+    }
+    let expected = hash(&fresh(&model, 1000, 3).snapshot().expect("snapshot"));
+    assert_equal(&store.snapshot().expect("snapshot"), &model);
+    assert_eq!(hash(&store.snapshot().expect("snapshot")), expected);
+
+    // One commit of them, then the store is closed.
+    let first = store.snapshot().expect("snapshot").locating();
+    let first = first.expect("not all are located");
+    assert_eq!(first.of, model.outputs().len() as u64);
+    let mut heard = Vec::new();
+    let stopped = store.locate_rest(|locating| {
+        heard.push(locating);
+        heard.len() < 2
+    });
+    stopped.expect("locators");
+    let (one, other) = (heard[0], heard[1]);
+    assert_eq!(one, first);
+    assert!(one.outputs < other.outputs && other.outputs < other.of);
+    drop(store);
+    let store = open();
+    let snapshot = store.snapshot().expect("snapshot");
+    assert_eq!(snapshot.locating(), Some(other));
+    assert_equal(&snapshot, &model);
+    assert_eq!(hash(&snapshot), expected);
+    assert_eq!(snapshot.audit(|_| {}).expect("audit"), []);
+    drop(snapshot);
+
+    // More can be left meanwhile; what disconnects needs them all.
+    let at = model.chain.len();
+    model.grow(BLOCKS as u64, SMALL);
+    store.extend(&model.with_heights(at)).expect("valid update");
+    assert!(store.snapshot().expect("snapshot").locating().is_some());
+    model.disconnect(3);
+    let at = model.chain.len();
+    for seed in 1..4 {
+        model.grow((BLOCKS + seed) as u64, SMALL);
+    }
+    let update = Update {
+        disconnect: 3,
+        connect: &model.chain[at..],
+    };
+    store.apply(update).expect("valid update");
+    let snapshot = store.snapshot().expect("snapshot");
+    assert_eq!(snapshot.locating(), None);
+    assert_equal(&snapshot, &model);
+    assert_eq!(
+        hash(&snapshot),
+        hash(&fresh(&model, 1000, 3).snapshot().expect("snapshot"))
+    );
+    assert_eq!(snapshot.audit(|_| {}).expect("audit"), []);
+}
+
+/// A spend that does not say which height created what it spends is looked up in the locator, which is there then.
+#[test]
+fn spends_without_heights_leave_nothing_for_later() {
+    let store = memory_store(3);
+    let mut model = Model::new(false);
+    for seed in 0..8 {
+        model.grow(seed, MEDIUM);
+    }
+    let mut records = model.with_heights(0);
+    store.extend(&records[..4]).expect("valid update");
+    assert!(store.snapshot().expect("snapshot").locating().is_some());
+    let spend = records[4..]
+        .iter_mut()
+        .find_map(|record| record.spends.last_mut());
+    spend.expect("the generator makes spends").created = None;
+    store.extend(&records[4..]).expect("valid update");
+    let snapshot = store.snapshot().expect("snapshot");
+    assert_eq!(snapshot.locating(), None);
+    assert_equal(&snapshot, &model);
+}
+
+/// A source that names another height than the one that created an output makes its spend a foreign one. That cannot be
+/// seen at once, but as soon as the outputs are located.
+#[test]
+fn a_wrong_height_is_found_by_verifying() {
+    let store = memory_store(3);
+    let mut model = Model::new(false);
+    for seed in 0..12 {
+        model.grow(seed, MEDIUM);
+    }
+    let mut records = model.with_heights(0);
+    let (first, second) = records.split_at_mut(6);
+    let created = |spend: &SpendRow| {
+        let rows = first.iter().flat_map(|record| &record.transactions);
+        let mut rows = rows.filter(|row| row.txid == spend.outpoint.txid);
+        rows.next().is_some()
+    };
+    let spent_before: HashSet<OutPoint> = first
+        .iter()
+        .flat_map(|record| record.spends.iter().map(|spend| spend.outpoint))
+        .collect();
+    let spends = second.iter_mut().flat_map(|record| &mut record.spends);
+    let mut wrong = spends.filter(|spend| {
+        created(spend) && spend.outpoint.vout < 100 && !spent_before.contains(&spend.outpoint)
+    });
+    let wrong = wrong.next().expect("a spend of an older output");
+    wrong.created = wrong.created.map(|height| height + 1);
+    let outpoint = wrong.outpoint;
+    store.extend(first).expect("valid update");
+    store.extend(second).expect("valid update");
+    hash(&store.snapshot().expect("snapshot"));
+    store.locate_rest(|_| true).expect("locators");
+    let snapshot = store.snapshot().expect("snapshot");
+    match snapshot.content_hash() {
+        Err(StoreError::Corrupt { table, reason, .. }) => {
+            assert_eq!(table, "foreign");
+            assert_eq!(reason, format!("{outpoint} is unspent in the index"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let found = snapshot.audit(|_| {}).expect("audit");
+    assert!(
+        found
+            .iter()
+            .any(|row| row.table == "foreign" && !row.follows)
     );
 }
 

@@ -237,7 +237,7 @@ fn other_formats() {
     let version = |version: u32| version.to_le_bytes();
     set_meta(&path, "schema", Some(&version(SCHEMA_VERSION + 1)));
     let error = refused(Store::open(&path, &options(3)), &path, "newer spindex");
-    assert!(matches!(error, StoreError::NewerSchema { found: 4, .. }));
+    assert!(matches!(error, StoreError::NewerSchema { found, .. } if found == SCHEMA_VERSION + 1));
     set_meta(&path, "schema", Some(&version(SCHEMA_OLDEST - 1)));
     let error = refused(Store::open(&path, &options(3)), &path, "`spindex sync`");
     assert!(matches!(error, StoreError::OlderSchema { found: 0, .. }));
@@ -261,6 +261,13 @@ fn odd_meta() {
         (false, "keep", None),
         (false, "tweak_form", Some(b"\xff")),
         (false, "tweak_form", None),
+        (false, "located", Some(b"\x01")),
+        (false, "located", Some(&[0xff; 16])),
+        (
+            false,
+            "located",
+            Some(b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+        ),
         (true, "multiples", Some(b"\x20\0\0\0")),
         (true, "multiples", Some(b"\x40")),
     ] {

@@ -300,6 +300,13 @@ impl<'v> Audit<'v> {
                 }
             }
         }
+        if let Some(full) = view.kept() {
+            let held = view.foreign_but_held(full, row);
+            if let Some(Some(outpoint)) = self.caught(at, held)? {
+                let reason = format!("{outpoint} is unspent in the index");
+                self.note("foreign", row.foreign.first, at, reason, false);
+            }
+        }
         self.last = Some(row.id(height));
         self.ends = Some(row.ends());
         Ok(())
@@ -369,11 +376,19 @@ impl<'v> Audit<'v> {
             let Some((txids, outputs)) = self.caught(Some(height), read)? else {
                 continue;
             };
+            let wrong = view.wrong_mark(&row, &txids, &outputs);
+            if let Some(Some(position)) = self.caught(Some(height), wrong)? {
+                let reason = "not that of its outpoint";
+                self.note("marks", position, Some(height), reason, true);
+            }
             for (position, output) in row.outputs.range().zip(outputs) {
                 let Some(&txid) = txids.get(output.index).filter(|_| !self.is_spent(position))
                 else {
                     continue;
                 };
+                if !view.is_located(position) {
+                    continue;
+                }
                 let vout = output.item.vout;
                 let outpoint = OutPoint { txid, vout };
                 let key = view.meta.locator.locate(&outpoint, position);

@@ -42,6 +42,23 @@ pub(super) fn read(
     Ok(spent)
 }
 
+/// How many outputs of `range` are spent; `outputs` is the length of the outputs column.
+pub(super) fn count(
+    table: &impl ReadableTable<u32, &'static [u8]>,
+    outputs: u64,
+    range: Range<u64>,
+) -> Result<u64, Fault> {
+    let mut spent = 0;
+    let mut start = range.start;
+    while start < range.end {
+        let end = range.end.min(start.saturating_add(SPENT_CHUNK_BITS));
+        let bits = read(table, outputs, start..end)?.into_iter();
+        spent += bits.filter(|bit| *bit).count() as u64;
+        start = end;
+    }
+    Ok(spent)
+}
+
 /// Checks that the table ends where a bitmap over `outputs` outputs does, with zeros behind the last output.
 pub(super) fn check_end(
     table: &impl ReadableTable<u32, &'static [u8]>,

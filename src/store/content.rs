@@ -88,7 +88,8 @@ struct Walk {
     last: Option<BlockId>,
     ends: Ends,
     digest: [u8; 32],
-    unspent: u64,
+    /// Outputs that the locator leads to.
+    located: u64,
     /// A bit per output that some block has spent: an eighth of a byte per output is all that grows with the index.
     spent: Vec<u64>,
 }
@@ -101,7 +102,7 @@ impl Walk {
             last: None,
             ends: Ends::default(),
             digest: DIGEST_START,
-            unspent: 0,
+            located: 0,
             spent: vec![0; words],
         })
     }
@@ -150,13 +151,17 @@ impl Walk {
     /// Every unspent output has its locator.
     fn locators(&mut self, view: &View, full: &Full, row: &BlockRow) -> Result<(), Fault> {
         let txids = view.txids(full, row.transactions)?;
+        let outputs = view.outputs_of(full, row)?;
+        if let Some(position) = view.wrong_mark(row, &txids, &outputs)? {
+            return Err(Fault::row("marks", position, "not that of its outpoint"));
+        }
         let outputs: Vec<_> = row
             .outputs
             .range()
-            .zip(view.outputs_of(full, row)?)
-            .filter(|(_, output)| !output.spent)
+            .zip(outputs)
+            .filter(|(position, output)| !output.spent && view.is_located(*position))
             .collect();
-        self.unspent += outputs.len() as u64;
+        self.located += outputs.len() as u64;
         outputs.par_iter().try_for_each(|(position, output)| {
             let Some(&txid) = txids.get(output.index) else {
                 return Err(Fault::row("outputs", position, "its txid is missing"));
@@ -173,7 +178,7 @@ impl Walk {
         })
     }
 
-    /// A block spends outputs that are there and that none has spent before; foreign spends decode.
+    /// A block spends outputs that are there and that none has spent before; foreign spends are of no unspent one.
     fn spends(
         &mut self,
         view: &View,
@@ -191,7 +196,13 @@ impl Walk {
                 }
             }
         }
-        Ok(())
+        match view.foreign_but_held(full, row)? {
+            Some(outpoint) => {
+                let reason = format!("{outpoint} is unspent in the index");
+                Err(Fault::row("foreign", row.foreign.first, reason))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Nothing is left that no block accounts for.
@@ -210,8 +221,8 @@ impl Walk {
             return Ok(());
         };
         let located = full.locator.len()?;
-        if located != self.unspent {
-            let reason = format!("{located} rows for {} unspent outputs", self.unspent);
+        if located != self.located {
+            let reason = format!("{located} rows for {} unspent outputs", self.located);
             return Err(Fault::row("locator", "all", reason));
         }
         // The bits are those of the spends, chunk by chunk.

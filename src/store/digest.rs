@@ -13,13 +13,27 @@ pub fn roll_digest(
     block_hash: &BlockHash,
     tweaks: impl IntoIterator<Item = [u8; 33]>,
 ) -> [u8; 32] {
-    let mut inner = sha256::Hash::engine();
+    roll_tweaks_hash(previous, block_hash, &tweaks_hash(tweaks))
+}
+
+/// `SHA256(tweaks)`: what a block's digest commits to besides its hash, which does not need the digest before.
+pub(super) fn tweaks_hash(tweaks: impl IntoIterator<Item = [u8; 33]>) -> [u8; 32] {
+    let mut hash = sha256::Hash::engine();
     for tweak in tweaks {
-        inner.input(&tweak);
+        hash.input(&tweak);
     }
+    sha256::Hash::from_engine(hash).to_byte_array()
+}
+
+/// [`roll_digest`] of a block whose [`tweaks_hash`] is known.
+pub(super) fn roll_tweaks_hash(
+    previous: &[u8; 32],
+    block_hash: &BlockHash,
+    tweaks_hash: &[u8; 32],
+) -> [u8; 32] {
     let mut outer = sha256::Hash::engine();
     outer.input(previous);
     outer.input(block_hash.as_byte_array());
-    outer.input(sha256::Hash::from_engine(inner).as_byte_array());
+    outer.input(tweaks_hash);
     sha256::Hash::from_engine(outer).to_byte_array()
 }

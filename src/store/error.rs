@@ -262,6 +262,15 @@ pub enum StoreError {
         /// The index file.
         file: PathBuf,
     },
+    /// A look for an output by its outpoint while a long sync has left the locator for its end.
+    #[error(
+        "the index {} cannot find outputs by outpoint in the middle of a long sync: let the sync end, or run `spindex sync` if it was stopped",
+        file.display()
+    )]
+    NotLocated {
+        /// The index file.
+        file: PathBuf,
+    },
     /// A read while the file is being compacted.
     #[error("the index {} is being compacted: try again in a few minutes", file.display())]
     Compacting {

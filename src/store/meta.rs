@@ -24,6 +24,9 @@ const FIRST_HEIGHT: &str = "first_height";
 const MULTIPLES_RECORD: &str = "multiples";
 /// Key of the locator's hash, 16 bytes.
 const LOCATOR_KEY: &str = "locator_key";
+/// Only during a long sync: the first position that has a mark, then how many outputs, from the first on, have a
+/// locator, u64 LE each.
+const LOCATED: &str = "located";
 /// Program and version that created the file, ASCII; for people, never checked.
 const CREATED_BY: &str = "created_by";
 
@@ -265,6 +268,60 @@ impl Meta {
         }
         Ok(meta)
     }
+}
+
+/// What a long sync has left of the locator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Deferred {
+    /// Position of the first output that has a mark: the first one that was not located at once.
+    pub(super) marked: u64,
+    /// How many outputs, from the first on, the locator covers, marked ones among them.
+    pub(super) located: u64,
+}
+
+/// What is left of the locator; `None` if it is complete.
+pub(super) fn read_deferred(read: &ReadTransaction) -> Result<Option<Deferred>, Fault> {
+    let table = read.open_table(META)?;
+    let Some(value) = table.get(LOCATED)? else {
+        return Ok(None);
+    };
+    let value: [u8; 16] = fixed(LOCATED, value.value())?;
+    let [marked, located] = match value.as_chunks::<8>().0 {
+        [marked, located] => [marked, located].map(|bytes| u64::from_le_bytes(*bytes)),
+        _ => [0; 2],
+    };
+    if marked > located {
+        let reason = "less is located than is not marked";
+        return Err(Fault::row("meta", LOCATED, reason));
+    }
+    Ok(Some(Deferred { marked, located }))
+}
+
+/// Records what is left of the locator from this commit on.
+pub(super) fn write_deferred(
+    write: &WriteTransaction,
+    deferred: Option<Deferred>,
+) -> Result<(), Fault> {
+    let mut table = write.open_table(META)?;
+    match deferred {
+        Some(Deferred { marked, located }) => {
+            let value = [marked.to_le_bytes(), located.to_le_bytes()].concat();
+            put(&mut table, LOCATED, &value)
+        }
+        None => {
+            table.remove(LOCATED)?;
+            Ok(())
+        }
+    }
+}
+
+/// Format whose files only lack the record [`LOCATED`]: all of them are complete.
+pub(super) const ALWAYS_LOCATED: u32 = 3;
+
+/// Gives a file of format [`ALWAYS_LOCATED`] this one's number, which is all that is different.
+pub(super) fn raise_version(write: &WriteTransaction) -> Result<(), Fault> {
+    let mut table = write.open_table(META)?;
+    put(&mut table, SCHEMA, &SCHEMA_VERSION.to_le_bytes())
 }
 
 /// Last format whose files do not say what they keep.

@@ -10,6 +10,8 @@ pub mod column;
 mod content;
 mod digest;
 mod error;
+mod live;
+mod locator;
 mod meta;
 mod migrate;
 mod plan;
@@ -24,7 +26,7 @@ mod writer;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use bitcoin::Network;
@@ -35,6 +37,7 @@ pub use audit::WrongRow;
 pub use digest::{DIGEST_START, roll_digest};
 pub use error::StoreError;
 use error::{Fault, explain_io};
+pub use locator::Locating;
 use meta::Meta;
 pub use meta::{Keep, TweakForm};
 pub use migrate::{repair_place, replace_damaged};
@@ -87,6 +90,7 @@ pub struct Store {
     file: Arc<Path>,
     meta: Arc<Meta>,
     undo_depth: u32,
+    cache_bytes: usize,
     /// Where the outputs of each block start, for views to find a position's block by.
     starts: Mutex<Arc<Vec<u64>>>,
     writer: Mutex<WriterState>,
@@ -233,6 +237,13 @@ impl Store {
     ) -> Result<Opened, Fault> {
         let database = database?;
         let meta = match Meta::load(&database.begin_read()?, file, options)? {
+            Some(mut meta) if meta.version == meta::ALWAYS_LOCATED => {
+                let write = database.begin_write()?;
+                meta::raise_version(&write)?;
+                write.commit()?;
+                meta.version = schema::SCHEMA_VERSION;
+                meta
+            }
             Some(meta) if meta.version < schema::SCHEMA_VERSION => {
                 return Ok(Opened::Older(database, meta));
             }
@@ -249,6 +260,7 @@ impl Store {
             file: file.into(),
             meta: Arc::new(meta),
             undo_depth: options.undo_depth,
+            cache_bytes: options.cache_bytes,
             starts: Mutex::default(),
             writer: Mutex::default(),
         };
@@ -337,13 +349,25 @@ impl Store {
     /// ([`StoreError::Halted`]) until it is opened again. Reading may end with the same error from then on, since
     /// the engine touches the disk no more.
     pub fn apply(&self, update: Update<'_>) -> Result<Option<BlockId>, StoreError> {
-        let mut writer = self.writer.lock().map_err(|_| self.halted())?;
-        if writer.halted {
-            return Err(self.halted());
+        self.write(update, false)
+    }
+
+    /// Takes the writer's place, unless a failure ended its work.
+    fn writer(&self) -> Result<MutexGuard<'_, WriterState>, StoreError> {
+        match self.writer.lock() {
+            Ok(writer) if !writer.halted => Ok(writer),
+            _ => Err(self.halted()),
+        }
+    }
+
+    fn write(&self, update: Update<'_>, defer: bool) -> Result<Option<BlockId>, StoreError> {
+        let mut writer = self.writer()?;
+        if !defer {
+            self.locate_on(&mut writer, |_| true)?;
         }
         let told = |fault: Fault| fault.in_file(&self.file);
         let view = self.view().map_err(told)?;
-        let plan = plan::Plan::new(&view, update).map_err(told)?;
+        let plan = plan::Plan::new(&view, update, defer).map_err(told)?;
         drop(view);
         if plan.is_empty() {
             return Ok(plan.tip());
@@ -385,10 +409,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Busy`] if a [`Snapshot`] is still alive then: nothing was changed. Else as [`apply`](Self::apply).
     pub fn compact(&self, wait: Duration) -> Result<u64, StoreError> {
-        let mut writer = self.writer.lock().map_err(|_| self.halted())?;
-        if writer.halted {
-            return Err(self.halted());
-        }
+        let mut writer = self.writer()?;
         let mut database = self.database.write().map_err(|_| self.halted())?;
         let before = self.file_bytes();
         let started = Instant::now();

@@ -1,22 +1,20 @@
 //! What an update changes, checked and computed from a snapshot before anything is written.
 //!
-//! The outputs that the update's own blocks create, and those that its disconnected blocks had spent, wait in maps;
-//! a spend takes them out there. So an output created and spent within one update never reaches the locator, and
-//! what does reach it goes there sorted.
-
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+//! Spends of what the update itself creates or gives back are settled first ([`live`](super::live)), the others through
+//! the locator, or the marks and the heights that created what they spend ([`locator`]).
 
 use bitcoin::{BlockHash, OutPoint};
 use rayon::prelude::*;
 
-use super::digest::{DIGEST_START, roll_digest};
+use super::digest::{DIGEST_START, roll_tweaks_hash, tweaks_hash};
 use super::error::{Fault, StoreError};
-use super::meta::{Keep, Meta, TweakForm};
-use super::record::{BlockRecord, SpendRow, Update};
+use super::live::{Revived, match_spends};
+use super::locator::{self, Found, OlderSpend};
+use super::meta::{Deferred, Keep, Meta, TweakForm};
+use super::record::{BlockRecord, Update};
 use super::schema::{
-    BLOCK_ITEMS_MAX, BLOCK_OUTPUTS_MAX, BlockRow, Ends, FILTER_BYTES_MAX, LocatorHasher,
-    LocatorKey, OUTPUTS_MAX, Span, SpendItem, TRANSACTIONS_MAX, VALUE_MAX, VOUT_MAX, locator_key,
+    BLOCK_ITEMS_MAX, BLOCK_OUTPUTS_MAX, BlockRow, Ends, FILTER_BYTES_MAX, LocatorKey, OUTPUTS_MAX,
+    Span, SpendItem, TRANSACTIONS_MAX, VALUE_MAX, VOUT_MAX, hash_of_mark, locator_key,
 };
 use super::view::{Full, View};
 use crate::BlockId;
@@ -54,23 +52,39 @@ pub(super) struct Plan<'a> {
     pub(super) forget: Vec<LocatorKey>,
     /// Locators that come, ascending; after `forget`, since a transaction may come back at the same position.
     pub(super) locate: Vec<LocatorKey>,
+    /// What is left of the locator after the update; `None` if nothing is, nor was.
+    pub(super) deferred: Option<Deferred>,
+    /// Per connected block the marks of its outputs, where locators are left for later.
+    pub(super) marks: Vec<Vec<u64>>,
     /// Tip at the fork.
     fork: Option<BlockId>,
 }
 
 impl<'a> Plan<'a> {
     /// Checks an update against the index and computes what it changes.
-    pub(super) fn new(view: &View, update: Update<'a>) -> Result<Self, Fault> {
+    ///
+    /// To `defer` the locators, the update must disconnect nothing and every spend say which height created what it
+    /// spends. If the index has deferred some already, it must.
+    pub(super) fn new(view: &View, update: Update<'a>, defer: bool) -> Result<Self, Fault> {
+        debug_assert!(match defer {
+            true => update.disconnect == 0,
+            false => view.deferred.is_none(),
+        });
         let mut plan = Self::disconnect(view, update)?;
+        if defer {
+            let outputs = view.ends.outputs;
+            plan.deferred = view.deferred.or(Some(Deferred {
+                marked: outputs,
+                located: outputs,
+            }));
+        }
         check_chain(view.meta.first_height, plan.fork, update.connect)?;
         let mut records = update.connect.iter();
         records.try_for_each(|record| check_record(record, &view.meta))?;
         plan.lay_out()?;
         if let Some(full) = view.kept() {
-            let mut live = Live::default();
-            plan.revive(view, full, &mut live)?;
-            plan.spend(view, full, &mut live)?;
-            plan.finish(&view.meta.locator, live);
+            let revived = plan.revive(view, full)?;
+            plan.spend(view, full, &revived)?;
         }
         plan.roll_digests(view)?;
         Ok(plan)
@@ -141,12 +155,15 @@ impl<'a> Plan<'a> {
             set: Vec::new(),
             forget: Vec::new(),
             locate: Vec::new(),
+            deferred: None,
+            marks: Vec::new(),
             fork: tip,
         })
     }
 
     /// Undoes what the disconnected blocks did to outputs: what they spent lives again, what they created is gone.
-    fn revive(&mut self, view: &View, full: &Full, live: &mut Live) -> Result<(), Fault> {
+    fn revive(&mut self, view: &View, full: &Full) -> Result<Vec<Revived>, Fault> {
+        let mut revived = Vec::new();
         let mut held = view.held(full);
         for id in &self.disconnect {
             let row = view.present_row(id.height)?;
@@ -161,17 +178,16 @@ impl<'a> Plan<'a> {
             }
             for position in view.spent_by(full, &row)? {
                 if position < self.cut.outputs {
-                    let output = held.get(position)?.spend();
-                    let SpendRow {
-                        outpoint,
-                        key_prefix,
-                        ..
-                    } = output;
-                    live.revived.insert(outpoint, (position, key_prefix));
+                    let output = held.get(position)?;
+                    revived.push(Revived {
+                        outpoint: output.outpoint(),
+                        position,
+                        key_prefix: output.item.key_prefix(),
+                    });
                 }
             }
         }
-        Ok(())
+        Ok(revived)
     }
 
     /// Gives every connected block its ranges, but for the foreign spends, which are not known yet.
@@ -201,7 +217,7 @@ impl<'a> Plan<'a> {
             };
             ends = row.ends();
             if ends.transactions > TRANSACTIONS_MAX || ends.outputs > OUTPUTS_MAX {
-                return Err(invalid(record, "the index is full").into());
+                return Err(record.invalid("the index is full").into());
             }
             self.rows.push(row);
         }
@@ -210,66 +226,64 @@ impl<'a> Plan<'a> {
     }
 
     /// Resolves every spend of the connected blocks.
-    fn spend(&mut self, view: &View, full: &Full, live: &mut Live) -> Result<(), Fault> {
-        // Spends of what may be in the index.
-        let mut older = Vec::new();
-        for ((block, record), row) in self.connect.iter().enumerate().zip(&self.rows) {
-            for ((position, outpoint), output) in row
-                .outputs
-                .range()
-                .zip(outpoints(record))
-                .zip(&record.outputs)
-            {
-                match live.created.entry(outpoint) {
-                    Entry::Vacant(entry) => entry.insert((position, prefix(&output.key))),
-                    Entry::Occupied(_) => {
-                        let reason = format!("output {outpoint} exists already");
-                        return Err(invalid(record, reason).into());
-                    }
-                };
+    fn spend(&mut self, view: &View, full: &Full, revived: &[Revived]) -> Result<(), Fault> {
+        let hasher = &view.meta.locator;
+        let matched = match_spends(self.connect, &self.rows, revived, hasher)?;
+        let foreign = |record: &BlockRecord| vec![SpendItem::Foreign; record.spends.len()];
+        self.spends = self.connect.iter().map(foreign).collect();
+        for taken in &matched.taken {
+            self.note(taken.block, taken.index, taken.position);
+            // Spent before, spent again: neither bit nor locator changes.
+            if !taken.again {
+                self.set.push(taken.position);
             }
-            let mut items = Vec::with_capacity(record.spends.len());
-            for (index, spend) in record.spends.iter().enumerate() {
-                let item = if let Some((position, key)) = live.created.remove(&spend.outpoint) {
-                    check_key(record, spend, key)?;
-                    self.set.push(position);
-                    SpendItem::Held(position)
-                } else if let Some((position, key)) = live.revived.remove(&spend.outpoint) {
-                    // Spent before, spent again: neither bit nor locator changes.
-                    check_key(record, spend, key)?;
-                    SpendItem::Held(position)
-                } else {
-                    let first_height = view.meta.first_height;
-                    if spend.created.is_none_or(|height| height >= first_height) {
-                        older.push(OlderSpend {
-                            hash: view.meta.locator.hash(&spend.outpoint),
-                            block,
-                            index,
-                            row: spend,
-                        });
-                    }
-                    SpendItem::Foreign
-                };
-                items.push(item);
-            }
-            self.spends.push(items);
         }
 
-        let mut found = look_up(view, full, &mut older, self.cut.outputs)?;
+        let first_height = view.meta.first_height;
+        let may_be_here = |spend: &OlderSpend<'_>| {
+            let created = spend.row.created;
+            created.is_none_or(|height| height >= first_height)
+        };
+        let mut older = matched.older;
+        older.retain(may_be_here);
+        let mut found = Vec::new();
+        if self.deferred.is_some() {
+            (found, older) = locator::find_by_marks(view, full, older)?;
+        }
+        let located = locator::find_by_locator(view, full, older, self.cut.outputs)?;
+        found.extend(located);
         // A node never serves a chain that spends twice; should it come, the first spend counts, as it does when the
         // two come in different updates.
-        found.dedup_by_key(|&mut (position, ..)| position);
-        for (position, spend, key) in found {
+        found.par_sort_unstable_by_key(|found| {
+            (found.position, found.spend.block, found.spend.index)
+        });
+        found.dedup_by_key(|found| found.position);
+        for found in found {
+            let Found {
+                position, spend, ..
+            } = found;
             if let Some(record) = self.connect.get(spend.block) {
-                check_key(record, spend.row, key)?;
+                record.check_spent_key(spend.row, found.key_prefix)?;
             }
-            let items = self.spends.get_mut(spend.block);
-            if let Some(item) = items.and_then(|items| items.get_mut(spend.index)) {
-                *item = SpendItem::Held(position);
-            }
+            self.note(spend.block, spend.index, position);
             self.set.push(position);
-            self.forget.push(locator_key(spend.hash, position));
+            if self
+                .deferred
+                .is_none_or(|deferred| position < deferred.located)
+            {
+                self.forget
+                    .push(locator_key(hash_of_mark(spend.mark), position));
+            }
         }
+        self.clear = matched.cleared;
+        match self.deferred {
+            Some(_) => self.marks = matched.marks,
+            None => self.locate = matched.unspent,
+        }
+        self.clear.par_sort_unstable();
+        self.set.par_sort_unstable();
+        self.forget.par_sort_unstable();
+        self.locate.par_sort_unstable();
 
         let mut end = self.cut.foreign;
         for (row, items) in self.rows.iter_mut().zip(&self.spends) {
@@ -285,6 +299,14 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    /// Takes note of what a spend is of.
+    fn note(&mut self, block: usize, index: usize, position: u64) {
+        let items = self.spends.get_mut(block);
+        if let Some(item) = items.and_then(|items| items.get_mut(index)) {
+            *item = SpendItem::Held(position);
+        }
+    }
+
     fn roll_digests(&mut self, view: &View) -> Result<(), Fault> {
         let mut digest = match self.fork {
             Some(fork) => view
@@ -292,128 +314,20 @@ impl<'a> Plan<'a> {
                 .ok_or_else(|| Fault::row("digest", fork.height, "missing"))?,
             None => DIGEST_START,
         };
-        for record in self.connect {
-            let rows = record.transactions.iter();
-            let tweaks = rows.map(|row| TweakPoint::from_bytes(row.tweak).to_compressed());
-            digest = roll_digest(&digest, &record.id.hash, tweaks);
+        let hashes: Vec<[u8; 32]> = self
+            .connect
+            .par_iter()
+            .map(|record| {
+                let tweaks = record.transactions.iter();
+                tweaks_hash(tweaks.map(|row| TweakPoint::from_bytes(row.tweak).to_compressed()))
+            })
+            .collect();
+        for (record, tweaks_hash) in self.connect.iter().zip(hashes) {
+            digest = roll_tweaks_hash(&digest, &record.id.hash, &tweaks_hash);
             self.digests.push(digest);
         }
         Ok(())
     }
-
-    fn finish(&mut self, locator: &LocatorHasher, live: Live) {
-        self.clear = live
-            .revived
-            .values()
-            .map(|(position, _)| *position)
-            .collect();
-        let survivors: Vec<_> = live.created.into_iter().chain(live.revived).collect();
-        self.locate = survivors
-            .par_iter()
-            .map(|(outpoint, (position, _))| locator.locate(outpoint, *position))
-            .collect();
-        self.clear.par_sort_unstable();
-        self.set.par_sort_unstable();
-        self.forget.par_sort_unstable();
-        self.locate.par_sort_unstable();
-    }
-}
-
-/// Unspent outputs that are not in the locator, by outpoint with their positions and the first bytes of their keys.
-#[derive(Default)]
-struct Live {
-    /// Created by the connected blocks.
-    created: HashMap<OutPoint, (u64, [u8; 8])>,
-    /// Unspent again because the block that spent them is disconnected.
-    revived: HashMap<OutPoint, (u64, [u8; 8])>,
-}
-
-/// A spend of something that no block of the update created.
-#[derive(Clone, Copy)]
-struct OlderSpend<'a> {
-    hash: u64,
-    /// Index of the spending block in the update.
-    block: usize,
-    /// Index of the spend in its block.
-    index: usize,
-    row: &'a SpendRow,
-}
-
-/// Finds the unspent outputs below position `end` that are spent, ascending by position, then by spend, with the first
-/// bytes of their keys.
-///
-/// First the locator in its own order, then the columns in theirs: in a large batch neighbours share pages, so that
-/// each is read once.
-fn look_up<'s>(
-    view: &View,
-    full: &Full,
-    spends: &'s mut [OlderSpend<'s>],
-    end: u64,
-) -> Result<Vec<Found<'s>>, Fault> {
-    spends.par_sort_unstable_by_key(|spend| spend.hash);
-    let spends: &[OlderSpend<'_>] = spends;
-    let mut located = spends
-        .par_chunks(1024)
-        .map(|spends| {
-            let mut located = Vec::with_capacity(spends.len());
-            for spend in spends {
-                view.located(full, spend.hash, |position| {
-                    if position < end {
-                        located.push((position, spend));
-                    }
-                })?;
-            }
-            Ok(located)
-        })
-        .collect::<Result<Vec<_>, Fault>>()?
-        .concat();
-    located.par_sort_unstable_by_key(|&(position, spend)| (position, spend.block, spend.index));
-    let found = located
-        .par_chunks(1024)
-        .map(|located| {
-            let mut outputs = view.held(full);
-            let mut found = Vec::with_capacity(located.len());
-            for &(position, spend) in located {
-                let output = outputs.get(position)?;
-                if output.outpoint() == spend.row.outpoint {
-                    found.push((position, spend, prefix(&output.item.key)));
-                }
-            }
-            Ok(found)
-        })
-        .collect::<Result<Vec<_>, Fault>>()?;
-    Ok(found.concat())
-}
-
-/// Position of an output, who spends it, and the first bytes of its key.
-type Found<'s> = (u64, &'s OlderSpend<'s>, [u8; 8]);
-
-fn prefix(key: &[u8; 32]) -> [u8; 8] {
-    let [k0, k1, k2, k3, k4, k5, k6, k7, ..] = *key;
-    [k0, k1, k2, k3, k4, k5, k6, k7]
-}
-
-/// A spend says of its output what the index does: the index stores it only once.
-fn check_key(record: &BlockRecord, spend: &SpendRow, key: [u8; 8]) -> Result<(), StoreError> {
-    if spend.key_prefix == key {
-        return Ok(());
-    }
-    let reason = format!(
-        "its spend of {} says that the key begins with {:016x}, the index has {:016x}",
-        spend.outpoint,
-        u64::from_be_bytes(spend.key_prefix),
-        u64::from_be_bytes(key)
-    );
-    Err(invalid(record, reason))
-}
-
-/// Outpoints of a record's outputs, in order.
-fn outpoints(record: &BlockRecord) -> impl Iterator<Item = OutPoint> {
-    record.outputs.iter().map(|output| OutPoint {
-        // In range: `check_record` has seen the record.
-        txid: record.transactions[output.transaction as usize].txid,
-        vout: output.vout,
-    })
 }
 
 /// Each block is the child of the one before.
@@ -448,24 +362,24 @@ fn check_chain(
 fn check_record(record: &BlockRecord, meta: &Meta) -> Result<(), StoreError> {
     if record.header.block_hash() != record.id.hash {
         let found: BlockHash = record.header.block_hash();
-        return Err(invalid(record, format!("its header hashes to {found}")));
+        return Err(record.invalid(format!("its header hashes to {found}")));
     }
     let items = [record.transactions.len(), record.spends.len()];
     if items.iter().any(|&count| count > BLOCK_ITEMS_MAX as usize)
         || record.outputs.len() > BLOCK_OUTPUTS_MAX as usize
     {
-        return Err(invalid(record, "more items than a block can have"));
+        return Err(record.invalid("more items than a block can have"));
     }
     let filters = [record.new_utxos_filter.len(), record.spent_filter.len()];
     if filters.iter().any(|&len| len > FILTER_BYTES_MAX as usize) {
-        return Err(invalid(record, "a filter longer than a block's can be"));
+        return Err(record.invalid("a filter longer than a block's can be"));
     }
     let transactions = record.transactions.len();
     let expected = if meta.multiples { transactions } else { 0 };
     if record.multiples.len() != expected {
         let found = record.multiples.len();
         let reason = format!("{found} multiples where {expected} were expected");
-        return Err(invalid(record, reason));
+        return Err(record.invalid(reason));
     }
     if let Some(output) = record
         .outputs
@@ -476,7 +390,7 @@ fn check_record(record: &BlockRecord, meta: &Meta) -> Result<(), StoreError> {
             "an output of transaction {} of {transactions}",
             output.transaction
         );
-        return Err(invalid(record, reason));
+        return Err(record.invalid(reason));
     }
     if let Some(output) = record
         .outputs
@@ -487,20 +401,13 @@ fn check_record(record: &BlockRecord, meta: &Meta) -> Result<(), StoreError> {
             "an output with vout {} and {} satoshi, more than a block or all bitcoin can be",
             output.vout, output.value_sat
         );
-        return Err(invalid(record, reason));
+        return Err(record.invalid(reason));
     }
     if !record
         .outputs
         .is_sorted_by(|a, b| (a.transaction, a.vout) < (b.transaction, b.vout))
     {
-        return Err(invalid(record, "outputs are not in block order"));
+        return Err(record.invalid("outputs are not in block order"));
     }
     Ok(())
-}
-
-fn invalid(record: &BlockRecord, reason: impl Into<String>) -> StoreError {
-    StoreError::InvalidRecord {
-        block: record.id,
-        reason: reason.into(),
-    }
 }

@@ -2,6 +2,7 @@
 
 use bitcoin::{OutPoint, Txid, block::Header};
 
+use super::error::StoreError;
 use crate::BlockId;
 
 /// An eligible transaction of a block.
@@ -71,6 +72,36 @@ impl BlockRecord {
             + size_of_val(self.spends.as_slice())
             + self.new_utxos_filter.len()
             + self.spent_filter.len()
+    }
+
+    /// Outpoints of its outputs, in order. The outputs are of transactions that it has.
+    pub(super) fn outpoints(&self) -> impl Iterator<Item = OutPoint> {
+        self.outputs.iter().map(|output| OutPoint {
+            txid: self.transactions[output.transaction as usize].txid,
+            vout: output.vout,
+        })
+    }
+
+    /// A spend says of its output what the index does: the index stores it only once.
+    pub(super) fn check_spent_key(&self, spend: &SpendRow, key: [u8; 8]) -> Result<(), StoreError> {
+        if spend.key_prefix == key {
+            return Ok(());
+        }
+        let reason = format!(
+            "its spend of {} says that the key begins with {:016x}, the index has {:016x}",
+            spend.outpoint,
+            u64::from_be_bytes(spend.key_prefix),
+            u64::from_be_bytes(key)
+        );
+        Err(self.invalid(reason))
+    }
+
+    /// It does not fit the index or itself.
+    pub(super) fn invalid(&self, reason: impl Into<String>) -> StoreError {
+        StoreError::InvalidRecord {
+            block: self.id,
+            reason: reason.into(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::column::Column;
 use crate::BlockId;
 
 /// Format of the files that are written. Raised whenever a table, a key or a row is added or changes its meaning.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 /// Oldest format that is read, to be migrated.
 pub const SCHEMA_OLDEST: u32 = 1;
 
@@ -53,6 +53,10 @@ pub const FILTERS: Column = Column::new("filters", 1, 16_372);
 pub const SPENT: Column = Column::new("spent", 1, 4_080);
 /// Outputs per chunk of [`SPENT`].
 pub const SPENT_CHUNK_BITS: u64 = 8 * 4_080;
+
+/// Per output from the first one on whose locator was left for later its [mark](LocatorHasher::mark), little-endian.
+/// Only during a long sync.
+pub const MARKS: Column = Column::new("marks", 8, 2_046);
 
 /// Transactions an index can hold.
 pub const TRANSACTIONS_MAX: u64 = 1 << 40;
@@ -256,6 +260,11 @@ impl OutputItem {
     /// Length of an item.
     pub const BYTES: usize = 41;
 
+    /// First bytes of the key, as a spend has them.
+    pub const fn key_prefix(&self) -> [u8; 8] {
+        key_prefix(&self.key)
+    }
+
     /// The item's bytes.
     pub fn encode(&self) -> [u8; Self::BYTES] {
         debug_assert!(self.value_sat <= VALUE_MAX && self.vout <= VOUT_MAX);
@@ -405,21 +414,30 @@ impl LocatorHasher {
         &self.key
     }
 
-    /// Hash over txid (internal order) and vout (little-endian), of 40 bits.
-    pub fn hash(&self, outpoint: &OutPoint) -> u64 {
+    /// Hash over txid (internal order) and vout (little-endian), of 64 bits.
+    pub fn mark(&self, outpoint: &OutPoint) -> u64 {
         let key = u128::from_le_bytes(self.key);
-        let hash = siphash24::Hash::hash_to_u64_with_keys(
+        siphash24::Hash::hash_to_u64_with_keys(
             key as u64,
             (key >> 64) as u64,
             &outpoint_bytes(outpoint),
-        );
-        hash % LOCATOR_HASHES
+        )
+    }
+
+    /// The low 40 bits of it.
+    pub fn hash(&self, outpoint: &OutPoint) -> u64 {
+        hash_of_mark(self.mark(outpoint))
     }
 
     /// Key of an unspent output.
     pub fn locate(&self, outpoint: &OutPoint, position: u64) -> LocatorKey {
         locator_key(self.hash(outpoint), position)
     }
+}
+
+/// The hash of 40 bits that a locator has of an outpoint with this mark.
+pub const fn hash_of_mark(mark: u64) -> u64 {
+    mark % LOCATOR_HASHES
 }
 
 /// Joins hash and position.
@@ -438,6 +456,12 @@ pub fn split_locator_key(key: &LocatorKey) -> (u64, u64) {
         decode_position([h0, h1, h2, h3, h4]),
         decode_position(position),
     )
+}
+
+/// What a spend says of the key it spends: its first 8 bytes.
+pub const fn key_prefix(key: &[u8; 32]) -> [u8; 8] {
+    let [k0, k1, k2, k3, k4, k5, k6, k7, ..] = *key;
+    [k0, k1, k2, k3, k4, k5, k6, k7]
 }
 
 /// txid (internal order), then vout (little-endian).

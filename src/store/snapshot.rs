@@ -8,6 +8,7 @@ use redb::ReadableTableMetadata;
 use serde::Serialize;
 
 use super::error::{Fault, StoreError};
+use super::locator::Locating;
 use super::meta::{Keep, TweakForm};
 use super::record::SpendRow;
 use super::schema::BlockRow;
@@ -172,7 +173,7 @@ impl Snapshot {
                 transactions: view.ends.transactions,
                 outputs: view.ends.outputs,
                 unspent: match view.kept() {
-                    Some(full) => full.locator.len()?,
+                    Some(full) => view.unspent(full)?,
                     None => 0,
                 },
                 spends: view.ends.spends,
@@ -340,24 +341,27 @@ impl Snapshot {
         })
     }
 
+    /// How far the locator is, `None` if it has all that it should: a long sync leaves it for its end.
+    pub fn locating(&self) -> Option<Locating> {
+        self.view.deferred.map(|deferred| Locating {
+            outputs: deferred.located,
+            of: self.view.ends.outputs,
+        })
+    }
+
     /// Whether an outpoint is an unspent taproot output of an eligible indexed transaction.
     ///
     /// # Errors
-    /// [`StoreError::NotKept`] for an index that keeps tweaks only; else as [`block`](Self::block).
+    /// [`StoreError::NotKept`] for an index that keeps tweaks only, [`StoreError::NotLocated`] during a long sync; else
+    /// as [`block`](Self::block).
     pub fn is_unspent(&self, outpoint: &OutPoint) -> Result<bool, StoreError> {
         self.read(|view| {
             let full = view.full("outputs")?;
-            let mut positions = Vec::new();
-            view.located(full, view.meta.locator.hash(outpoint), |position| {
-                positions.push(position);
-            })?;
-            let mut outputs = view.held(full);
-            for position in positions {
-                if outputs.get(position)?.outpoint() == *outpoint {
-                    return Ok(true);
-                }
+            if view.deferred.is_some() {
+                let file = view.file.to_path_buf();
+                return Err(StoreError::NotLocated { file }.into());
             }
-            Ok(false)
+            Ok(view.position_of(full, outpoint)?.is_some())
         })
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Store;
 use super::column::Column;
 use super::error::{Fault, StoreError};
-use super::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, META};
+use super::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, MARKS, META};
 use super::view::View;
 
 /// Bytes of a page of the engine.
@@ -98,6 +98,9 @@ fn tables(view: &View, read: &ReadTransaction) -> Result<Vec<TableSpace>, Fault>
     }
     for (column, _, len) in view.columns() {
         tables.push(computed(column, len)?);
+    }
+    if let Some((_, len, _)) = view.marks() {
+        tables.push(computed(MARKS, len)?);
     }
     Ok(tables)
 }

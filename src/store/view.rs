@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
+use rayon::prelude::*;
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::bitmap;
 use super::column::{Column, Items};
 use super::error::{Fault, InRow, StoreError};
-use super::meta::{Keep, Meta, TweakForm};
+use super::meta::{Deferred, Keep, Meta, TweakForm, read_deferred};
 use super::record::SpendRow;
 use super::schema::{
     BLOCKS, BlockRow, COMPRESSED, DIGEST, Ends, FILTERS, FIRSTS, FOREIGN, HEIGHTS, HeightKey,
-    LOCATOR, LocatorKey, MULTIPLES, OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span,
+    LOCATOR, LocatorKey, MARKS, MULTIPLES, OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span,
     SpendItem, TWEAKS, TXIDS, height_key, height_of_key, locator_key, split_locator_key,
 };
 use crate::BlockId;
@@ -34,6 +35,8 @@ pub(super) struct View {
     starts: Arc<Vec<u64>>,
     tip: Option<(u32, BlockRow)>,
     pub(super) ends: Ends,
+    /// What is left of the locator; `None` if it is complete.
+    pub(super) deferred: Option<Deferred>,
     pub(super) blocks: ReadOnlyTable<u32, &'static [u8; BlockRow::BYTES]>,
     pub(super) heights: ReadOnlyTable<&'static HeightKey, ()>,
     pub(super) digest: ReadOnlyTable<u32, &'static [u8; 32]>,
@@ -42,6 +45,8 @@ pub(super) struct View {
     /// Only in a file with multiples.
     pub(super) multiples: Option<Chunks>,
     full: Option<Full>,
+    /// Only during a long sync.
+    pub(super) marks: Option<Chunks>,
 }
 
 /// What an index that keeps tweaks only goes without.
@@ -100,12 +105,24 @@ impl View {
                 spent: column(SPENT)?,
             }),
         };
+        let ends = tip.as_ref().map(|(_, row)| row.ends()).unwrap_or_default();
+        let deferred = read_deferred(read)?;
+        if deferred.is_some_and(|deferred| deferred.located > ends.outputs || full.is_none()) {
+            let reason = "more outputs than the index has";
+            return Err(Fault::row("meta", "located", reason));
+        }
+        let marks = match deferred {
+            Some(_) => Some(column(MARKS)?),
+            None => None,
+        };
         Ok(Self {
             file,
             undo_depth,
             starts,
-            ends: tip.as_ref().map(|(_, row)| row.ends()).unwrap_or_default(),
+            ends,
             tip,
+            deferred,
+            marks,
             blocks,
             heights: read.open_table(HEIGHTS)?,
             digest: read.open_table(DIGEST)?,
@@ -183,10 +200,46 @@ impl View {
         columns
     }
 
+    /// Marks with their number and the position of the first one, if there are any.
+    pub(super) fn marks(&self) -> Option<(&Chunks, u64, u64)> {
+        let (marks, deferred) = self.marks.as_ref().zip(self.deferred)?;
+        let len = self.ends.outputs.saturating_sub(deferred.marked);
+        Some((marks, len, deferred.marked))
+    }
+
+    /// The first output of a block with a mark that is not its own, given the outputs and their txids.
+    pub(super) fn wrong_mark(
+        &self,
+        row: &BlockRow,
+        txids: &[Txid],
+        outputs: &[Output],
+    ) -> Result<Option<u64>, Fault> {
+        let Some((table, len, marked)) = self.marks() else {
+            return Ok(None);
+        };
+        let range = row.outputs.range();
+        if range.start < marked {
+            return Ok(None);
+        }
+        let marks = MARKS.read(table, len, range.start - marked..range.end - marked)?;
+        let marks = marks.as_chunks().0.iter();
+        let rows = range.zip(outputs).zip(marks);
+        let mut wrong = rows.filter(|((_, output), mark)| {
+            let (txid, vout) = (txids.get(output.index), output.item.vout);
+            let outpoint = txid.map(|&txid| OutPoint { txid, vout });
+            let expected = outpoint.map(|outpoint| self.meta.locator.mark(&outpoint));
+            expected != Some(u64::from_le_bytes(**mark))
+        });
+        Ok(wrong.next().map(|((position, _), _)| position))
+    }
+
     /// Checks that every column ends where the last directory row says.
     pub(super) fn check_ends(&self) -> Result<(), Fault> {
         for (column, table, len) in self.columns() {
             column.check_end(table, len)?;
+        }
+        if let Some((table, len, _)) = self.marks() {
+            MARKS.check_end(table, len)?;
         }
         match &self.full {
             Some(full) => bitmap::check_end(&full.spent, self.ends.outputs),
@@ -424,6 +477,25 @@ impl View {
         }
     }
 
+    /// Number of unspent outputs.
+    pub(super) fn unspent(&self, full: &Full) -> Result<u64, Fault> {
+        let located = full.locator.len()?;
+        match self.deferred {
+            Some(Deferred { located: from, .. }) => {
+                let range = from..self.ends.outputs;
+                let spent = bitmap::count(&full.spent, self.ends.outputs, range.clone())?;
+                Ok(located + (range.end - range.start).saturating_sub(spent))
+            }
+            None => Ok(located),
+        }
+    }
+
+    /// Whether an output at a position has a locator as long as it is unspent.
+    pub(super) fn is_located(&self, position: u64) -> bool {
+        let deferred = self.deferred;
+        deferred.is_none_or(|deferred| position < deferred.located)
+    }
+
     /// Positions of the unspent outputs whose outpoints have a hash, ascending: nearly always one or none.
     pub(super) fn located(
         &self,
@@ -437,6 +509,25 @@ impl View {
             found(split_locator_key(entry?.0.value()).1);
         }
         Ok(())
+    }
+
+    /// Position of an unspent output, as far as the locator covers them.
+    pub(super) fn position_of(
+        &self,
+        full: &Full,
+        outpoint: &OutPoint,
+    ) -> Result<Option<u64>, Fault> {
+        let mut positions = Vec::new();
+        self.located(full, self.meta.locator.hash(outpoint), |position| {
+            positions.push(position);
+        })?;
+        let mut outputs = self.held(full);
+        for position in positions {
+            if outputs.get(position)?.outpoint() == *outpoint {
+                return Ok(Some(position));
+            }
+        }
+        Ok(None)
     }
 
     // ---- Spends ----
@@ -482,9 +573,8 @@ impl View {
         Ok(positions)
     }
 
-    /// What a block spent, in block order, written out.
-    pub(super) fn spends(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendRow>, Fault> {
-        let items = self.spend_items(full, row)?;
+    /// What a block spent that is no output of the index.
+    fn foreign(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendRow>, Fault> {
         let mut foreign = Vec::with_capacity(row.foreign.count as usize);
         let range = row.foreign.range();
         FOREIGN.visit(&full.foreign, self.ends.foreign, range, |bytes| {
@@ -493,6 +583,28 @@ impl View {
             }
             Ok(())
         })?;
+        Ok(foreign)
+    }
+
+    /// An outpoint that is an unspent output of the index, as far as that has locators, though a block spends it.
+    pub(super) fn foreign_but_held(
+        &self,
+        full: &Full,
+        row: &BlockRow,
+    ) -> Result<Option<OutPoint>, Fault> {
+        let foreign = self.foreign(full, row)?;
+        let held = foreign.par_iter().map(|spend| {
+            let position = self.position_of(full, &spend.outpoint)?;
+            Ok(position.map(|_| spend.outpoint))
+        });
+        held.find_first(|held| !matches!(held, Ok(None)))
+            .unwrap_or(Ok(None))
+    }
+
+    /// What a block spent, in block order, written out.
+    pub(super) fn spends(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendRow>, Fault> {
+        let items = self.spend_items(full, row)?;
+        let foreign = self.foreign(full, row)?;
         // In the order of the positions each chunk is read once.
         let mut held: Vec<(u64, usize)> = items
             .iter()
@@ -562,10 +674,9 @@ impl HeldOutput {
 
     /// As the row of who spends it.
     pub(super) fn spend(&self) -> SpendRow {
-        let [k0, k1, k2, k3, k4, k5, k6, k7, ..] = self.item.key;
         SpendRow {
             outpoint: self.outpoint(),
-            key_prefix: [k0, k1, k2, k3, k4, k5, k6, k7],
+            key_prefix: self.item.key_prefix(),
             created: None,
         }
     }

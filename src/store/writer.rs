@@ -6,11 +6,12 @@ use redb::{Database, Durability, WriteTransaction};
 use super::bitmap;
 use super::column::Column;
 use super::error::Fault;
-use super::meta::{Keep, TweakForm};
+use super::locator::hex;
+use super::meta::{Keep, TweakForm, write_deferred};
 use super::plan::Plan;
 use super::schema::{
-    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, OutputItem,
-    SPENDS, SPENT, SpendItem, TXIDS, height_key,
+    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MARKS, MULTIPLES, OUTPUTS,
+    OutputItem, SPENDS, SPENT, SpendItem, TXIDS, height_key,
 };
 use crate::curve::TweakPoint;
 
@@ -153,11 +154,17 @@ fn write_locators(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault
             return Err(Fault::row("locator", hex(key), "there already"));
         }
     }
-    Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let Some(deferred) = plan.deferred else {
+        return Ok(());
+    };
+    write_deferred(write, Some(deferred))?;
+    let mut table = write.open_table(MARKS.definition())?;
+    let len = plan.old.outputs.saturating_sub(deferred.marked);
+    let mut tail = MARKS.truncate(&mut table, len, len)?;
+    for mark in plan.marks.iter().flatten() {
+        tail.push(&mark.to_le_bytes())?;
+    }
+    tail.finish()
 }
 
 fn write_blocks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {

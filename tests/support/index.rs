@@ -96,6 +96,7 @@ impl Contents {
     pub(crate) fn of(store: &Store) -> Self {
         let snapshot = store.snapshot().unwrap();
         let tip = snapshot.tip().unwrap();
+        assert_eq!(snapshot.locating(), None, "no sync ended");
         Self {
             tip,
             digest: snapshot.digest(tip.height).unwrap(),

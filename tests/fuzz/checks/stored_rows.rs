@@ -1,6 +1,7 @@
 //! An index file in which one row was overwritten: opening, reading, checking and extending it end with an answer or an
 //! error, never with a panic.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -73,6 +74,9 @@ fn options() -> StoreOptions {
     }
 }
 
+/// Blocks at the end of it whose locators were left for later.
+const BLOCKS_UNLOCATED: usize = 8;
+
 /// A good file, and the block that comes next.
 static GOOD: LazyLock<(Vec<u8>, Vec<BlockRecord>)> = LazyLock::new(|| {
     let chain = SimulatedChain::new(SimulationSettings::default());
@@ -84,15 +88,29 @@ static GOOD: LazyLock<(Vec<u8>, Vec<BlockRecord>)> = LazyLock::new(|| {
         .map(|block| block.with_prevouts().expect("a good block"))
         .collect();
     let mut records = derive_records(&LibSecp256k1, &blocks, false);
-    let next = records.split_off(BLOCKS_INDEXED as usize);
+    let mut next = records.split_off(BLOCKS_INDEXED as usize);
     let memory = Memory::default();
+    let mut heights = HashMap::new();
+    for record in &records {
+        let txids = record.transactions.iter().map(|row| row.txid);
+        heights.extend(txids.map(|txid| (txid, record.id.height)));
+    }
+    let all = records.iter_mut().chain(&mut next);
+    for spend in all.flat_map(|record| &mut record.spends) {
+        let created = heights.get(&spend.outpoint.txid);
+        spend.created = Some(created.copied().unwrap_or(FIRST_HEIGHT));
+    }
+    let (located, unlocated) = records.split_at(records.len() - BLOCKS_UNLOCATED);
     let store = Store::open_with_backend(memory.clone(), &options()).expect("a new index");
     store
         .apply(Update {
             disconnect: 0,
-            connect: &records,
+            connect: located,
         })
         .expect("good blocks");
+    store.extend(unlocated).expect("good blocks");
+    let locating = store.snapshot().expect("a snapshot").locating();
+    assert!(locating.is_some(), "nothing was left for later");
     drop(store);
     let bytes = memory.bytes().clone();
     (bytes, next)
@@ -229,6 +247,8 @@ pub(crate) fn check(input: &[u8]) -> bool {
             let _ = snapshot.digest(height);
         }
         let _ = snapshot.verify(|_| {});
+        let _ = snapshot.audit(|_| {});
+        let _ = snapshot.record(FIRST_HEIGHT + BLOCKS_INDEXED - 1);
         let columns = ScanColumns {
             short_keys: true,
             ..ScanColumns::default()
@@ -241,10 +261,14 @@ pub(crate) fn check(input: &[u8]) -> bool {
             scan.take_while(Result::is_ok).for_each(drop);
         }
     }
-    let _ = store.apply(Update {
-        disconnect: 0,
-        connect: next,
-    });
+    let _ = match at % 2 {
+        0 => store.extend(next),
+        _ => store.apply(Update {
+            disconnect: 0,
+            connect: next,
+        }),
+    };
+    let _ = store.locate_rest(|_| true);
     let _ = store.apply(Update {
         disconnect: 3,
         connect: &[],
