@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 use bitcoin::secp256k1::rand::rngs::StdRng;
 use bitcoin::secp256k1::rand::{Rng, SeedableRng};
 use spindex::BlockId;
+use spindex::chain::generated::{ChainLength, ChainParameters, Target, generate};
 use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::store::{FILE_NAME, Store};
 use support::fake_node::FakeNode;
 use support::index::{Contents, fresh_store, options};
@@ -288,6 +290,80 @@ fn a_run_that_is_killed_at_any_moment_goes_on() {
         KILLS,
         &[(Hit::Behind, 3), (Hit::OffChain, 5), (Hit::AtTip, 5)],
     );
+}
+
+/// From block files, whose undo data say which height created what is spent: locators are left for the end of the sync,
+/// and may be when the next one starts.
+#[test]
+fn a_long_sync_that_is_killed_at_any_moment_goes_on() {
+    const KILLS: u32 = 30;
+    let seed = random_seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let home = tempfile::tempdir().unwrap();
+    let target = Target {
+        directory: home.path().join("blocks"),
+        xor: true,
+        most_file_bytes: Some(4 << 20),
+    };
+    let parameters = ChainParameters {
+        seed,
+        transactions_per_block: 300,
+        eligible: 0.9,
+        ..ChainParameters::MAINNET
+    };
+    let length = ChainLength {
+        blocks: Some(200),
+        outputs: None,
+    };
+    generate(&parameters, length, &target, &LibSecp256k1, |_| ()).unwrap();
+    let arguments = |long_sync_blocks: u32| {
+        [
+            "sync".to_owned(),
+            "--network=regtest".to_owned(),
+            "--first-height=0".to_owned(),
+            "--source=files".to_owned(),
+            format!("--blocks-dir={}", home.path().join("blocks").display()),
+            "--batch-mib=1".to_owned(),
+            "--engine=libsecp256k1".to_owned(),
+            format!("--long-sync-blocks={long_sync_blocks}"),
+        ]
+    };
+    let index = home.path().join(".spindex/regtest");
+    let forget = || std::fs::remove_dir_all(&index).unwrap();
+    let started = Instant::now();
+    let output = run(home.path(), &arguments(u32::MAX));
+    let whole = started.elapsed();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("locating"), "{}", stderr(&output));
+    let expected = Contents::of_file(&index.join(FILE_NAME));
+
+    let (mut kills, mut unlocated) = (0, 0);
+    while kills < KILLS {
+        forget();
+        loop {
+            let arguments = arguments(1);
+            let sync = Spindex::start(command(home.path(), &arguments));
+            sleep(whole.mul_f64(rng.gen_range(0.0..1.0)));
+            match sync.kill_or_end() {
+                Some(lines) => {
+                    assert!(lines.iter().any(|line| line.contains("in sync")));
+                    break;
+                }
+                None => kills += 1,
+            }
+            if index.join(FILE_NAME).exists() {
+                let copy = home.path().join("copy.redb");
+                std::fs::copy(index.join(FILE_NAME), &copy).unwrap();
+                let store = Store::open(&copy, &options()).unwrap();
+                let snapshot = store.snapshot().unwrap();
+                snapshot.content_hash().unwrap();
+                unlocated += u32::from(snapshot.locating().is_some());
+            }
+        }
+        assert_eq!(Contents::of_file(&index.join(FILE_NAME)), expected);
+    }
+    eprintln!("{unlocated} of {kills} kills left locators to be written");
+    assert!((5..=kills).contains(&unlocated), "{unlocated} of {kills}");
 }
 
 /// At the end of a long sync, where the file is compacted.

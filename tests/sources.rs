@@ -73,6 +73,10 @@ fn synced(home: &Path, source: &[String], name: &str) -> Contents {
     let mut lines = log.lines();
     let said = lines.any(|line| line.contains(&format!("node: Bitcoin Core{name}")));
     assert!(said, "{source:?}: {log}");
+    let is_first = !log.contains("reorg");
+    let knows_heights = !name.contains("REST") && source.iter().any(|arg| arg.contains("long"));
+    let was_left = log.contains("locating unspent outputs");
+    assert_eq!(was_left, is_first && knows_heights, "{source:?}: {log}");
     Contents::of_file(&home.join(".spindex/regtest").join(FILE_NAME))
 }
 
@@ -96,10 +100,15 @@ fn every_source_gives_the_same_index() {
         arguments.extend(more.iter().map(|more| (*more).clone()));
         arguments
     };
+    // Where the source knows heights, locators are left for the end of a sync.
+    let long = "--long-sync-blocks=1".to_owned();
     let sources = [
-        (arguments("rest", &[&url]), " REST at "),
-        (arguments("rpc", &[&url, &cookie]), " RPC at "),
-        (arguments("files", &[&url, &blocks]), "'s block files in "),
+        (arguments("rest", &[&url, &long]), " REST at "),
+        (arguments("rpc", &[&url, &cookie, &long]), " RPC at "),
+        (
+            arguments("files", &[&url, &blocks, &long]),
+            "'s block files in ",
+        ),
     ];
     let without_node = (arguments("files", &[&blocks]), "'s block files in ");
     let homes: Vec<_> = sources

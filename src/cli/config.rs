@@ -269,6 +269,10 @@ pub(super) struct ServerSettings {
     /// Most rows of a commit, in MiB; as many again are gathered for the next one meanwhile [default: 96]
     #[arg(long, env = "SPINDEX_BATCH_MIB", value_name = "MIB")]
     pub(super) batch_mib: Option<usize>,
+    /// From how many missing blocks on a sync leaves the rows that find unspent outputs for its end, where the source
+    /// knows which height created what is spent (files, rpc) [default: 2000]
+    #[arg(long, env = "SPINDEX_LONG_SYNC_BLOCKS", value_name = "BLOCKS")]
+    pub(super) long_sync_blocks: Option<u32>,
     /// Cache of the index file in MiB [default: 256]
     #[arg(long, env = "SPINDEX_CACHE_MIB", value_name = "MIB")]
     pub(super) cache_mib: Option<usize>,
@@ -332,7 +336,8 @@ impl ComputeSettings {
 impl ServerSettings {
     fn over(self, file: Self) -> Self {
         overlay!(self, file; source, blocks_dir, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
-            keep, tweak_form, multiples, undo_depth, in_flight, fetch_mib, batch_mib, cache_mib, poll_ms)
+            keep, tweak_form, multiples, undo_depth, in_flight, fetch_mib, batch_mib, long_sync_blocks,
+            cache_mib, poll_ms)
     }
 }
 
@@ -440,7 +445,7 @@ mod tests {
     fn every_flag_is_a_key_of_the_file() {
         let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nblocks_dir = '/b'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
             rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nkeep = 'tweaks'\ntweak_form = 'compressed'\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
-            fetch_mib = 4\nbatch_mib = 5\ncache_mib = 6\npoll_ms = 7";
+            fetch_mib = 4\nbatch_mib = 5\nlong_sync_blocks = 8\ncache_mib = 6\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), known_keys());
         let (common, server) = parse(text).unwrap();

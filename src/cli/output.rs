@@ -144,6 +144,8 @@ fn log_batch(report: &BatchReport) {
         blocks_per_s = format_args!("{:.1}", report.blocks as f64 / seconds),
         tweaks_per_s = format_args!("{:.0}", report.tweaks as f64 / seconds),
         mb_per_s = format_args!("{:.1}", report.bytes as f64 / 1e6 / seconds),
+        deriving = format_args!("{:.2}", report.deriving.as_secs_f64() / seconds),
+        committing = format_args!("{:.2}", report.committing.as_secs_f64() / seconds),
         limit = %report.limit,
         eta_s = eta.as_secs(),
         "indexed"

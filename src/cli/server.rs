@@ -306,6 +306,7 @@ pub(super) fn index_settings(
         batch_bytes: server
             .batch_mib
             .map_or(defaults.batch_bytes, |mib| mib << 20),
+        long_sync_blocks: server.long_sync_blocks.unwrap_or(defaults.long_sync_blocks),
         poll_interval: server
             .poll_ms
             .map_or(defaults.poll_interval, Duration::from_millis),

@@ -19,7 +19,7 @@ use crate::chain::zmq::TipSignal;
 use crate::chain::{BlockSource, ChainError};
 use crate::curve::{Engine, EngineStatus};
 use crate::runtime::Stop;
-use crate::store::{BlockRecord, Snapshot, Store, StoreError, Update};
+use crate::store::{BlockRecord, Locating, Snapshot, Store, StoreError, Update};
 
 /// How an [`Indexer`] works; affects speed and memory, never the result.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct IndexSettings {
     pub budget_bytes: usize,
     /// Bytes of rows that one commit takes. As many again are held for the next one.
     pub batch_bytes: usize,
+    /// From how many missing blocks on a sync leaves the index's locators for its end ([`Store::extend`]).
+    pub long_sync_blocks: u32,
     /// Pause between two looks at the node's tip.
     pub poll_interval: Duration,
     /// How long a node that is away is waited for; `None` for ever.
@@ -42,6 +44,7 @@ impl Default for IndexSettings {
             in_flight: 8,
             budget_bytes: 128 << 20,
             batch_bytes: 96 << 20,
+            long_sync_blocks: 2_000,
             poll_interval: Duration::from_secs(2),
             give_up_after: None,
         }
@@ -97,6 +100,10 @@ pub struct BatchReport {
     pub bytes: usize,
     /// Since the commit before.
     pub elapsed: Duration,
+    /// How much of that time rows were being computed.
+    pub deriving: Duration,
+    /// How much of it they were being written.
+    pub committing: Duration,
     /// The stage that held up the others meanwhile.
     pub limit: Stage,
 }
@@ -191,6 +198,8 @@ impl Indexer {
             match self.advance(until).await {
                 Ok(Progress::AtTip) => {
                     patience.over();
+                    // Those of a sync that was stopped before it came to that.
+                    self.locate_rest().await?;
                     break;
                 }
                 Ok(Progress::Moved) => patience.over(),
@@ -239,14 +248,21 @@ impl Indexer {
                 return Ok(Progress::AtTip);
             }
             let mut meter = Meter::new(Arc::default());
-            let commit = self.spawn_commit(disconnect, Batch::default(), target, &meter);
+            let batch = Batch {
+                disconnect,
+                ..Batch::default()
+            };
+            let commit = self.spawn_commit(batch, &meter);
             let done = wait_for(&mut Some(commit)).await?;
-            self.report(done, &mut meter);
+            self.report(done, target, &mut meter);
             return Ok(Progress::Moved);
         }
 
         let heights = next..=target;
         let (rows, ended) = self.write_ahead(heights, parent, disconnect).await?;
+        if matches!(ended, End::Complete | End::Unlinked(_)) {
+            self.locate_rest().await?;
+        }
         match ended {
             End::Broken(error) => Err(error),
             End::Failed(error) if rows > 0 => Ok(Progress::Interrupted(error)),
@@ -256,15 +272,28 @@ impl Indexer {
         }
     }
 
+    /// Writes the locators that a long sync has left.
+    async fn locate_rest(&self) -> Result<(), IndexError> {
+        let (store, stop) = (self.store.clone(), self.stop.clone());
+        let located = blocking(move || {
+            store.locate_rest(|Locating { outputs, of }| {
+                tracing::info!("locating unspent outputs: {outputs} of {of} outputs done");
+                !stop.is_requested()
+            })
+        });
+        Ok(located.await??)
+    }
+
     /// Fetches, derives and commits blocks, all at the same time; gives the number of blocks committed and why there are
     /// no more. After a stop that is whatever was derived by then.
     async fn write_ahead(
         &self,
         heights: RangeInclusive<u32>,
         parent: Option<BlockHash>,
-        mut disconnect: u32,
+        disconnect: u32,
     ) -> Result<(usize, End), IndexError> {
         let target = *heights.end();
+        let is_long = heights.clone().count() >= self.settings.long_sync_blocks as usize;
         let fetched = fetch_blocks(
             self.source.clone(),
             heights,
@@ -281,7 +310,10 @@ impl Indexer {
         let mut derived = derive_ahead(deriver, fetched, parent, self.settings.batch_bytes);
 
         let mut meter = Meter::new(clock);
-        let mut gathered = Batch::default();
+        let mut gathered = Batch {
+            disconnect,
+            ..Batch::default()
+        };
         let mut committing: Option<Commit> = None;
         let mut committed = 0;
         let mut end = None;
@@ -290,10 +322,10 @@ impl Indexer {
                 && !gathered.records.is_empty()
                 && (end.is_some() || self.is_due(&gathered, &meter))
             {
-                let batch = std::mem::take(&mut gathered);
+                let mut batch = std::mem::take(&mut gathered);
+                batch.defer = is_long && batch.disconnect == 0;
                 committed += batch.records.len();
-                let disconnect = std::mem::take(&mut disconnect);
-                committing = Some(self.spawn_commit(disconnect, batch, target, &meter));
+                committing = Some(self.spawn_commit(batch, &meter));
             }
             if end.is_some() && committing.is_none() {
                 break;
@@ -304,7 +336,7 @@ impl Indexer {
             tokio::select! {
                 done = wait_for(&mut committing), if committing.is_some() => {
                     committing = None;
-                    self.report(done?, &mut meter);
+                    self.report(done?, target, &mut meter);
                 }
                 next = derived.recv(), if end.is_none() && !full => match next {
                     Some(Ok(rows)) => gathered.push(rows),
@@ -338,39 +370,63 @@ impl Indexer {
         Ok(blocking(move || store.snapshot()).await??)
     }
 
-    fn spawn_commit(&self, disconnect: u32, batch: Batch, target: u32, meter: &Meter) -> Commit {
+    fn spawn_commit(&self, batch: Batch, meter: &Meter) -> Commit {
         let store = self.store.clone();
         let clock = meter.commit.clone();
         tokio::task::spawn_blocking(move || {
             let _at_work = clock.start();
-            let records = &batch.records;
-            let tip = store.apply(Update {
-                disconnect,
-                connect: records,
-            })?;
-            Ok(BatchReport {
+            let tip = match batch.defer {
+                true => store.extend(&batch.records)?,
+                false => store.apply(Update {
+                    disconnect: batch.disconnect,
+                    connect: &batch.records,
+                })?,
+            };
+            let tweaks = batch.records.iter().map(|record| record.transactions.len());
+            Ok(Committed {
                 tip,
-                target,
-                blocks: records.len(),
-                disconnected: disconnect,
-                tweaks: records.iter().map(|record| record.transactions.len()).sum(),
+                blocks: batch.records.len(),
+                disconnected: batch.disconnect,
+                tweaks: tweaks.sum(),
                 bytes: batch.block_bytes,
-                elapsed: Duration::ZERO,
-                limit: Stage::Fetch,
             })
         })
     }
 
-    fn report(&self, mut report: BatchReport, meter: &mut Meter) {
-        (report.elapsed, report.limit) = meter.lap();
-        (self.on_batch)(&report);
+    fn report(&self, done: Committed, target: u32, meter: &mut Meter) {
+        let Lap {
+            elapsed,
+            deriving,
+            committing,
+        } = meter.lap();
+        (self.on_batch)(&BatchReport {
+            tip: done.tip,
+            target,
+            blocks: done.blocks,
+            disconnected: done.disconnected,
+            tweaks: done.tweaks,
+            bytes: done.bytes,
+            elapsed,
+            deriving,
+            committing,
+            limit: limiting_stage(elapsed, deriving, committing),
+        });
     }
 }
 
-type Commit = JoinHandle<Result<BatchReport, StoreError>>;
+/// What a commit did.
+struct Committed {
+    tip: Option<BlockId>,
+    blocks: usize,
+    disconnected: u32,
+    tweaks: usize,
+    bytes: usize,
+}
+
+type Commit = JoinHandle<Result<Committed, StoreError>>;
 
 /// What the commit did; to be asked once, with a commit.
-async fn wait_for(commit: &mut Option<Commit>) -> Result<BatchReport, IndexError> {
+async fn wait_for(commit: &mut Option<Commit>) -> Result<Committed, IndexError> {
     match commit {
         Some(commit) => {
             let done = commit.await;
@@ -383,6 +439,10 @@ async fn wait_for(commit: &mut Option<Commit>) -> Result<BatchReport, IndexError
 /// Rows for one commit.
 #[derive(Default)]
 struct Batch {
+    /// Blocks that go before these come.
+    disconnect: u32,
+    /// Whether their locators are left for the end of the sync.
+    defer: bool,
     records: Vec<BlockRecord>,
     block_bytes: usize,
     row_bytes: usize,
@@ -417,13 +477,23 @@ impl Meter {
         COMMIT_INTERVAL.saturating_sub(self.started.elapsed())
     }
 
-    /// Time since the last call, and the stage that limited it.
-    fn lap(&mut self) -> (Duration, Stage) {
+    /// What happened since the last call.
+    fn lap(&mut self) -> Lap {
         let elapsed = self.started.elapsed();
         self.started = Instant::now();
-        let limit = limiting_stage(elapsed, self.derive.take(), self.commit.take());
-        (elapsed, limit)
+        Lap {
+            elapsed,
+            deriving: self.derive.take(),
+            committing: self.commit.take(),
+        }
     }
+}
+
+/// Time between two commits, and how much of it rows were computed and written.
+struct Lap {
+    elapsed: Duration,
+    deriving: Duration,
+    committing: Duration,
 }
 
 enum Progress {
