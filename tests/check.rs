@@ -29,10 +29,12 @@ use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::column::Column;
 use spindex::store::schema::{
-    BLOCKS, BlockRow, COMPRESSED, DIGEST, FILTERS, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, SPENT,
-    SPENT_CHUNK_BITS, TWEAKS, TXIDS,
+    BLOCKS, BlockRow, COMPRESSED, DIGEST, FILTERS, HEIGHTS, LOCATOR, MARKS, MULTIPLES, OUTPUTS,
+    SPENT, SPENT_CHUNK_BITS, TWEAKS, TXIDS,
 };
-use spindex::store::{DIGEST_START, Keep, Store, StoreOptions, TweakForm, roll_digest};
+use spindex::store::{
+    BlockRecord, DIGEST_START, Keep, Store, StoreOptions, TweakForm, roll_digest,
+};
 use support::fake_node::FakeNode;
 use support::index::{content_of_file, options};
 use support::spindex::{run, stderr};
@@ -504,6 +506,47 @@ async fn smaller_indexes_are_checked_and_repaired_too() {
             "{options:?}"
         );
     }
+}
+
+/// Between the last commit of a long sync and the locators it has left.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_whose_sync_has_not_ended_is_checked_and_repaired_too() {
+    let place = Place::new(false).await;
+    let good = Store::open_existing(&place.file(), &options()).unwrap();
+    let snapshot = good.snapshot().unwrap();
+    let tip = snapshot.tip().unwrap().height;
+    let records: Vec<BlockRecord> = (0..=tip)
+        .map(|height| {
+            let mut record = snapshot.record(height).unwrap().unwrap();
+            let creators = snapshot.spend_creators(height).unwrap().unwrap();
+            for (spend, creator) in record.spends.iter_mut().zip(creators) {
+                spend.created = Some(creator.unwrap_or(0));
+            }
+            record
+        })
+        .collect();
+    drop(snapshot);
+    drop(good);
+    fs::remove_file(place.file()).unwrap();
+    let store = Store::open(&place.file(), &options()).unwrap();
+    store.extend(&records).unwrap();
+    let outputs = store.snapshot().unwrap().counts().unwrap().outputs;
+    drop(store);
+
+    let (status, report, log) = place.check_with_node(&["--blocks=1000"]);
+    assert_eq!(status, 0, "{report} {log}");
+    let said = format!("0 of {outputs} outputs are located");
+    assert!(
+        report["notes"][0].as_str().unwrap().contains(&said),
+        "{report}"
+    );
+    tamper(&place.file(), |write| flip(write, MARKS, outputs - 1, 7, 1));
+    let (status, report, _) = place.check_with_node(&["--blocks=0"]);
+    assert_eq!(status, 1, "{report}");
+    assert!(is_named(&report, "marks", None), "{report}");
+    let (status, report, log) = place.check_with_node(&["--blocks=0", "--repair"]);
+    assert_eq!(status, 0, "{report} {log}");
+    assert_eq!(content_of_file(&place.file()), place.content);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ use crate::index::IndexError;
 use crate::index::check::{Finding, check_against_source, check_self};
 use crate::index::repair::{Repair, repair};
 use crate::runtime::Stop;
-use crate::store::{Snapshot, Store, StoreError, StoreOptions};
+use crate::store::{Locating, Snapshot, Store, StoreError, StoreOptions};
 
 /// How long a repair waits for a node that does not answer.
 const WAIT: Duration = Duration::from_secs(60);
@@ -215,6 +215,11 @@ impl Job {
     }
 
     fn check_self(&mut self, snapshot: &Snapshot, sample: &BTreeSet<u32>) -> Result<()> {
+        if let Some(Locating { outputs, of }) = snapshot.locating() {
+            self.note(format!(
+                "a long sync has not come to its end: {outputs} of {of} outputs are located; the next `spindex sync` or `run` does the rest"
+            ));
+        }
         let bar = progress_bar(0, "blocks, in two passes");
         bar.set_message("index");
         let check = check_self(snapshot, sample, |done, all| {
