@@ -1,7 +1,7 @@
 //! Which spends of an update are of outputs that the update itself creates or gives back.
 //!
-//! Nearly all outputs of a chain are spent soon, so in a large update most spends are settled here, and an output that
-//! is created and spent within one never reaches the locator. Outpoints are shared out by their marks, a keyed hash, so
+//! In a large update that is half of them or more, and an output that is created and spent within one never reaches the
+//! locator. Outpoints are shared out by their marks, a keyed hash, so
 //! that nobody can choose some that collide, and each share is matched by itself, in chain order.
 
 use std::collections::HashMap;

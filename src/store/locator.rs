@@ -18,8 +18,8 @@ use super::view::{Full, View};
 use super::{Store, WriterState};
 use crate::BlockId;
 
-/// Locators that one commit takes while the rest is written are as many as a share of the engine's cache holds, of
-/// which nothing else makes use then: 16 million and 160 MB of memory where that has 256 MiB.
+/// The larger the engine's cache, the more locators one commit of them takes: 16 million, which are 160 MB of memory,
+/// where the cache has 256 MiB. Each commit rewrites most of the tree, and no block is in memory at that time.
 const CACHE_BYTES_PER_ROW: usize = 16;
 
 /// Spends, or blocks with spends, that one task looks up.
@@ -61,8 +61,8 @@ impl Store {
         )
     }
 
-    /// Writes the locators that [`extend`](Self::extend) has left, a run of blocks in each commit. `go_on` hears before
-    /// each how far it is, and stops it with `false`; the next call goes on from there. Nothing to do is done at once.
+    /// Writes the locators that [`extend`](Self::extend) has left, some millions in each commit. `go_on` hears before
+    /// each how far it is, and stops it with `false`; the next call goes on from there. Returns at once if none are left.
     ///
     /// [`apply`](Self::apply) does so by itself.
     ///
