@@ -117,8 +117,8 @@ static GOOD: LazyLock<(Vec<u8>, Vec<BlockRecord>)> = LazyLock::new(|| {
 });
 
 /// Tables whose rows are chunks of bytes under a number.
-const COLUMNS: [&str; 8] = [
-    "tweaks", "txids", "firsts", "outputs", "spends", "foreign", "filters", "spent",
+const COLUMNS: [&str; 9] = [
+    "tweaks", "txids", "firsts", "outputs", "spends", "foreign", "filters", "spent", "marks",
 ];
 
 /// How many tables there are to choose from: the others have rows of other kinds.
