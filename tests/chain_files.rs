@@ -45,18 +45,7 @@ fn files_with(folder: &Path, url: &str) -> FilesSource {
     })
 }
 
-/// A chain in which every kind of output is spent, and a node that has it.
-fn submit(node: &TestNode, chain: &SimulatedChain, above: u32) {
-    for block in chain.active_blocks().iter().skip(above as usize + 1) {
-        match node.submit_block(&block.block) {
-            Ok(()) => {}
-            Err(reason) if reason == "inconclusive" => {}
-            Err(reason) => panic!("the node refuses block {}: {reason}", block.id),
-        }
-    }
-    assert_eq!(node.tip(), chain.tip_id());
-}
-
+/// A chain in which every kind of output is spent.
 fn chain_of_all_kinds() -> SimulatedChain {
     let chain = SimulatedChain::new(SimulationSettings {
         seed: 5,
@@ -208,10 +197,10 @@ async fn a_node_and_its_files_agree(xor: &str) {
     assert_eq!(key == [0; 8], xor.ends_with('0'));
 
     let chain = chain_of_all_kinds();
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     compare_all(&node, &alone, &[]).await;
     let reorg = chain.reorganize(6, 7, Orphaned::Resubmit).unwrap();
-    submit(&node, &chain, reorg.fork.height);
+    node.submit_above(&chain, reorg.fork.height);
     let mut stale = reorg.disconnected.clone();
     compare_all(&node, &alone, &stale).await;
 
@@ -363,7 +352,7 @@ struct Left {
 fn left_behind(args: &[&str]) -> Left {
     let mut node = TestNode::start(args);
     let chain = chain_of_all_kinds();
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     node.stop();
     Left {
         folder: copy(&blocks_folder(&node)),

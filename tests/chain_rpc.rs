@@ -36,12 +36,6 @@ fn chain(transactions_per_block: u32, blocks: u32) -> Arc<SimulatedChain> {
     Arc::new(chain)
 }
 
-fn submit(node: &TestNode, chain: &SimulatedChain, above: usize) {
-    for block in &chain.active_blocks()[above + 1..] {
-        node.submit_block(&block.block).unwrap();
-    }
-}
-
 fn rest(url: &str) -> Arc<RestSource> {
     let settings = RestSettings {
         timeout: TIMEOUT,
@@ -97,7 +91,7 @@ async fn all_from(source: &dyn BlockSource, mut first: u32) -> Vec<BlockId> {
 async fn all_sources_of_one_chain_give_the_same_blocks_and_the_same_index() {
     let chain = chain(10, 150);
     let node = TestNode::start(&[]);
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     // A branch that was active once, so that the node holds blocks beside the chain.
     let fork = chain.reorganize(4, 6, Orphaned::Resubmit).unwrap();
     for id in &fork.connected {
@@ -208,7 +202,7 @@ async fn a_node_that_stops_and_returns_is_transient_trouble() {
 async fn blocks_that_a_real_node_does_not_have_are_not_available() {
     let chain = chain(4, 110);
     let node = TestNode::start(&[]);
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     let side = chain.reorganize(2, 1, Orphaned::Drop).unwrap().connected[0];
     let block = chain.stored_block(side.hash).unwrap();
     assert!(block.block.txdata.len() > 1);

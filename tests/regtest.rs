@@ -74,19 +74,6 @@ fn chain(transactions_per_block: u32, blocks: u32) -> SimulatedChain {
     chain
 }
 
-/// Hands the blocks above a height to the node.
-fn submit(node: &TestNode, chain: &SimulatedChain, above: u32) {
-    for block in chain.active_blocks().iter().skip(above as usize + 1) {
-        match node.submit_block(&block.block) {
-            Ok(()) => {}
-            // A block of a branch that is not yet the longest.
-            Err(reason) if reason == "inconclusive" => {}
-            Err(reason) => panic!("the node refuses block {}: {reason}", block.id),
-        }
-    }
-    assert_eq!(node.tip(), chain.tip_id());
-}
-
 fn server_args(command: &str, node: &TestNode) -> Vec<String> {
     let cookie = node.cookie_path();
     [
@@ -210,7 +197,7 @@ fn payments_from_every_input_type_are_found_and_their_spends_seen() {
     assert_eq!(expected.len(), requests.len() + 3);
 
     let node = TestNode::start(&[]);
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     let mut server = start_run(home.path(), &node);
     let url = server.url();
     server.wait_for_height(chain.tip_id().height);
@@ -339,7 +326,7 @@ fn after_a_reorg_of_6_blocks_the_index_equals_one_built_fresh() {
     let home = tempfile::tempdir().unwrap();
     let chain = chain(10, 130);
     let node = TestNode::start(&[]);
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     let mut server = start_run(home.path(), &node);
     server.wait_for_height(130);
     let old_tip = node.tip();
@@ -347,7 +334,7 @@ fn after_a_reorg_of_6_blocks_the_index_equals_one_built_fresh() {
     // The other branch is longer by one, so that the node follows by itself.
     let reorg = chain.reorganize(6, 7, Orphaned::Resubmit).unwrap();
     assert_eq!(reorg.fork.height, 124);
-    submit(&node, &chain, 124);
+    node.submit_above(&chain, 124);
     server.wait_for_height(131);
 
     // And one by hand: the tip moves back 6 blocks, then the first branch returns and is given one more block.
@@ -375,7 +362,7 @@ fn a_sync_that_was_killed_or_stopped_goes_on_where_it_was() {
     // Some 4 MB, so that batches of 1 MiB leave several commits to be interrupted between.
     let chain = chain(60, 260);
     let node = TestNode::start(&[]);
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     let mut args = server_args("sync", &node);
     args.extend(["--batch-mib=1".to_owned(), "--threads=1".to_owned()]);
 
@@ -448,7 +435,7 @@ fn ten_random_reorgs_of_a_real_node_are_followed() {
     let chain = chain(8, 130);
     // A check of its own that regtest nodes make ends the node when a branch comes after blocks were declared invalid.
     let node = TestNode::start(&["-acceptnonstdtxn=1", "-checkblockindex=0"]);
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     let mut server = start_run(home.path(), &node);
     let url = server.url();
     let mut blocks = BTreeMap::new();
@@ -489,7 +476,7 @@ fn ten_random_reorgs_of_a_real_node_are_followed() {
             chain
                 .reorganize(depth, depth + more, Orphaned::Drop)
                 .unwrap();
-            submit(&node, &chain, 130 - depth);
+            node.submit_above(&chain, 130 - depth);
             note_transactions(&node, &mut blocks);
             wait_for_tip(&mut server, &url, &node);
         }

@@ -48,19 +48,6 @@ fn chain() -> SimulatedChain {
     chain
 }
 
-/// Hands the blocks above a height to the node.
-fn submit(node: &TestNode, chain: &SimulatedChain, above: u32) {
-    for block in chain.active_blocks().iter().skip(above as usize + 1) {
-        match node.submit_block(&block.block) {
-            Ok(()) => {}
-            // A block of a branch that is not yet the longest.
-            Err(reason) if reason == "inconclusive" => {}
-            Err(reason) => panic!("the node refuses block {}: {reason}", block.id),
-        }
-    }
-    assert_eq!(node.tip(), chain.tip_id());
-}
-
 /// What `spindex sync` makes of a source; its log says that it is this one.
 fn synced(home: &Path, source: &[String], name: &str) -> Contents {
     let mut args = ["sync", "--network=regtest", "--first-height=0", "--wait=0"]
@@ -84,7 +71,7 @@ fn synced(home: &Path, source: &[String], name: &str) -> Contents {
 fn every_source_gives_the_same_index() {
     let chain = Arc::new(chain());
     let mut node = TestNode::start(&[]);
-    submit(&node, &chain, 0);
+    node.submit_above(&chain, 0);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let fresh = |chain: &Arc<SimulatedChain>| {
         let store = runtime.block_on(fresh_store(chain.clone()));
@@ -126,7 +113,7 @@ fn every_source_gives_the_same_index() {
 
     // The other branch has some of the old transactions in other blocks; the node's files have both.
     let reorg = chain.reorganize(9, 11, Orphaned::Resubmit).unwrap();
-    submit(&node, &chain, reorg.fork.height);
+    node.submit_above(&chain, reorg.fork.height);
     let second = fresh(&chain);
     assert_ne!(first, second);
     assert_all(&second);

@@ -1,23 +1,24 @@
 //! The tables of one commit, and how what is not stored follows from what is.
 
+mod held;
+mod spends;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
-use rayon::prelude::*;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::bitmap;
-use super::column::{Column, Items};
+use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
 use super::meta::{Deferred, Keep, Meta, TweakForm, read_deferred};
-use super::record::SpendRow;
 use super::schema::{
     BLOCKS, BlockRow, COMPRESSED, DIGEST, Ends, FILTERS, FIRSTS, FOREIGN, HEIGHTS, HeightKey,
     LOCATOR, LocatorKey, MARKS, MULTIPLES, OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span,
-    SpendItem, TWEAKS, TXIDS, height_key, height_of_key, locator_key, split_locator_key,
+    TWEAKS, TXIDS, height_key, height_of_key, locator_key, split_locator_key,
 };
 use crate::BlockId;
 use crate::curve::TweakPoint;
@@ -466,17 +467,6 @@ impl View {
         Ok((low, self.present_row(low)?))
     }
 
-    /// Reads outputs by position, with what they are outputs of.
-    pub(super) fn held<'v>(&'v self, full: &'v Full) -> HeldOutputs<'v> {
-        HeldOutputs {
-            view: self,
-            full,
-            outputs: OUTPUTS.items(&full.outputs, self.ends.outputs),
-            txids: TXIDS.items(&full.txids, self.ends.transactions),
-            block: None,
-        }
-    }
-
     /// Number of unspent outputs.
     pub(super) fn unspent(&self, full: &Full) -> Result<u64, Fault> {
         let located = full.locator.len()?;
@@ -529,108 +519,6 @@ impl View {
         }
         Ok(None)
     }
-
-    // ---- Spends ----
-
-    /// What a block spent, in block order, as it is stored.
-    pub(super) fn spend_items(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendItem>, Fault> {
-        let mut items = Vec::with_capacity(row.spends.count as usize);
-        let range = row.spends.range();
-        SPENDS.visit(&full.spends, self.ends.spends, range, |bytes| {
-            let bytes = bytes.as_chunks::<{ SpendItem::BYTES }>().0.iter();
-            items.extend(bytes.map(|bytes| SpendItem::decode(*bytes)));
-            Ok(())
-        })?;
-        let foreign = items.iter().filter(|item| **item == SpendItem::Foreign);
-        if foreign.count() != row.foreign.count as usize {
-            let reason = "as many foreign spends as the directory row says are not there";
-            return Err(Fault::row(SPENDS.name(), row.spends.first, reason));
-        }
-        Ok(items)
-    }
-
-    /// The positions among what a block spent, ascending.
-    pub(super) fn spent_by(&self, full: &Full, row: &BlockRow) -> Result<Vec<u64>, Fault> {
-        let items = self.spend_items(full, row)?;
-        let mut positions: Vec<u64> = items
-            .into_iter()
-            .filter_map(|item| match item {
-                SpendItem::Held(position) => Some(position),
-                SpendItem::Foreign => None,
-            })
-            .collect();
-        positions.sort_unstable();
-        let first = row.spends.first;
-        if positions.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(Fault::row(SPENDS.name(), first, "spends an output twice"));
-        }
-        if positions
-            .last()
-            .is_some_and(|last| *last >= row.ends().outputs)
-        {
-            return Err(Fault::row(SPENDS.name(), first, "spends a later output"));
-        }
-        Ok(positions)
-    }
-
-    /// What a block spent that is no output of the index.
-    fn foreign(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendRow>, Fault> {
-        let mut foreign = Vec::with_capacity(row.foreign.count as usize);
-        let range = row.foreign.range();
-        FOREIGN.visit(&full.foreign, self.ends.foreign, range, |bytes| {
-            for item in bytes.chunks_exact(SpendRow::BYTES) {
-                foreign.push(SpendRow::decode(item).in_row(FOREIGN.name(), row.foreign.first)?);
-            }
-            Ok(())
-        })?;
-        Ok(foreign)
-    }
-
-    /// An outpoint that is an unspent output of the index, as far as that has locators, though a block spends it.
-    pub(super) fn foreign_but_held(
-        &self,
-        full: &Full,
-        row: &BlockRow,
-    ) -> Result<Option<OutPoint>, Fault> {
-        let foreign = self.foreign(full, row)?;
-        let held = foreign.par_iter().map(|spend| {
-            let position = self.position_of(full, &spend.outpoint)?;
-            Ok(position.map(|_| spend.outpoint))
-        });
-        held.find_first(|held| !matches!(held, Ok(None)))
-            .unwrap_or(Ok(None))
-    }
-
-    /// What a block spent, in block order, written out.
-    pub(super) fn spends(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendRow>, Fault> {
-        let items = self.spend_items(full, row)?;
-        let foreign = self.foreign(full, row)?;
-        // In the order of the positions each chunk is read once.
-        let mut held: Vec<(u64, usize)> = items
-            .iter()
-            .enumerate()
-            .filter_map(|(index, item)| match item {
-                SpendItem::Held(position) => Some((*position, index)),
-                SpendItem::Foreign => None,
-            })
-            .collect();
-        held.sort_unstable();
-        let mut rows: Vec<Option<SpendRow>> = vec![None; items.len()];
-        let mut outputs = self.held(full);
-        for (position, index) in held {
-            let output = outputs.get(position)?;
-            if let Some(row) = rows.get_mut(index) {
-                *row = Some(output.spend());
-            }
-        }
-        // As many as there are gaps: `spend_items` has counted them.
-        let mut foreign = foreign.into_iter();
-        let rows = rows
-            .into_iter()
-            .map(|row| row.or_else(|| foreign.next()))
-            .collect::<Option<Vec<SpendRow>>>();
-        rows.ok_or_else(|| Fault::row(FOREIGN.name(), row.foreign.first, "missing"))
-    }
 }
 
 fn read_points(
@@ -646,63 +534,4 @@ fn read_points(
         Ok(())
     })?;
     Ok(points)
-}
-
-/// Reads outputs by position; fast in ascending order.
-pub(super) struct HeldOutputs<'v> {
-    view: &'v View,
-    full: &'v Full,
-    outputs: Items<'v>,
-    txids: Items<'v>,
-    /// The block of the last one, with its `firsts`.
-    block: Option<(BlockRow, Vec<u32>)>,
-}
-
-/// An output with its outpoint.
-pub(super) struct HeldOutput {
-    pub(super) item: OutputItem,
-    pub(super) txid: Txid,
-}
-
-impl HeldOutput {
-    pub(super) fn outpoint(&self) -> OutPoint {
-        OutPoint {
-            txid: self.txid,
-            vout: self.item.vout,
-        }
-    }
-
-    /// As the row of who spends it.
-    pub(super) fn spend(&self) -> SpendRow {
-        SpendRow {
-            outpoint: self.outpoint(),
-            key_prefix: self.item.key_prefix(),
-            created: None,
-        }
-    }
-}
-
-impl HeldOutputs<'_> {
-    /// The output at a position, which must be there.
-    pub(super) fn get(&mut self, position: u64) -> Result<HeldOutput, Fault> {
-        let item = self.outputs.get::<{ OutputItem::BYTES }>(position)?;
-        let item = OutputItem::decode(&item).in_row(OUTPUTS.name(), position)?;
-        let (row, firsts) = match self.block.take() {
-            Some(block) if block.0.outputs.range().contains(&position) => block,
-            _ => {
-                let row = self.view.block_of_output(position)?;
-                let firsts = self.view.firsts(self.full, &row)?;
-                (row, firsts)
-            }
-        };
-        let relative = position - row.outputs.first;
-        // The last one that starts here or before; there is one, since the first starts at 0.
-        let after = firsts.partition_point(|first| u64::from(*first) <= relative);
-        let transaction = row.transactions.first + after.saturating_sub(1) as u64;
-        self.block = Some((row, firsts));
-        Ok(HeldOutput {
-            item,
-            txid: Txid::from_byte_array(self.txids.get(transaction)?),
-        })
-    }
 }

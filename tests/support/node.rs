@@ -26,6 +26,7 @@ use corepc_node::Client;
 use corepc_node::client::client_sync::{Auth, Error};
 use serde_json::{Value, json};
 use spindex::BlockId;
+use spindex::chain::simulated::SimulatedChain;
 use tempfile::TempDir;
 
 /// How long a node may take to start or stop; it takes a second on an idle machine.
@@ -108,6 +109,19 @@ impl TestNode {
             Ok(reason) => Err(reason.as_str().unwrap_or_default().to_owned()),
             Err(e) => Err(e.to_string()),
         }
+    }
+
+    /// Hands it the blocks of a chain above a height; its tip is that chain's then.
+    pub(crate) fn submit_above(&self, chain: &SimulatedChain, height: u32) {
+        for block in chain.active_blocks().iter().skip(height as usize + 1) {
+            match self.submit_block(&block.block) {
+                Ok(()) => {}
+                // A block of a branch that is not yet the longest.
+                Err(reason) if reason == "inconclusive" => {}
+                Err(reason) => panic!("the node refuses block {}: {reason}", block.id),
+            }
+        }
+        assert_eq!(self.tip(), chain.tip_id());
     }
 
     /// Mines blocks with whatever is in the mempool; the rewards go to `script`.

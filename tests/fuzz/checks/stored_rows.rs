@@ -6,7 +6,9 @@ use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use bitcoin::Network;
-use redb::{Database, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition};
+use redb::{
+    Database, ReadableTable, ReadableTableMetadata, StorageBackend, Table, TableDefinition,
+};
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::derive_records;
@@ -144,6 +146,23 @@ fn changed_array<const N: usize>(row: [u8; N], at: u16, bytes: &[u8]) -> [u8; N]
     changed.try_into().unwrap_or(row)
 }
 
+/// Damages a row of a table whose rows are keys alone.
+fn damage_key<const N: usize>(
+    table: &mut Table<'_, &[u8; N], ()>,
+    row: u16,
+    at: u16,
+    bytes: &[u8],
+) -> Result<(), redb::Error> {
+    let keys = table.len()?.max(1);
+    let entry = table.iter()?.nth(usize::from(row) % keys as usize);
+    let old = entry.transpose()?.map(|(key, _)| *key.value());
+    if let Some(old) = old {
+        table.remove(&old)?;
+        table.insert(&changed_array(old, at, bytes), ())?;
+    }
+    Ok(())
+}
+
 fn damage(memory: &Memory, table: u8, row: u16, at: u16, bytes: &[u8]) -> Result<(), redb::Error> {
     let database = Database::builder().create_with_backend(memory.clone())?;
     let write = database.begin_write()?;
@@ -165,26 +184,8 @@ fn damage(memory: &Memory, table: u8, row: u16, at: u16, bytes: &[u8]) -> Result
                     table.insert(height, &changed_array(old, at, bytes))?;
                 }
             }
-            2 => {
-                let mut table = write.open_table(HEIGHTS)?;
-                let keys = table.len()?.max(1);
-                let entry = table.iter()?.nth(usize::from(row) % keys as usize);
-                let old = entry.transpose()?.map(|(key, _)| *key.value());
-                if let Some(old) = old {
-                    table.remove(&old)?;
-                    table.insert(&changed_array(old, at, bytes), ())?;
-                }
-            }
-            3 => {
-                let mut table = write.open_table(LOCATOR)?;
-                let keys = table.len()?.max(1);
-                let entry = table.iter()?.nth(usize::from(row) % keys as usize);
-                let old = entry.transpose()?.map(|(key, _)| *key.value());
-                if let Some(old) = old {
-                    table.remove(&old)?;
-                    table.insert(&changed_array(old, at, bytes), ())?;
-                }
-            }
+            2 => damage_key(&mut write.open_table(HEIGHTS)?, row, at, bytes)?,
+            3 => damage_key(&mut write.open_table(LOCATOR)?, row, at, bytes)?,
             4 => {
                 let mut table = write.open_table(META)?;
                 let names: Vec<String> = table
