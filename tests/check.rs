@@ -33,7 +33,7 @@ use spindex::store::schema::{
     SPENT, SPENT_CHUNK_BITS, TWEAKS, TXIDS,
 };
 use spindex::store::{
-    BlockRecord, DIGEST_START, Keep, Store, StoreOptions, TweakForm, roll_digest,
+    BlockRecord, DIGEST_START, Keep, Store, StoreOptions, Summed, TweakForm, roll_digest,
 };
 use support::fake_node::FakeNode;
 use support::index::{content_of_file, options};
@@ -140,8 +140,13 @@ fn content_with(path: &Path, options: &StoreOptions) -> [u8; 32] {
     store.snapshot().unwrap().content_hash().unwrap()
 }
 
+fn engine(path: &Path) -> Database {
+    let file = Summed::file(path).unwrap();
+    Database::builder().create_with_backend(file).unwrap()
+}
+
 fn tamper(path: &Path, change: impl FnOnce(&WriteTransaction)) {
-    let database = Database::open(path).unwrap();
+    let database = engine(path);
     let write = database.begin_write().unwrap();
     change(&write);
     write.commit().unwrap();
@@ -158,7 +163,7 @@ fn flip(write: &WriteTransaction, column: Column, position: u64, byte: usize, ma
 }
 
 fn block_row(path: &Path, height: u32) -> BlockRow {
-    let database = Database::open(path).unwrap();
+    let database = engine(path);
     let write = database.begin_write().unwrap();
     let blocks = write.open_table(BLOCKS).unwrap();
     let row = blocks.get(height).unwrap().unwrap();

@@ -1,9 +1,12 @@
 //! Files of older formats, written anew in this one.
 //!
-//! The old file is only read. Its blocks become records again, and an ordinary [`Store`] beside it takes them, so that
+//! The old file is only read. Where its tables are those of this format, its pages are copied and get their sums
+//! ([`pages`]). Otherwise its blocks become records again, and an ordinary [`Store`] beside it takes them, so that
 //! what is written is what a sync would have written. When all are there and both files agree on digests, spent outputs
 //! and totals, the new one takes the old one's name. Until then nothing but the file `*.migrating` has changed; it may
-//! be deleted, and if it is left, the next attempt goes on from where it ends.
+//! be deleted, and if it is left, the next attempt goes on from where it ends, or starts again.
+
+mod pages;
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,7 +22,7 @@ use redb::{
 
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError, explain_io};
-use super::meta::Meta;
+use super::meta::{Meta, SAME_TABLES};
 use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 use super::schema::{
     BLOCK_ITEMS_MAX, DIGEST, FILTER_BYTES_MAX, FILTERS, MULTIPLES, RowError, SCHEMA_VERSION, Span,
@@ -54,7 +57,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// [`StoreError::MigrationFailed`]: the old file is as it was.
 pub(super) fn migrate(
     file: &Path,
-    old: Database,
+    mut old: Database,
     meta: &Meta,
     options: &StoreOptions,
 ) -> Result<(), StoreError> {
@@ -70,7 +73,11 @@ pub(super) fn migrate(
         meta.version,
         beside.display()
     );
-    if let Err(error) = write_anew(file, &old, meta, &beside, options) {
+    let written = match meta.version {
+        SAME_TABLES.. => pages::copy(file, &mut old, &beside, &meta.options(options)),
+        _ => write_anew(file, &old, meta, &beside, options),
+    };
+    if let Err(error) = written {
         // What the disk did not take can go on later; what does not fit never will.
         if matches!(
             error,
@@ -249,7 +256,7 @@ fn write_anew(
 
 /// The new file: the one an earlier attempt has left, if it is the beginning of the old one, or an empty one.
 fn begin(old: &OldIndex, beside: &Path, options: &StoreOptions) -> Result<Store, Fault> {
-    let open = || Store::build(beside, options, |builder| builder.create(beside));
+    let open = || Store::build(beside, options);
     if beside.exists() {
         match open() {
             Ok(Opened::Ready(store)) if old.begins_with(&store.snapshot()?)? => return Ok(store),

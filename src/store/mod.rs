@@ -20,11 +20,12 @@ mod scan;
 pub mod schema;
 pub mod snapshot;
 mod space;
+mod sums;
 mod view;
 mod writer;
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant};
@@ -45,6 +46,8 @@ pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
 pub use snapshot::{BlockEntry, Counts, RowFilter, Snapshot, Utxo};
 pub use space::{Space, TableSpace};
+pub use sums::Summed;
+use sums::{Unsound, Watch};
 
 /// Name of the index file in the data directory.
 pub const FILE_NAME: &str = "index.redb";
@@ -94,7 +97,19 @@ pub struct Store {
     /// Where the outputs of each block start, for views to find a position's block by.
     starts: Mutex<Arc<Vec<u64>>>,
     writer: Mutex<WriterState>,
+    /// What is done with pages that are not what was written.
+    watch: Arc<Watch>,
 }
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The engine may write when it is closed.
+        self.watch.stop_reading();
+    }
+}
+
+/// A database, and the watch over its pages; a file of an older format has no sums to be watched.
+type Watched = (Database, Option<Arc<Watch>>);
 
 /// What opening a file gives.
 enum Opened {
@@ -172,9 +187,8 @@ impl Store {
         options: &StoreOptions,
     ) -> Result<Self, StoreError> {
         let name = PathBuf::from(format!("{FILE_NAME} on a backend"));
-        let opened = Self::build(&name, options, |builder| {
-            builder.create_with_backend(backend)
-        })?;
+        let summed = Summed::new(backend, name.display().to_string());
+        let opened = Self::build_with(&name, options, |builder| open_summed(builder, summed))?;
         match opened {
             Opened::Ready(store) => Ok(store),
             Opened::Older(_, meta) => Err(StoreError::OlderSchema {
@@ -187,14 +201,14 @@ impl Store {
 
     fn open_at(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         refuse_unfinished(path)?;
-        match Self::build(path, options, |builder| builder.create(path))? {
+        match Self::build(path, options)? {
             Opened::Ready(store) => {
                 migrate::clean_up(path);
                 Ok(store)
             }
             Opened::Older(database, meta) => {
                 migrate::migrate(path, database, &meta, options)?;
-                match Self::build(path, options, |builder| builder.create(path))? {
+                match Self::build(path, options)? {
                     Opened::Ready(store) => Ok(store),
                     Opened::Older(_, meta) => Err(StoreError::OlderSchema {
                         file: path.into(),
@@ -206,10 +220,17 @@ impl Store {
         }
     }
 
-    fn build(
+    fn build(file: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
+        Self::build_with(file, options, |builder| match is_plain(file) {
+            true => Ok((builder.create(file)?, None)),
+            false => open_summed(builder, Summed::file(file)?),
+        })
+    }
+
+    fn build_with(
         file: &Path,
         options: &StoreOptions,
-        open: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
+        open: impl FnOnce(&redb::Builder) -> Result<Watched, redb::DatabaseError>,
     ) -> Result<Opened, StoreError> {
         let mut builder = Database::builder();
         builder.set_cache_size(options.cache_bytes);
@@ -231,24 +252,31 @@ impl Store {
     }
 
     fn prepare(
-        database: Result<Database, redb::DatabaseError>,
+        watched: Result<Watched, redb::DatabaseError>,
         file: &Path,
         options: &StoreOptions,
     ) -> Result<Opened, Fault> {
-        let database = database?;
-        let meta = match Meta::load(&database.begin_read()?, file, options)? {
-            Some(mut meta) if meta.version == meta::ALWAYS_LOCATED => {
-                let write = database.begin_write()?;
-                meta::raise_version(&write)?;
-                write.commit()?;
-                meta.version = schema::SCHEMA_VERSION;
-                meta
-            }
+        let (database, watch) = watched?;
+        let found = Meta::load(&database.begin_read()?, file, options)?;
+        let Some(watch) = watch else {
+            let reason = match found {
+                Some(meta) if meta.version < schema::SCHEMA_VERSION => {
+                    return Ok(Opened::Older(database, meta));
+                }
+                Some(_) => "its pages have no sums",
+                None => "a database without spindex's table meta",
+            };
+            let (file, reason) = (file.into(), reason.to_owned());
+            return Err(StoreError::NotAnIndex { file, reason }.into());
+        };
+        let meta = match found {
             Some(meta) if meta.version < schema::SCHEMA_VERSION => {
-                return Ok(Opened::Older(database, meta));
+                let reason = format!("format {} in a file with sums", meta.version);
+                return Err(Fault::row("meta", "schema", reason));
             }
             Some(meta) => meta,
             None => {
+                let _writing = watch.start_writing()?;
                 let write = database.begin_write()?;
                 let meta = Meta::create(&write, file, options)?;
                 write.commit()?;
@@ -263,6 +291,7 @@ impl Store {
             cache_bytes: options.cache_bytes,
             starts: Mutex::default(),
             writer: Mutex::default(),
+            watch,
         };
         let view = store.view()?;
         view.check_ends()?;
@@ -297,6 +326,12 @@ impl Store {
         StoreError::Halted {
             file: self.file.to_path_buf(),
         }
+    }
+
+    /// Lets the engine write, unless it has been refused a page.
+    fn start_writing(&self) -> Result<sums::Writing<'_>, StoreError> {
+        let told = |unsound: Unsound| Fault::from(unsound).in_file(&self.file);
+        self.watch.start_writing().map_err(told)
     }
 
     /// The index file.
@@ -373,6 +408,7 @@ impl Store {
             return Ok(plan.tip());
         }
         let database = self.database.read().map_err(|_| self.halted())?;
+        let _writing = self.start_writing()?;
         if let Err(fault) = writer::commit(&database, &plan) {
             writer.halted = true;
             return Err(told(fault));
@@ -394,6 +430,10 @@ impl Store {
     /// [`StoreError::Damaged`] if a page is broken; [`StoreError::Busy`] while a [`Snapshot`] is alive.
     pub fn check_pages(&mut self) -> Result<bool, StoreError> {
         let halted = self.halted();
+        let watch = Arc::clone(&self.watch);
+        let _writing = watch
+            .start_writing()
+            .map_err(|unsound| Fault::from(unsound).in_file(&self.file))?;
         let database = self.database.get_mut().map_err(|_| halted)?;
         database
             .check_integrity()
@@ -411,6 +451,7 @@ impl Store {
     pub fn compact(&self, wait: Duration) -> Result<u64, StoreError> {
         let mut writer = self.writer()?;
         let mut database = self.database.write().map_err(|_| self.halted())?;
+        let _writing = self.start_writing()?;
         let before = self.file_bytes();
         let started = Instant::now();
         loop {
@@ -440,28 +481,67 @@ const COMPACT_RETRY: Duration = Duration::from_millis(20);
 /// Length of a file that the engine has only just made, at most: it is 1 MiB and some pages.
 const NEW_FILE_BYTES: u64 = 16 << 20;
 
-/// The engine's files begin with a magic number of this length, in a header that lies in the first sector, and consist
-/// of pages.
-const MAGIC_BYTES: usize = 9;
+/// What a disk writes in one piece.
 const SECTOR_BYTES: usize = 512;
-const PAGE_BYTES: u64 = 4096;
+
+/// Opens or creates a database whose pages have sums. What a crash has left of a commit that was not its last may be
+/// looked at, so pages are refused as while reading; what was refused then is of no commit that counts.
+fn open_summed<B: StorageBackend>(
+    builder: &redb::Builder,
+    summed: Summed<B>,
+) -> Result<Watched, redb::DatabaseError> {
+    let watch = summed.watch();
+    watch.start_reading();
+    let database = builder.create_with_backend(summed)?;
+    watch.start_reading();
+    Ok((database, Some(watch)))
+}
+
+/// Whether a file is the engine's own, without sums, as those of older formats are.
+fn is_plain(path: &Path) -> bool {
+    let mut start = sums::ENGINE_MAGIC.map(|_| 0);
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == sums::ENGINE_MAGIC
+}
+
+/// The first bytes of both places where a file has its head; zeros where it is shorter.
+fn starts(file: &mut fs::File) -> io::Result<[[u8; sums::HEAD_BYTES]; 2]> {
+    let mut starts = [[0; sums::HEAD_BYTES]; 2];
+    for (page, start) in (0_u64..).zip(&mut starts) {
+        file.seek(io::SeekFrom::Start(page * sums::PAGE_BYTES as u64))?;
+        let mut bytes = Vec::new();
+        Read::take(&mut *file, sums::HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+        for (place, byte) in start.iter_mut().zip(bytes) {
+            *place = byte;
+        }
+    }
+    Ok(starts)
+}
 
 /// The engine writes its magic number after the rest of a new file's header is on disk. A file without it that has
 /// nothing but zeros behind the header never held anything and is made anew. Any other cannot be told from one whose
 /// start was overwritten, so it is not reused.
 fn refuse_unfinished(path: &Path) -> Result<(), StoreError> {
-    let mut start = [0; MAGIC_BYTES];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    if read.is_err() || start != [0; MAGIC_BYTES] {
+    let told = |error| explain_io(error, "open", path);
+    let starts = match fs::File::open(path) {
+        Ok(mut file) => starts(&mut file).map_err(told)?,
+        Err(_) => return Ok(()),
+    };
+    let [first, _] = &starts;
+    let was_head = starts.iter().any(|start| sums::is_head(start));
+    let is_blank = first.starts_with(&sums::ENGINE_MAGIC.map(|_| 0));
+    if starts.iter().any(|start| sums::has_engine(start)) || !(was_head || is_blank) {
         return Ok(());
     }
     match empty_unfinished(path) {
         Ok(true) => Ok(()),
+        // Opening it says what is damaged.
+        Ok(false) if was_head => Ok(()),
         Ok(false) => Err(StoreError::NotAnIndex {
             file: path.into(),
             reason: "its creation was cut short, or its start was overwritten".to_owned(),
         }),
-        Err(error) => Err(explain_io(error, "open", path)),
+        Err(error) => Err(told(error)),
     }
 }
 
@@ -475,13 +555,23 @@ fn empty_unfinished(path: &Path) -> io::Result<bool> {
         Err(fs::TryLockError::Error(error)) => return Err(error),
     }
     let len = file.metadata()?.len();
-    if len > NEW_FILE_BYTES || !len.is_multiple_of(PAGE_BYTES) {
+    if len > NEW_FILE_BYTES || !len.is_multiple_of(sums::PAGE_BYTES as u64) {
+        return Ok(false);
+    }
+    if starts(&mut file)?.iter().any(|start| sums::has_engine(start)) {
         return Ok(false);
     }
     let mut bytes = Vec::new();
+    file.rewind()?;
     Read::take(&mut file, NEW_FILE_BYTES).read_to_end(&mut bytes)?;
-    let is_zero = |bytes: Option<&[u8]>| bytes.is_some_and(|b| b.iter().all(|byte| *byte == 0));
-    if !is_zero(bytes.get(..MAGIC_BYTES)) || !is_zero(bytes.get(SECTOR_BYTES..)) {
+    // But for the two places of the head.
+    let mut pages = bytes.chunks(sums::PAGE_BYTES).enumerate();
+    let is_zero = pages.all(|(page, bytes)| {
+        let from = if page < 2 { SECTOR_BYTES } else { 0 };
+        let rest = bytes.get(from..).unwrap_or_default();
+        rest.iter().all(|byte| *byte == 0)
+    });
+    if !is_zero {
         return Ok(false);
     }
     tracing::warn!(
