@@ -22,8 +22,8 @@ use spindex::store::{
     TransactionRow, Update, default_first_height,
 };
 use store_support::{
-    FIRST_HEIGHT, Model, assert_scan, connect, content, memory_store_with, multiple_of, engine, options,
-    options_with, place, small_index, tamper,
+    FIRST_HEIGHT, Model, assert_scan, connect, content, engine, memory_store_with, multiple_of,
+    options, options_with, place, small_index, tamper,
 };
 
 fn hex(bytes: &[u8]) -> String {

@@ -11,8 +11,8 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use spindex::store::schema::{DIGEST, META, SCHEMA_VERSION};
 use spindex::store::{Keep, Store, StoreError, StoreOptions, TweakForm, Update};
 use store_support::{
-    FIRST_HEIGHT, Model, assert_equal, connect, content, memory_store_with, engine, options, options_with,
-    place, released_chain, tamper,
+    FIRST_HEIGHT, Model, assert_equal, connect, content, engine, memory_store_with, options,
+    options_with, place, released_chain, tamper,
 };
 
 /// Format, multiples, the packed file of [`released_chain`].

@@ -12,8 +12,8 @@ use spindex::store::{
     Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm, Update,
 };
 use store_support::{
-    FIRST_HEIGHT, LARGE, MEDIUM, Model, SMALL, assert_equal, connect, content, engine, options, place,
-    small_chain,
+    FIRST_HEIGHT, LARGE, MEDIUM, Model, SMALL, assert_equal, connect, content, engine, options,
+    place, small_chain,
 };
 
 fn form(keep: Keep, tweak_form: TweakForm, multiples: bool) -> StoreOptions {

@@ -16,8 +16,7 @@ use spindex::store::schema::{
     split_locator_key,
 };
 use spindex::store::{
-    BlockRecord, OutputRow, ScanColumns, Snapshot, Store, StoreError, StoreOptions, Summed,
-    Update,
+    BlockRecord, OutputRow, ScanColumns, Snapshot, Store, StoreError, StoreOptions, Summed, Update,
 };
 use store_support::{
     FIRST_HEIGHT, Model, connect, content, memory_store, memory_store_with, options, options_with,
@@ -181,7 +180,11 @@ fn creation_cut_short_is_taken_up() {
     let (_directory, path) = place();
     // The engine's file exists, our first commit does not.
     let file = Summed::file(&path).expect("a file");
-    drop(redb::Builder::new().create_with_backend(file).expect("create"));
+    drop(
+        redb::Builder::new()
+            .create_with_backend(file)
+            .expect("create"),
+    );
     let store = Store::open(&path, &options(3)).expect("initialised");
     connect(&store, &small_chain(false).chain);
     drop(store);
@@ -217,7 +220,11 @@ fn creation_cut_short_is_taken_up() {
         one[page..page + 4096].fill(0);
         fs::write(&path, one).expect("write");
         let store = Store::open(&path, &options(3)).expect("opens");
-        store.snapshot().expect("snapshot").verify(|_| {}).expect("sound");
+        store
+            .snapshot()
+            .expect("snapshot")
+            .verify(|_| {})
+            .expect("sound");
     }
 }
 

@@ -473,7 +473,8 @@ fn explain(error: redb::Error, file: &Path) -> StoreError {
         },
         Engine::Corrupted(reason) if is_refusal(&reason) => StoreError::Damaged {
             file: path,
-            reason: "a page that is needed is not what was written to it, its sum differs".to_owned(),
+            reason: "a page that is needed is not what was written to it, its sum differs"
+                .to_owned(),
         },
         Engine::Corrupted(reason) => StoreError::Damaged { file: path, reason },
         error @ (Engine::TableTypeMismatch { .. }

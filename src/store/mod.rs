@@ -558,7 +558,10 @@ fn empty_unfinished(path: &Path) -> io::Result<bool> {
     if len > NEW_FILE_BYTES || !len.is_multiple_of(sums::PAGE_BYTES as u64) {
         return Ok(false);
     }
-    if starts(&mut file)?.iter().any(|start| sums::has_engine(start)) {
+    if starts(&mut file)?
+        .iter()
+        .any(|start| sums::has_engine(start))
+    {
         return Ok(false);
     }
     let mut bytes = Vec::new();

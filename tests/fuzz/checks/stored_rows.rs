@@ -164,7 +164,8 @@ fn damage_key<const N: usize>(
 }
 
 fn damage(memory: &Memory, table: u8, row: u16, at: u16, bytes: &[u8]) -> Result<(), redb::Error> {
-    let database = Database::builder().create_with_backend(Summed::new(memory.clone(), "memory"))?;
+    let database =
+        Database::builder().create_with_backend(Summed::new(memory.clone(), "memory"))?;
     let write = database.begin_write()?;
     {
         match usize::from(table) % TABLES {
