@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use bitcoin::Network;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend};
 
 use crate::BlockId;
@@ -221,10 +222,7 @@ impl Store {
     }
 
     fn build(file: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
-        Self::build_with(file, options, |builder| match is_plain(file) {
-            true => Ok((builder.create(file)?, None)),
-            false => open_summed(builder, Summed::file(file)?),
-        })
+        Self::build_with(file, options, |builder| open_file(builder, file))
     }
 
     fn build_with(
@@ -497,11 +495,41 @@ fn open_summed<B: StorageBackend>(
     Ok((database, Some(watch)))
 }
 
+/// Opens or creates a file, whichever it is.
+fn open_file(builder: &redb::Builder, path: &Path) -> Result<Watched, redb::DatabaseError> {
+    let io = redb::StorageError::from;
+    let file = sums::open_file(path).map_err(io)?;
+    let opened = file.metadata().map_err(io)?;
+    let is_plain = is_plain(&file);
+    let backend = FileBackend::new(file)?;
+    let watched = match is_plain {
+        true => (builder.create_with_backend(backend)?, None),
+        false => open_summed(builder, Summed::new(backend, path.display().to_string()))?,
+    };
+    // It is locked now. If another process has put a new file in its place before that, this is the old one.
+    match fs::metadata(path) {
+        Ok(named) if is_same_file(&opened, &named) => Ok(watched),
+        Ok(_) => Err(redb::DatabaseError::DatabaseAlreadyOpen),
+        Err(error) => Err(io(error).into()),
+    }
+}
+
+#[cfg(unix)]
+fn is_same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Where there are no numbers of files to compare, a file that is open cannot be renamed either.
+#[cfg(not(unix))]
+fn is_same_file(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    true
+}
+
 /// Whether a file is the engine's own, without sums, as those of older formats are.
-fn is_plain(path: &Path) -> bool {
+fn is_plain(mut file: &fs::File) -> bool {
     let mut start = sums::ENGINE_MAGIC.map(|_| 0);
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && start == sums::ENGINE_MAGIC
+    file.read_exact(&mut start).is_ok() && start == sums::ENGINE_MAGIC
 }
 
 /// The first bytes of both places where a file has its head; zeros where it is shorter.

@@ -192,6 +192,13 @@ const fn data_in(pages: u64) -> u64 {
     behind - behind.div_ceil(GROUP_PAGES + 1)
 }
 
+/// Opens a file to read and to write, or creates it.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true);
+    options.truncate(false).open(path)
+}
+
 /// A storage backend of the engine that keeps a sum for every page in another backend: a file, as a rule.
 #[derive(Debug)]
 pub struct Summed<B> {
@@ -209,13 +216,7 @@ impl Summed<FileBackend> {
     /// # Errors
     /// What the operating system says.
     pub fn file(path: &Path) -> Result<Self, redb::DatabaseError> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(redb::StorageError::from)?;
+        let file = open_file(path).map_err(redb::StorageError::from)?;
         Ok(Self::new(
             FileBackend::new(file)?,
             path.display().to_string(),
@@ -377,3 +378,6 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
         self.inner.query_lock_range(start, end)
     }
 }
+
+#[cfg(test)]
+mod tests;
