@@ -8,6 +8,7 @@ mod audit;
 mod bitmap;
 pub mod column;
 mod content;
+mod damaged;
 mod digest;
 mod error;
 mod live;
@@ -16,6 +17,7 @@ mod meta;
 mod migrate;
 mod plan;
 mod record;
+mod replace;
 mod scan;
 pub mod schema;
 pub mod snapshot;
@@ -34,17 +36,18 @@ use redb::{Database, ReadableDatabase, StorageBackend};
 
 use crate::BlockId;
 pub use audit::WrongRow;
+pub use damaged::{Remains, remains};
 pub use digest::{DIGEST_START, roll_digest};
 pub use error::StoreError;
 use error::{Fault, explain_io};
 pub use locator::Locating;
 use meta::Meta;
 pub use meta::{Keep, TweakForm};
-pub use migrate::{repair_place, replace_damaged};
 pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
+pub use replace::{begin_repair, give_up_repair, replace_damaged};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
 pub use snapshot::{BlockEntry, Counts, RowFilter, Snapshot, Utxo};
-pub use space::{Space, TableSpace};
+pub use space::{Slack, Space, TableSpace};
 
 /// Name of the index file in the data directory.
 pub const FILE_NAME: &str = "index.redb";
@@ -96,9 +99,19 @@ pub struct Store {
     writer: Mutex<WriterState>,
 }
 
+/// What an opening asks of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    /// That it can be served and written to.
+    Sound,
+    /// That it can be read, to be checked.
+    Readable,
+}
+
 /// What opening a file gives.
 enum Opened {
-    Ready(Store),
+    /// With what had to be corrected in memory.
+    Ready(Store, Vec<WrongRow>),
     /// A file of an older format.
     Older(Database, Meta),
 }
@@ -143,8 +156,9 @@ impl Store {
             fs::create_dir_all(directory)
                 .map_err(|error| explain_io(error, "create the directory", directory))?;
         }
-        migrate::finish_swap(path)?;
-        Self::open_at(path, options)
+        let file = replace::followed(path)?;
+        replace::finish_swap(&file)?;
+        Ok(Self::open_at(&file, options, Demand::Sound)?.0)
     }
 
     /// Opens the index file if there is one.
@@ -152,13 +166,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] if there is none; else as [`open`](Self::open).
     pub fn open_existing(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
-        migrate::finish_swap(path)?;
-        match fs::metadata(path) {
-            Ok(_) => Self::open_at(path, options),
+        let file = replace::followed(path)?;
+        replace::finish_swap(&file)?;
+        match fs::metadata(&file) {
+            Ok(_) => Ok(Self::open_at(&file, options, Demand::Sound)?.0),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(StoreError::Missing { file: path.into() })
+                Err(StoreError::Missing { file })
             }
-            Err(error) => Err(explain_io(error, "open", path)),
+            Err(error) => Err(explain_io(error, "open", &file)),
         }
     }
 
@@ -172,11 +187,11 @@ impl Store {
         options: &StoreOptions,
     ) -> Result<Self, StoreError> {
         let name = PathBuf::from(format!("{FILE_NAME} on a backend"));
-        let opened = Self::build(&name, options, |builder| {
+        let opened = Self::build(&name, options, Demand::Sound, |builder| {
             builder.create_with_backend(backend)
         })?;
         match opened {
-            Opened::Ready(store) => Ok(store),
+            Opened::Ready(store, _) => Ok(store),
             Opened::Older(_, meta) => Err(StoreError::OlderSchema {
                 file: name,
                 found: meta.version,
@@ -185,17 +200,24 @@ impl Store {
         }
     }
 
-    fn open_at(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+    fn open_at(
+        path: &Path,
+        options: &StoreOptions,
+        demand: Demand,
+    ) -> Result<(Self, Vec<WrongRow>), StoreError> {
         refuse_unfinished(path)?;
-        match Self::build(path, options, |builder| builder.create(path))? {
-            Opened::Ready(store) => {
-                migrate::clean_up(path);
-                Ok(store)
+        let build = || Self::build(path, options, demand, |builder| builder.create(path));
+        match build()? {
+            Opened::Ready(store, wrong) => {
+                if demand == Demand::Sound {
+                    replace::clean_up(path);
+                }
+                Ok((store, wrong))
             }
             Opened::Older(database, meta) => {
                 migrate::migrate(path, database, &meta, options)?;
-                match Self::build(path, options, |builder| builder.create(path))? {
-                    Opened::Ready(store) => Ok(store),
+                match build()? {
+                    Opened::Ready(store, wrong) => Ok((store, wrong)),
                     Opened::Older(_, meta) => Err(StoreError::OlderSchema {
                         file: path.into(),
                         found: meta.version,
@@ -209,6 +231,7 @@ impl Store {
     fn build(
         file: &Path,
         options: &StoreOptions,
+        demand: Demand,
         open: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
     ) -> Result<Opened, StoreError> {
         let mut builder = Database::builder();
@@ -220,7 +243,8 @@ impl Store {
                 100.0 * progress.progress()
             );
         });
-        Self::prepare(open(&builder), file, options).map_err(|fault| match fault.in_file(file) {
+        let prepared = Self::prepare(open(&builder), file, options, demand);
+        prepared.map_err(|fault| match fault.in_file(file) {
             StoreError::Io { path, source, .. } => explain_io(source, "open", &path),
             StoreError::PermissionDenied { path, .. } => StoreError::PermissionDenied {
                 action: "open",
@@ -234,9 +258,10 @@ impl Store {
         database: Result<Database, redb::DatabaseError>,
         file: &Path,
         options: &StoreOptions,
+        demand: Demand,
     ) -> Result<Opened, Fault> {
         let database = database?;
-        let meta = match Meta::load(&database.begin_read()?, file, options)? {
+        let mut meta = match Meta::load(&database.begin_read()?, file, options, demand)? {
             Some(mut meta) if meta.version == meta::ALWAYS_LOCATED => {
                 let write = database.begin_write()?;
                 meta::raise_version(&write)?;
@@ -245,6 +270,7 @@ impl Store {
                 meta
             }
             Some(meta) if meta.version < schema::SCHEMA_VERSION => {
+                meta.check(file, options)?;
                 return Ok(Opened::Older(database, meta));
             }
             Some(meta) => meta,
@@ -253,6 +279,12 @@ impl Store {
                 let meta = Meta::create(&write, file, options)?;
                 write.commit()?;
                 meta
+            }
+        };
+        let wrong = match demand {
+            Demand::Sound => None,
+            Demand::Readable => {
+                damaged::correct_first_height(&database.begin_read()?, &mut meta, file)?
             }
         };
         let store = Self {
@@ -265,13 +297,21 @@ impl Store {
             writer: Mutex::default(),
         };
         let view = store.view()?;
-        view.check_ends()?;
+        if demand == Demand::Sound {
+            // First of all, as it says of `meta` whether it is to be believed.
+            damaged::check_heights(&view)?;
+        }
+        store.meta.check(file, options)?;
+        match demand {
+            Demand::Sound => view.check_ends()?,
+            Demand::Readable => damaged::check_tip(&view)?,
+        }
         let starts = view.load_starts()?;
         if let Ok(mut place) = store.starts.lock() {
             *place = Arc::new(starts);
         }
         drop(view);
-        Ok(Opened::Ready(store))
+        Ok(Opened::Ready(store, wrong.into_iter().collect()))
     }
 
     fn view(&self) -> Result<view::View, Fault> {
