@@ -575,14 +575,10 @@ async fn a_file_that_cannot_be_read_is_built_anew() {
         let first = "--first-height=0";
         let (status, report, log) = place.check_with_node(&[first]);
         assert_eq!(status, 1, "{number}: {report} {log}");
-        assert_eq!(
-            report["wrong"].as_array().unwrap().len(),
-            1,
-            "{report} {log}"
-        );
+        assert!(!report["wrong"].as_array().unwrap().is_empty(), "{log}");
         let (status, report, log) = place.check_with_node(&["--repair", first]);
         assert_eq!(status, 0, "{number}: {report} {log}");
-        assert_eq!(report["repaired"]["copied"], 0, "{number}");
+        assert!(report["repaired"]["from_node"].is_u64(), "{report}");
         assert_eq!(content_of_file(&place.file()), place.content, "{number}");
         assert!(place.beside("damaged").exists());
     }
@@ -591,12 +587,13 @@ async fn a_file_that_cannot_be_read_is_built_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_cut_short_between_its_renames_is_ended() {
     let place = Place::new(false).await;
-    fs::copy(place.file(), place.beside("repairing")).unwrap();
+    fs::copy(place.file(), place.beside("repaired")).unwrap();
     fs::rename(place.file(), place.beside("damaged")).unwrap();
     let (status, report, log) = place.check_with_node(&[]);
     assert_eq!(status, 0, "{report} {log}");
+    assert!(log.contains("index.redb.repaired takes its place"), "{log}");
     assert_eq!(content_of_file(&place.file()), place.content);
-    assert!(!place.beside("repairing").exists());
+    assert!(!place.beside("repaired").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

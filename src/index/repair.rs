@@ -19,7 +19,9 @@ use super::indexer::{BatchReport, IndexError, IndexSettings, Indexer, blocking};
 use crate::chain::BlockSource;
 use crate::curve::Engine;
 use crate::runtime::Stop;
-use crate::store::{Store, StoreError, StoreOptions, begin_repair, give_up_repair, replace_damaged};
+use crate::store::{
+    Store, StoreError, StoreOptions, begin_repair, give_up_repair, replace_damaged,
+};
 
 /// Why an index could not be repaired. The index file is as it was.
 #[derive(Debug, thiserror::Error)]

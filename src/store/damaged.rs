@@ -130,7 +130,11 @@ pub(super) fn check_heights(view: &View) -> Result<(), Fault> {
     };
     let (lowest, first) = (lowest.0.value(), view.meta.first_height);
     if lowest != first {
-        return Err(Fault::row("meta", "first_height", wrong_first(first, lowest)));
+        return Err(Fault::row(
+            "meta",
+            "first_height",
+            wrong_first(first, lowest),
+        ));
     }
     let (rows, heights) = (view.blocks.len()?, u64::from(tip.height - first) + 1);
     if rows != heights {

@@ -139,11 +139,16 @@ fn begin(
     beside: &Path,
     options: &StoreOptions,
 ) -> Result<Store, Fault> {
-    let open =
-        || Store::build(beside, options, Demand::Sound, |builder| builder.create(beside));
+    let open = || {
+        Store::build(beside, options, Demand::Sound, |builder| {
+            builder.create(beside)
+        })
+    };
     if beside.exists() {
         match open() {
-            Ok(Opened::Ready(store, _)) if old.begins_with(&store.snapshot()?)? => return Ok(store),
+            Ok(Opened::Ready(store, _)) if old.begins_with(&store.snapshot()?)? => {
+                return Ok(store);
+            }
             Err(error @ StoreError::InUse { .. }) => return Err(error.into()),
             _ => {}
         }

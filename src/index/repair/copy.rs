@@ -106,7 +106,9 @@ impl<'a> Batch<'a> {
                     end = Some(End::Unlinked);
                     block
                 }
-                Err(StoreError::InvalidRecord { block, .. } | StoreError::WrongStart { block, .. }) => {
+                Err(
+                    StoreError::InvalidRecord { block, .. } | StoreError::WrongStart { block, .. },
+                ) => {
                     end = Some(End::Broken);
                     block
                 }
