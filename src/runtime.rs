@@ -1,6 +1,15 @@
-//! The stop flag that every long loop polls and every wait can be woken by.
+//! The stop flag that every long loop polls and every wait can be woken by, and work that cannot be woken.
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+
+/// Runs blocking work on a thread of its own, which nobody waits for: whoever gives up this future leaves it to itself, and
+/// it ends with the process if it has not before. `None` if it panicked, or no thread could be started.
+pub async fn detached<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let work = move || drop(done.send(work()));
+    std::thread::Builder::new().spawn(work).ok()?;
+    result.await.ok()
+}
 
 /// A cheap, cloneable request to stop. Once set it stays set.
 #[derive(Clone, Debug)]

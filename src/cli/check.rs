@@ -21,9 +21,9 @@ use crate::client::compare::{CompareError, compare};
 use crate::client::{HttpOracle, HttpSettings, Oracle};
 use crate::index::IndexError;
 use crate::index::check::{Finding, check_against_source, check_self};
-use crate::index::repair::{Repair, repair};
+use crate::index::repair::{Damage, Repair, repair};
 use crate::runtime::Stop;
-use crate::store::{Locating, Snapshot, Store, StoreError, StoreOptions};
+use crate::store::{Locating, Remains, Snapshot, Store, StoreError, StoreOptions, remains};
 
 /// How long a repair waits for a node that does not answer.
 const WAIT: Duration = Duration::from_secs(60);
@@ -82,7 +82,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
     block_on(&common.compute, async {
         let mut job = Job {
             options,
-            repair_options: None,
+            remains: Remains::default(),
             report: Report {
                 ok: false,
                 index: path.clone(),
@@ -133,7 +133,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
             stop.on_signal()?;
             let repair = Repair {
                 path: &path,
-                options: job.repair_options.clone().unwrap_or(job.options.clone()),
+                options: job.remains.options.clone().unwrap_or(job.options.clone()),
                 source,
                 engine: common.compute.engine()?,
                 settings: index_settings(&server, Some(WAIT))?,
@@ -164,8 +164,8 @@ fn draw(snapshot: &Snapshot, blocks: u32) -> BTreeSet<u32> {
 
 struct Job {
     options: StoreOptions,
-    /// What a new file is opened with to be as the one that is there.
-    repair_options: Option<StoreOptions>,
+    /// What the file says of itself.
+    remains: Remains,
     report: Report,
     /// Heights whose rows differ from the node's.
     wrong_heights: BTreeSet<u32>,
@@ -180,27 +180,30 @@ impl Job {
 
     /// Opens the file and checks its pages; `None` if it cannot be read, which is found.
     fn open(&mut self, path: &Path) -> Result<Option<Store>> {
-        let mut store = match Store::open_existing(path, &self.options) {
-            Ok(store) => store,
-            Err(error) => return self.unreadable(error),
+        let mut store = match Store::open_to_check(path, &self.options) {
+            Ok((store, wrong)) => {
+                let wrong = wrong.into_iter().map(Finding::from);
+                self.report.wrong.extend(wrong);
+                store
+            }
+            Err(error) => {
+                let found = self.unreadable(error)?;
+                self.remains = remains(path, &self.options);
+                return Ok(found);
+            }
         };
-        {
-            let snapshot = store.snapshot()?;
-            self.repair_options = Some(StoreOptions {
-                network: snapshot.network(),
-                first_height: Some(snapshot.first_height()),
-                keep: Some(snapshot.keep()),
-                tweak_form: Some(snapshot.tweak_form()),
-                multiples: Some(snapshot.has_multiples()),
-                ..self.options.clone()
-            });
-        }
+        self.remains = store.remains();
         match store.check_pages() {
             Ok(true) => {}
             Ok(false) => self.note("the storage engine mended its own bookkeeping"),
             Err(error) => return self.unreadable(error),
         }
-        self.report.state = Some(state(&store)?);
+        self.report.state = match state(&store) {
+            Ok(state) => Some(state),
+            // What cannot be read is found by the check.
+            Err(StoreError::Corrupt { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
         Ok(Some(store))
     }
 
@@ -331,19 +334,31 @@ impl Job {
     /// Gives the repaired index.
     async fn repair(&mut self, with: &Repair<'_>, store: Option<Store>) -> Result<Store> {
         // Where the node was asked, it has judged; else whatever something speaks against has to come from it.
-        let wrong_from = match self.report.node {
-            Some(_) => self.wrong_heights.first().copied(),
+        let wrong = match self.report.node {
+            Some(_) => self.wrong_heights.clone(),
             None => {
                 let wrong = self.report.wrong.iter();
                 let wrong = wrong.filter(|finding| finding.needs_node);
-                wrong.filter_map(|finding| finding.height).min()
+                wrong.filter_map(|finding| finding.height).collect()
             }
         };
+        let damage = Damage {
+            old: store,
+            tip_height: self.remains.tip_height,
+            wrong,
+        };
         let progress = Arc::new(SyncProgress::default());
-        let repaired = repair(with, store, wrong_from, move |report| {
-            progress.report(report)
-        });
-        self.report.repaired = Some(repaired.await?);
+        let repaired = repair(with, damage, move |report| progress.report(report)).await?;
+        match (repaired.shortened_to, self.remains.tip_height) {
+            (Some(height), Some(tip)) => self.note(format!(
+                "the node's chain ends at height {height}, with a block from which the damaged index does not go on: the new index ends there, the old one went up to {tip}"
+            )),
+            (_, None) if repaired.from_node.is_some() => self.note(
+                "the damaged file does not say how far it went: the new index ends where the node's chain does",
+            ),
+            _ => {}
+        }
+        self.report.repaired = Some(repaired);
         let store = Store::open_existing(with.path, &with.options)?;
         self.report.state = Some(state(&store)?);
         let content = store.snapshot()?.content_hash()?;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod compaction;
 mod config;
 mod demo;
 mod output;

@@ -10,6 +10,7 @@ use bitcoin::Network;
 use clap::Args;
 use tokio::net::TcpListener;
 
+use super::compaction::{Compaction, compact_if_worthwhile};
 use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, SourceKind, usage};
 use super::output::SyncProgress;
 use crate::BlockId;
@@ -30,10 +31,6 @@ const DEFAULT_BIND: &str = "127.0.0.1:8000";
 const DEFAULT_UNDO_DEPTH: u32 = 288;
 /// Longest silence of the node before a request fails.
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A sync of fewer blocks leaves too little slack in the file to be worth the time that compacting takes.
-const COMPACT_AFTER_BLOCKS: usize = 1_000;
-/// How long compaction waits for answers that are being given.
-const SNAPSHOTS_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -102,7 +99,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             let indexed = async {
                 indexer.check_source().await?;
                 let signal = tip_signal(&server, rpc).await;
-                sync_and_compact(&indexer, None, &store, &progress, &stop).await?;
+                sync_and_compact(&indexer, None, &store, &stop).await?;
                 anyhow::Ok(indexer.follow(signal.as_ref()).await?)
             }
             .await;
@@ -134,7 +131,7 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
             reporting(&progress),
         )?;
         indexer.check_source().await?;
-        match sync_and_compact(&indexer, args.until, &store, &progress, &stop).await? {
+        match sync_and_compact(&indexer, args.until, &store, &stop).await? {
             _ if stop.is_requested() => tracing::info!("stopped; the next sync goes on from here"),
             Some(tip) => tracing::info!(%tip, "in sync"),
             None => tracing::info!("the node's chain ends below the first height to index"),
@@ -148,23 +145,16 @@ fn reporting(progress: &Arc<SyncProgress>) -> impl Fn(&BatchReport) + Send + Syn
     move |report| progress.report(report)
 }
 
-/// Syncs, and gives back the slack that a long sync leaves in the file. Answers what the index's tip is then.
+/// Syncs, and gives back the slack in the file if there is much. Answers what the index's tip is then.
 async fn sync_and_compact(
     indexer: &Indexer,
     until: Option<u32>,
     store: &Arc<Store>,
-    progress: &SyncProgress,
     stop: &Stop,
 ) -> Result<Option<BlockId>> {
     let tip = indexer.sync(until).await?;
-    if progress.blocks() >= COMPACT_AFTER_BLOCKS && !stop.is_requested() {
-        let store = store.clone();
-        let compacted = tokio::task::spawn_blocking(move || store.compact(SNAPSHOTS_PATIENCE));
-        match compacted.await.context("compacting ended early")? {
-            Ok(freed) => tracing::info!("compacted the index: {} MiB given back", freed >> 20),
-            Err(error @ StoreError::Busy { .. }) => tracing::warn!("{error}"),
-            Err(error) => return Err(error.into()),
-        }
+    if !stop.is_requested() {
+        compact_if_worthwhile(store, stop, Compaction::DEFAULT).await?;
     }
     Ok(tip)
 }

@@ -21,8 +21,7 @@ use crate::store::{BlockRecord, Keep, Snapshot, SpendRow, StoreError, TweakForm,
 const WINDOW: usize = 256;
 /// Most findings of the second pass that are kept: a file with more is named well enough by these.
 const FINDINGS_MAX: usize = 1_000;
-/// Most blocks that a source is asked for because something speaks against them; if there are more, all from the lowest of
-/// them on count as wrong.
+/// Most blocks that a source is asked for because something speaks against them; if there are more, those count as wrong.
 const SUSPECTS_MAX: usize = 200;
 
 /// Something that is wrong with an index.
@@ -318,7 +317,7 @@ pub struct SourceCheck {
     pub compared: BTreeSet<u32>,
     /// What differs.
     pub findings: Vec<Finding>,
-    /// Heights at which something differs.
+    /// Heights at which something differs, or that are suspect and above the source's tip.
     pub wrong: BTreeSet<u32>,
     /// What was noticed that is not wrong.
     pub notes: Vec<String>,
@@ -356,13 +355,15 @@ pub async fn check_against_source(
     }
     let tip_is_active = source.block_at(tip.height).await? == Some(tip);
     let mut left: BTreeSet<u32> = suspects.iter().take(SUSPECTS_MAX).copied().collect();
-    check.wrong.extend(suspects.iter().nth(SUSPECTS_MAX));
+    check.wrong.extend(suspects.iter().skip(SUSPECTS_MAX));
     left.extend(sample);
     left.insert(tip.height);
     let mut orphaned = 0;
     while let Some(height) = left.pop_last() {
         progress(check.compared.len(), check.compared.len() + left.len() + 1);
         let Some(id) = source.block_at(height).await? else {
+            // Nobody has spoken for it.
+            check.wrong.extend(suspects.get(&height));
             continue;
         };
         let ours = match snapshot.record(height) {

@@ -1,7 +1,10 @@
 //! A good index in place of a damaged one.
 //!
 //! [`repair`] never writes to the file that is damaged: it copies what is right into a new one, gets the rest from the
-//! source, checks the result and puts it in the old one's place.
+//! source, checks the result and puts it in the old one's place. A result that ends below the old index does not take its
+//! place, unless the source has another block where the old one goes on.
+
+mod copy;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,17 +13,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::check::{Finding, check_self};
+use self::copy::{Copied, End, copy};
+use super::check::check_self;
 use super::indexer::{BatchReport, IndexError, IndexSettings, Indexer, blocking};
 use crate::chain::BlockSource;
 use crate::curve::Engine;
 use crate::runtime::Stop;
 use crate::store::{
-    BlockRecord, Store, StoreError, StoreOptions, Update, repair_place, replace_damaged,
+    Store, StoreError, StoreOptions, begin_repair, give_up_repair, replace_damaged,
 };
-
-/// Bytes of rows that one update of a repaired file takes.
-const COPY_BATCH_BYTES: usize = 96 << 20;
 
 /// Why an index could not be repaired. The index file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,18 @@ pub enum RepairError {
     NeedsNode {
         /// The lowest of them.
         from: u32,
+    },
+    /// Blocks have to come from the node, and its chain ends below them.
+    #[error(
+        "blocks from height {from} on have to come from the node again, and its chain ends {}: the index is as it was; \
+         repair it when the node has caught up",
+        at.map_or_else(|| "below them".to_owned(), |at| format!("at height {at}"))
+    )]
+    NodeBehind {
+        /// The lowest of them.
+        from: u32,
+        /// Where the node's chain ends.
+        at: Option<u32>,
     },
     /// A stop was requested.
     #[error("stopped; the index is as it was, and the next repair begins again")]
@@ -68,6 +81,16 @@ pub struct Repair<'a> {
     pub stop: Stop,
 }
 
+/// What is known of the index that is to be repaired.
+pub struct Damage {
+    /// The open file, `None` if it cannot be read.
+    pub old: Option<Store>,
+    /// Height of its last block, as far as it says; what is built anew has to reach it.
+    pub tip_height: Option<u32>,
+    /// Heights of the blocks whose rows have to come from the source again.
+    pub wrong: BTreeSet<u32>,
+}
+
 /// What a repair did.
 #[derive(Debug, Clone, Serialize)]
 pub struct Repaired {
@@ -75,13 +98,18 @@ pub struct Repaired {
     pub copied: u64,
     /// First height that came from the node again, `None` if none had to.
     pub from_node: Option<u32>,
+    /// Last height that came from the node, where its chain ended and blocks above it were taken over.
+    pub until_node: Option<u32>,
+    /// Height at which the new index ends, where the old one went further, but with blocks that are not the node's.
+    pub shortened_to: Option<u32>,
     /// Where the damaged file is kept.
     pub kept: PathBuf,
 }
 
-/// Builds a good index beside a damaged one, and puts it in its place: blocks below `wrong_from` are taken over, and what
-/// follows from them (`heights`, digests, locators, spent bits) written anew; the others come from the source. Without
-/// `wrong_from` all blocks are taken over, as far as they can be read. `old` is `None` for a file that cannot be read.
+/// Builds a good index beside a damaged one, and puts it in its place: blocks below the lowest wrong one are taken over,
+/// and what follows from them (`heights`, digests, locators, spent bits) written anew; the others come from the source, as
+/// far as its chain goes, and what is right above that is taken over again. Where no block is wrong all are taken over, as
+/// far as they can be read.
 ///
 /// The damaged file is only read, and kept as `index.redb.damaged`; so there must be room for a second one. If what was
 /// taken over turns out wrong, all of it comes from the source. `on_batch` is called after each commit of the sync.
@@ -90,165 +118,218 @@ pub struct Repaired {
 /// [`RepairError`]; nothing was changed then.
 pub async fn repair(
     repair: &Repair<'_>,
-    old: Option<Store>,
-    wrong_from: Option<u32>,
+    damage: Damage,
     on_batch: impl Fn(&BatchReport) + Clone + Send + Sync + 'static,
 ) -> Result<Repaired, RepairError> {
-    let place = repair_place(repair.path);
-    let old = old.map(Arc::new);
-    let mut wrong_from = wrong_from;
+    let mut plan = Plan {
+        old: damage.old.map(Arc::new),
+        tip_height: damage.tip_height,
+        wrong: damage.wrong,
+        is_last: false,
+    };
     let result = loop {
-        remove(&place)?;
-        match build(repair, &place, old.as_ref(), wrong_from, on_batch.clone()).await {
+        let place = begin_repair(repair.path)?;
+        match build(repair, &place, &plan, on_batch.clone()).await {
             Err(RepairError::StillWrong(reason))
-                if old.is_some() && wrong_from != Some(0) && repair.source.is_some() =>
+                if plan.old.is_some() && !plan.is_last && repair.source.is_some() =>
             {
                 tracing::warn!("what was taken over is wrong ({reason}): building all of it anew");
-                wrong_from = Some(0);
+                plan.wrong.insert(0);
+                plan.is_last = true;
             }
             result => break result,
         }
     };
     // Its lock goes, and with it the last reader.
-    drop(old);
+    drop(plan);
     match result {
-        Ok((copied, from_node)) => Ok(Repaired {
-            copied,
-            from_node,
+        Ok(built) => Ok(Repaired {
+            copied: built.copied,
+            from_node: built.from_node,
+            until_node: built.until_node,
+            shortened_to: built.shortened_to,
             kept: replace_damaged(repair.path)?,
         }),
         Err(error) => {
-            remove(&place)?;
+            give_up_repair(repair.path)?;
             Err(error)
         }
     }
 }
 
-fn remove(place: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(place) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Io {
-            action: "remove",
-            path: place.to_path_buf(),
-            source,
-        }),
-        _ => Ok(()),
-    }
+/// What a new file is to be built from.
+struct Plan {
+    old: Option<Arc<Store>>,
+    tip_height: Option<u32>,
+    wrong: BTreeSet<u32>,
+    /// Whether nothing below the node's tip is taken over any more.
+    is_last: bool,
 }
 
-/// Builds the new file; gives how many blocks were taken over, and from where on they came from the source.
+/// A new file that is complete.
+#[derive(Default)]
+struct Built {
+    copied: u64,
+    from_node: Option<u32>,
+    until_node: Option<u32>,
+    shortened_to: Option<u32>,
+}
+
+/// Builds the new file.
 async fn build(
     repair: &Repair<'_>,
     place: &Path,
-    old: Option<&Arc<Store>>,
-    wrong_from: Option<u32>,
+    plan: &Plan,
     on_batch: impl Fn(&BatchReport) + Send + Sync + 'static,
-) -> Result<(u64, Option<u32>), RepairError> {
+) -> Result<Built, RepairError> {
     let new = Arc::new(Store::open(place, &repair.options)?);
     let first = new.snapshot()?.first_height();
-    let mut copied = 0;
+    let mut built = Built::default();
     let mut is_complete = false;
-    if let Some(old) = old {
-        let (old, new, stop) = (Arc::clone(old), Arc::clone(&new), repair.stop.clone());
-        let copying = move || copy(&old, &new, wrong_from, &stop);
-        (copied, is_complete) = blocking(copying).await??;
+    if let Some(old) = &plan.old {
+        let below = plan.wrong.first().copied();
+        let Copied { blocks, end } = take_over(repair, old, &new, first, below).await?;
+        built.copied = blocks;
+        is_complete = end == End::Complete && below.is_none();
     }
-    let mut from_node = None;
-    if !is_complete && !repair.stop.is_requested() {
-        let from = u32::try_from(copied).map_or(u32::MAX, |copied| first.saturating_add(copied));
-        from_node = Some(from);
-        let Some(source) = &repair.source else {
-            return Err(RepairError::NeedsNode { from });
-        };
-        let indexer = Indexer::new(
-            Arc::clone(&new),
-            Arc::clone(source),
-            Arc::clone(&repair.engine),
-            repair.settings.clone(),
-            repair.stop.clone(),
-            on_batch,
-        );
-        indexer.check_source().await?;
-        indexer.sync(None).await?;
+    let copied = u32::try_from(built.copied).unwrap_or(u32::MAX);
+    let mut next = first.saturating_add(copied);
+    // The last rows may be lost without a trace in those that are there.
+    is_complete &= plan.tip_height.is_none_or(|tip| next > tip);
+    if !is_complete {
+        built.from_node = Some(next);
+        next = connect(repair, &new, next, on_batch).await?;
+        if plan.tip_height.is_some_and(|tip| next <= tip) {
+            above(repair, plan, &new, next, &mut built).await?;
+        }
     }
     if repair.stop.is_requested() {
         return Err(RepairError::Stopped);
     }
-    let checking = {
-        let new = Arc::clone(&new);
-        move || check_self(&new.snapshot()?, &BTreeSet::new(), |_, _| ())
-    };
-    let check = blocking(checking).await??;
-    if let Some(found) = check.findings.first() {
-        return Err(RepairError::StillWrong(format!(
-            "table {}, key {}: {}",
-            found.table, found.key, found.reason
-        )));
+    if let Some(reason) = what_is_wrong(repair, &new).await? {
+        return Err(match built.until_node {
+            // Of what came from the node nothing can be wrong, so it is what it does not have yet.
+            Some(at) if plan.is_last => RepairError::NodeBehind {
+                from: at.saturating_add(1),
+                at: Some(at),
+            },
+            _ => RepairError::StillWrong(reason),
+        });
     }
-    blocking(move || new.compact(Duration::from_secs(10))).await??;
-    Ok((copied, from_node))
+    let compacted = unless_stopped(&repair.stop, move || new.compact(Duration::from_secs(10)));
+    compacted.await??;
+    Ok(built)
 }
 
-/// Takes over blocks below `wrong_from`, or all, as far as they can be read and fit; gives how many, and whether that is
-/// the whole index.
-fn copy(
-    old: &Store,
-    new: &Store,
-    wrong_from: Option<u32>,
+/// Gets the blocks from a height on from the source; gives the height above the last one.
+async fn connect(
+    repair: &Repair<'_>,
+    new: &Arc<Store>,
+    from: u32,
+    on_batch: impl Fn(&BatchReport) + Send + Sync + 'static,
+) -> Result<u32, RepairError> {
+    let Some(source) = &repair.source else {
+        return Err(RepairError::NeedsNode { from });
+    };
+    let indexer = Indexer::new(
+        Arc::clone(new),
+        Arc::clone(source),
+        Arc::clone(&repair.engine),
+        repair.settings.clone(),
+        repair.stop.clone(),
+        on_batch,
+    );
+    indexer.check_source().await?;
+    if repair.stop.is_requested() {
+        return Err(RepairError::Stopped);
+    }
+    let tip = source.tip().await.map_err(IndexError::from)?;
+    if tip.height < from {
+        let at = Some(tip.height);
+        return Err(RepairError::NodeBehind { from, at });
+    }
+    let reached = indexer.sync(None).await?;
+    if repair.stop.is_requested() {
+        return Err(RepairError::Stopped);
+    }
+    match reached {
+        Some(tip) if tip.height >= from => Ok(tip.height.saturating_add(1)),
+        reached => Err(RepairError::NodeBehind {
+            from,
+            at: reached.map(|tip| tip.height),
+        }),
+    }
+}
+
+/// Takes over what the old index has above the node's tip, up to its own.
+async fn above(
+    repair: &Repair<'_>,
+    plan: &Plan,
+    new: &Arc<Store>,
+    from: u32,
+    built: &mut Built,
+) -> Result<(), RepairError> {
+    let at = from.checked_sub(1);
+    let Some(old) = &plan.old else {
+        return Err(RepairError::NodeBehind { from, at });
+    };
+    let wrong = plan.wrong.range(from..).next().copied();
+    let Copied { blocks, end } = take_over(repair, old, new, from, wrong).await?;
+    let reached = from.saturating_add(u32::try_from(blocks).unwrap_or(u32::MAX));
+    match end {
+        End::Unlinked if blocks == 0 => {
+            built.shortened_to = at;
+            return Ok(());
+        }
+        _ if plan.tip_height.is_some_and(|tip| reached <= tip) => {
+            return Err(RepairError::NodeBehind { from: reached, at });
+        }
+        _ => {}
+    }
+    built.copied += blocks;
+    built.until_node = at;
+    Ok(())
+}
+
+async fn take_over(
+    repair: &Repair<'_>,
+    old: &Arc<Store>,
+    new: &Arc<Store>,
+    from: u32,
+    below: Option<u32>,
+) -> Result<Copied, RepairError> {
+    let (old, new, stop) = (Arc::clone(old), Arc::clone(new), repair.stop.clone());
+    let copied = blocking(move || copy(&old, &new, from, below, &stop)).await??;
+    match repair.stop.is_requested() {
+        true => Err(RepairError::Stopped),
+        false => Ok(copied),
+    }
+}
+
+/// What contradicts itself in a file.
+async fn what_is_wrong(
+    repair: &Repair<'_>,
+    new: &Arc<Store>,
+) -> Result<Option<String>, RepairError> {
+    let new = Arc::clone(new);
+    let checking = move || check_self(&new.snapshot()?, &BTreeSet::new(), |_, _| ());
+    let check = unless_stopped(&repair.stop, checking).await??;
+    Ok(check.findings.first().map(|found| {
+        let (table, key, reason) = (found.table, &found.key, &found.reason);
+        format!("table {table}, key {key}: {reason}")
+    }))
+}
+
+/// Does work on the new file that cannot be interrupted. After a stop it is left alone: it ends with the process, or
+/// before, and the file is thrown away.
+async fn unless_stopped<T: Send + 'static>(
     stop: &Stop,
-) -> Result<(u64, bool), StoreError> {
-    let old = old.snapshot()?;
-    let Some(tip) = old.tip() else {
-        return Ok((0, wrong_from.is_none()));
-    };
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    let mut copied = 0;
-    let mut is_complete = wrong_from.is_none();
-    let end = wrong_from.unwrap_or(u32::MAX);
-    for height in (old.first_height()..=tip.height).take_while(|height| *height < end) {
-        if stop.is_requested() {
-            return Ok((copied, false));
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RepairError> {
+    tokio::select! {
+        done = crate::runtime::detached(work) => {
+            done.ok_or_else(|| IndexError::Worker("a thread of the repair".to_owned()).into())
         }
-        match old.record(height) {
-            Ok(Some(record)) => {
-                bytes += record.size_bytes();
-                batch.push(record);
-            }
-            Err(error) if Finding::of_error(&error).is_none() => return Err(error),
-            Ok(None) | Err(_) => {
-                is_complete = false;
-                break;
-            }
-        }
-        if bytes >= COPY_BATCH_BYTES {
-            if !take(new, &batch)? {
-                return Ok((copied, false));
-            }
-            copied += batch.len() as u64;
-            batch.clear();
-            bytes = 0;
-        }
-    }
-    if !take(new, &batch)? {
-        return Ok((copied, false));
-    }
-    Ok((copied + batch.len() as u64, is_complete))
-}
-
-/// Commits records; `false`, and nothing written, if they do not fit each other.
-fn take(new: &Store, batch: &[BlockRecord]) -> Result<bool, StoreError> {
-    let disconnect = 0;
-    let connect = batch;
-    match new.apply(Update {
-        disconnect,
-        connect,
-    }) {
-        Ok(_) => Ok(true),
-        Err(
-            StoreError::InvalidRecord { .. }
-            | StoreError::NotAChild { .. }
-            | StoreError::WrongStart { .. },
-        ) => Ok(false),
-        Err(error) => Err(error),
+        () = stop.requested() => Err(RepairError::Stopped),
     }
 }

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use bitcoin::Network;
-use redb::{ReadTransaction, ReadableTable, Table, TableError, WriteTransaction};
+use redb::{
+    ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableError, TableHandle,
+    WriteTransaction,
+};
 
 use super::column::Column;
 use super::error::{Fault, StoreError};
@@ -12,7 +15,7 @@ use super::schema::{
     MULTIPLES, MULTIPLES_POWER, OUTPUTS, SCHEMA_OLDEST, SCHEMA_VERSION, SPENDS, SPENT, TWEAKS,
     TXIDS,
 };
-use super::{StoreOptions, default_first_height};
+use super::{Demand, StoreOptions, default_first_height};
 
 /// Format number, u32 LE.
 const SCHEMA: &str = "schema";
@@ -112,12 +115,14 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// Reads and checks `meta`; `None` if the file has no table at all, as when it is new or its creation was cut
-    /// short before the first commit. Files of older formats are read too: they keep everything, tweaks as points.
+    /// Reads `meta`; `None` if the file has no table at all, as when it is new or its creation was cut short before the
+    /// first commit. `None` also for an index without a block that was created with other options than are wanted: they
+    /// bind nobody yet. Files of older formats are read too: they keep everything, tweaks as points.
     pub(super) fn load(
         read: &ReadTransaction,
         file: &Path,
         options: &StoreOptions,
+        demand: Demand,
     ) -> Result<Option<Self>, Fault> {
         let not_an_index = |reason: &str| StoreError::NotAnIndex {
             file: file.into(),
@@ -162,11 +167,22 @@ impl Meta {
             multiples: load_multiples(&table, version)?,
             locator: LocatorHasher::new(fixed(LOCATOR_KEY, &required(&table, LOCATOR_KEY)?)?),
         };
-        meta.check(file, options)?;
+        let is_bound = meta.is_new_with(options) || demand == Demand::Readable;
+        if !is_bound && meta.network == options.network && has_no_rows(read)? {
+            return Ok(None);
+        }
         Ok(Some(meta))
     }
 
-    fn check(&self, file: &Path, options: &StoreOptions) -> Result<(), StoreError> {
+    /// Whether a new file with these options would say the same.
+    fn is_new_with(&self, options: &StoreOptions) -> bool {
+        let new = Self::new(options);
+        (self.first_height, self.keep) == (new.first_height, new.keep)
+            && (self.tweak_form, self.multiples) == (new.tweak_form, new.multiples)
+    }
+
+    /// Holds the file against what is wanted.
+    pub(super) fn check(&self, file: &Path, options: &StoreOptions) -> Result<(), StoreError> {
         if self.network != options.network {
             return Err(StoreError::WrongNetwork {
                 file: file.into(),
@@ -222,13 +238,9 @@ impl Meta {
         }
     }
 
-    /// Creates every table and `meta`: the file's first commit, so that a file either is an index or has no table.
-    pub(super) fn create(
-        write: &WriteTransaction,
-        file: &Path,
-        options: &StoreOptions,
-    ) -> Result<Self, Fault> {
-        let meta = Self {
+    /// Of a new file.
+    fn new(options: &StoreOptions) -> Self {
+        Self {
             version: SCHEMA_VERSION,
             network: options.network,
             first_height: options
@@ -238,9 +250,22 @@ impl Meta {
             tweak_form: options.tweak_form.unwrap_or_default(),
             multiples: options.multiples.unwrap_or(false),
             locator: LocatorHasher::new(bitcoin::secp256k1::rand::random()),
-        };
+        }
+    }
+
+    /// Creates every table and `meta`: the file's first commit, so that a file either is an index or has no table.
+    /// Tables that are there already must be empty, and go.
+    pub(super) fn create(
+        write: &WriteTransaction,
+        file: &Path,
+        options: &StoreOptions,
+    ) -> Result<Self, Fault> {
+        let meta = Self::new(options);
         if meta.multiples && meta.tweak_form == TweakForm::Compressed {
             return Err(StoreError::MultiplesWithoutPoints { file: file.into() }.into());
+        }
+        for table in write.list_tables()?.collect::<Vec<_>>() {
+            write.delete_table(table)?;
         }
         let mut table = write.open_table(META)?;
         put(&mut table, SCHEMA, &SCHEMA_VERSION.to_le_bytes())?;
@@ -268,6 +293,16 @@ impl Meta {
         }
         Ok(meta)
     }
+}
+
+/// Whether no table but `meta` has a row.
+fn has_no_rows(read: &ReadTransaction) -> Result<bool, Fault> {
+    for table in read.list_tables()? {
+        if table.name() != META.name() && read.open_untyped_table(table)?.len()? > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What a long sync has left of the locator.

@@ -8,9 +8,7 @@
 
 mod pages;
 
-use std::ffi::OsString;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash;
@@ -21,16 +19,17 @@ use redb::{
 };
 
 use super::column::Column;
-use super::error::{Fault, InRow, StoreError, explain_io};
+use super::error::{Fault, InRow, StoreError};
 use super::meta::{Meta, SAME_TABLES};
 use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
+use super::replace::{create_like, migrated, migration_place, remove, swap, sync};
 use super::schema::{
     BLOCK_ITEMS_MAX, DIGEST, FILTER_BYTES_MAX, FILTERS, MULTIPLES, RowError, SCHEMA_VERSION, Span,
     TWEAKS, TXIDS,
 };
 use super::snapshot::Snapshot;
 use super::view::Chunks;
-use super::{Opened, Store, StoreOptions};
+use super::{Demand, Opened, Store, StoreOptions};
 use crate::BlockId;
 
 /// Formats 1 and 2: rows of `blocks` without foreign spends.
@@ -66,7 +65,7 @@ pub(super) fn migrate(
         found: meta.version,
         source: Box::new(source),
     };
-    let beside = beside(file, "migrating");
+    let beside = migration_place(file);
     tracing::info!(
         "index {} has format {}, migrating it to format {SCHEMA_VERSION} in {}",
         file.display(),
@@ -83,11 +82,11 @@ pub(super) fn migrate(
             error,
             StoreError::Corrupt { .. } | StoreError::InvalidRecord { .. }
         ) {
-            let _ = fs::remove_file(&beside);
+            let _ = remove(&beside);
         }
         return Err(failed(error));
     }
-    let kept = kept(file, meta.version);
+    let kept = migrated(file, meta.version);
     swap(file, &beside, &kept).map_err(failed)?;
     tracing::info!(
         "index {} has format {SCHEMA_VERSION} now; the old file is kept as {} and removed when spindex starts next",
@@ -95,118 +94,6 @@ pub(super) fn migrate(
         kept.display()
     );
     Ok(())
-}
-
-/// Ends a migration or a repair that was cut short between its two renames: the old file was moved away only after the
-/// new one was complete.
-///
-/// # Errors
-/// The new file cannot be renamed.
-pub(super) fn finish_swap(file: &Path) -> Result<(), StoreError> {
-    if file.exists() {
-        return Ok(());
-    }
-    let was_migrated = kept_files(file).any(|kept| kept.exists());
-    let was_repaired = damaged(file, 1).exists();
-    let complete = [
-        (was_migrated, beside(file, "migrating")),
-        (was_repaired, repair_place(file)),
-    ];
-    let new = complete
-        .iter()
-        .find(|(swapped, new)| *swapped && new.exists());
-    if let Some((_, new)) = new {
-        rename(new, file)?;
-        sync_directory(file);
-    }
-    Ok(())
-}
-
-/// Where the repair of an index file builds the one that takes its place.
-pub fn repair_place(file: &Path) -> PathBuf {
-    beside(file, "repairing")
-}
-
-/// Puts the file at [`repair_place`], which must be complete and closed, in the place of the index file, and gives the
-/// name under which that one is kept: `index.redb.damaged`, or with a number if there is one already.
-///
-/// # Errors
-/// A file that cannot be synced or renamed; the index file then has its name still, or gets the new one when it is
-/// opened.
-pub fn replace_damaged(file: &Path) -> Result<PathBuf, StoreError> {
-    let new = repair_place(file);
-    fs::File::open(&new)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| explain_io(error, "write", &new))?;
-    let mut number = 1;
-    while damaged(file, number).exists() {
-        number += 1;
-    }
-    let kept = damaged(file, number);
-    swap(file, &new, &kept)?;
-    Ok(kept)
-}
-
-fn damaged(file: &Path, number: u32) -> PathBuf {
-    match number {
-        1 => beside(file, "damaged"),
-        number => beside(file, &format!("damaged{number}")),
-    }
-}
-
-/// Removes what a migration has left, now that the new file was opened; what cannot be removed is only named.
-pub(super) fn clean_up(file: &Path) {
-    for left in kept_files(file).chain([beside(file, "migrating")]) {
-        if !left.exists() {
-            continue;
-        }
-        match fs::remove_file(&left) {
-            Ok(()) => tracing::info!("removed {}, of the migration", left.display()),
-            Err(error) => tracing::warn!(
-                "{} is not needed any more and could not be removed ({error})",
-                left.display()
-            ),
-        }
-    }
-}
-
-fn beside(file: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(file);
-    name.push(".");
-    name.push(ending);
-    name.into()
-}
-
-fn kept(file: &Path, version: u32) -> PathBuf {
-    beside(file, &format!("format{version}"))
-}
-
-fn kept_files(file: &Path) -> impl Iterator<Item = PathBuf> {
-    (1..SCHEMA_VERSION).map(move |version| kept(file, version))
-}
-
-fn swap(file: &Path, new: &Path, kept: &Path) -> Result<(), StoreError> {
-    rename(file, kept)?;
-    if let Err(error) = rename(new, file) {
-        // If not even this works, the next start finds both names and ends the swap.
-        let _ = fs::rename(kept, file);
-        return Err(error);
-    }
-    sync_directory(file);
-    Ok(())
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
-    fs::rename(from, to).map_err(|error| explain_io(error, "rename", from))
-}
-
-/// Makes renames durable where directories can be synced; where they cannot, either state after a crash is a good one.
-fn sync_directory(file: &Path) {
-    if let Some(directory) = file.parent()
-        && let Ok(directory) = fs::File::open(directory)
-    {
-        let _ = directory.sync_all();
-    }
 }
 
 fn write_anew(
@@ -219,7 +106,7 @@ fn write_anew(
     let told = |fault: Fault| fault.in_file(file);
     let read = old.begin_read().map_err(|error| told(error.into()))?;
     let old = OldIndex::new(&read, meta).map_err(told)?;
-    let store = begin(&old, beside, &meta.options(options)).map_err(told)?;
+    let store = begin(&old, file, beside, &meta.options(options)).map_err(told)?;
 
     let tip = old.tip().map_err(told)?;
     let start = store.snapshot()?.tip();
@@ -249,31 +136,29 @@ fn write_anew(
     compare(&old, &store.snapshot()?).map_err(told)?;
     store.compact(Duration::ZERO)?;
     drop(store);
-    fs::File::open(beside)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| explain_io(error, "write", beside))
+    sync(beside)
 }
 
 /// The new file: the one an earlier attempt has left, if it is the beginning of the old one, or an empty one.
-fn begin(old: &OldIndex, beside: &Path, options: &StoreOptions) -> Result<Store, Fault> {
-    let open = || Store::build(beside, options);
+fn begin(
+    old: &OldIndex,
+    file: &Path,
+    beside: &Path,
+    options: &StoreOptions,
+) -> Result<Store, Fault> {
+    let open = || Store::build(beside, options, Demand::Sound);
     if beside.exists() {
         match open() {
-            Ok(Opened::Ready(store)) if old.begins_with(&store.snapshot()?)? => return Ok(store),
+            Ok(Opened::Ready(store, _)) if old.begins_with(&store.snapshot()?)? => {
+                return Ok(store);
+            }
             Err(error @ StoreError::InUse { .. }) => return Err(error.into()),
             _ => {}
         }
-        fs::remove_file(beside).map_err(|error| explain_io(error, "remove", beside))?;
+        remove(beside)?;
     }
-    match open()? {
-        Opened::Ready(store) => Ok(store),
-        Opened::Older(_, meta) => Err(StoreError::OlderSchema {
-            file: beside.into(),
-            found: meta.version,
-            expected: SCHEMA_VERSION,
-        }
-        .into()),
-    }
+    create_like(beside, file)?;
+    Ok(open()?.ready(beside)?.0)
 }
 
 /// Checks that the new file, complete, says what the old one does beyond the records that were copied.

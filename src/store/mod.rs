@@ -8,6 +8,7 @@ mod audit;
 mod bitmap;
 pub mod column;
 mod content;
+mod damaged;
 mod digest;
 mod error;
 mod live;
@@ -16,6 +17,7 @@ mod meta;
 mod migrate;
 mod plan;
 mod record;
+mod replace;
 mod scan;
 pub mod schema;
 pub mod snapshot;
@@ -36,17 +38,18 @@ use redb::{Database, ReadableDatabase, StorageBackend};
 
 use crate::BlockId;
 pub use audit::WrongRow;
+pub use damaged::{Remains, remains};
 pub use digest::{DIGEST_START, roll_digest};
 pub use error::StoreError;
 use error::{Fault, explain_io};
 pub use locator::Locating;
 use meta::Meta;
 pub use meta::{Keep, TweakForm};
-pub use migrate::{repair_place, replace_damaged};
 pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
+pub use replace::{begin_repair, give_up_repair, replace_damaged};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
 pub use snapshot::{BlockEntry, Counts, RowFilter, Snapshot, Utxo};
-pub use space::{Space, TableSpace};
+pub use space::{Slack, Space, TableSpace};
 pub use sums::Summed;
 use sums::{Unsound, Watch};
 
@@ -112,11 +115,42 @@ impl Drop for Store {
 /// A database, and the watch over its pages; a file of an older format has no sums to be watched.
 type Watched = (Database, Option<Arc<Watch>>);
 
+/// What an opening asks of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    /// That it can be served and written to.
+    Sound,
+    /// That it can be read, to be checked.
+    Readable,
+}
+
 /// What opening a file gives.
 enum Opened {
-    Ready(Store),
+    /// With what had to be corrected in memory.
+    Ready(Store, Vec<WrongRow>),
     /// A file of an older format.
     Older(Database, Meta),
+    /// A file without sums that holds nothing.
+    Blank(Database),
+}
+
+impl Opened {
+    /// What can be worked with as it is.
+    fn ready(self, file: &Path) -> Result<(Store, Vec<WrongRow>), StoreError> {
+        let file = file.to_path_buf();
+        match self {
+            Self::Ready(store, wrong) => Ok((store, wrong)),
+            Self::Older(_, meta) => Err(StoreError::OlderSchema {
+                file,
+                found: meta.version,
+                expected: schema::SCHEMA_VERSION,
+            }),
+            Self::Blank(_) => Err(StoreError::NotAnIndex {
+                file,
+                reason: "its pages have no sums".to_owned(),
+            }),
+        }
+    }
 }
 
 /// Whether the writer still takes work.
@@ -159,8 +193,9 @@ impl Store {
             fs::create_dir_all(directory)
                 .map_err(|error| explain_io(error, "create the directory", directory))?;
         }
-        migrate::finish_swap(path)?;
-        Self::open_at(path, options)
+        let file = replace::followed(path)?;
+        replace::finish_swap(&file)?;
+        Ok(Self::open_at(&file, options, Demand::Sound)?.0)
     }
 
     /// Opens the index file if there is one.
@@ -168,13 +203,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] if there is none; else as [`open`](Self::open).
     pub fn open_existing(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
-        migrate::finish_swap(path)?;
-        match fs::metadata(path) {
-            Ok(_) => Self::open_at(path, options),
+        let file = replace::followed(path)?;
+        replace::finish_swap(&file)?;
+        match fs::metadata(&file) {
+            Ok(_) => Ok(Self::open_at(&file, options, Demand::Sound)?.0),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(StoreError::Missing { file: path.into() })
+                Err(StoreError::Missing { file })
             }
-            Err(error) => Err(explain_io(error, "open", path)),
+            Err(error) => Err(explain_io(error, "open", &file)),
         }
     }
 
@@ -182,52 +218,53 @@ impl Store {
     /// on purpose.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but [`StoreError::OlderSchema`] for all older formats: there is no place for a new file.
+    /// As [`open`](Self::open), but [`StoreError::NotAnIndex`] for all older formats: there is no place for a new file.
     pub fn open_with_backend(
         backend: impl StorageBackend,
         options: &StoreOptions,
     ) -> Result<Self, StoreError> {
         let name = PathBuf::from(format!("{FILE_NAME} on a backend"));
         let summed = Summed::new(backend, name.display().to_string());
-        let opened = Self::build_with(&name, options, |builder| open_summed(builder, summed))?;
-        match opened {
-            Opened::Ready(store) => Ok(store),
-            Opened::Older(_, meta) => Err(StoreError::OlderSchema {
-                file: name,
-                found: meta.version,
-                expected: schema::SCHEMA_VERSION,
-            }),
-        }
+        let opened = Self::build_with(&name, options, Demand::Sound, |builder| {
+            open_summed(builder, summed)
+        })?;
+        Ok(opened.ready(&name)?.0)
     }
 
-    fn open_at(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+    fn open_at(
+        path: &Path,
+        options: &StoreOptions,
+        demand: Demand,
+    ) -> Result<(Self, Vec<WrongRow>), StoreError> {
         refuse_unfinished(path)?;
-        match Self::build(path, options)? {
-            Opened::Ready(store) => {
-                migrate::clean_up(path);
-                Ok(store)
+        let build = || Self::build(path, options, demand);
+        let opened = match build()? {
+            Opened::Blank(database) => {
+                drop(database);
+                empty_blank(path)?;
+                build()?
             }
-            Opened::Older(database, meta) => {
-                migrate::migrate(path, database, &meta, options)?;
-                match Self::build(path, options)? {
-                    Opened::Ready(store) => Ok(store),
-                    Opened::Older(_, meta) => Err(StoreError::OlderSchema {
-                        file: path.into(),
-                        found: meta.version,
-                        expected: schema::SCHEMA_VERSION,
-                    }),
-                }
-            }
+            opened => opened,
+        };
+        if let Opened::Older(database, meta) = opened {
+            migrate::migrate(path, database, &meta, options)?;
+            return build()?.ready(path);
         }
+        let ready = opened.ready(path)?;
+        if demand == Demand::Sound {
+            replace::clean_up(path);
+        }
+        Ok(ready)
     }
 
-    fn build(file: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
-        Self::build_with(file, options, |builder| open_file(builder, file))
+    fn build(file: &Path, options: &StoreOptions, demand: Demand) -> Result<Opened, StoreError> {
+        Self::build_with(file, options, demand, |builder| open_file(builder, file))
     }
 
     fn build_with(
         file: &Path,
         options: &StoreOptions,
+        demand: Demand,
         open: impl FnOnce(&redb::Builder) -> Result<Watched, redb::DatabaseError>,
     ) -> Result<Opened, StoreError> {
         let mut builder = Database::builder();
@@ -239,7 +276,8 @@ impl Store {
                 100.0 * progress.progress()
             );
         });
-        Self::prepare(open(&builder), file, options).map_err(|fault| match fault.in_file(file) {
+        let prepared = Self::prepare(open(&builder), file, options, demand);
+        prepared.map_err(|fault| match fault.in_file(file) {
             StoreError::Io { path, source, .. } => explain_io(source, "open", &path),
             StoreError::PermissionDenied { path, .. } => StoreError::PermissionDenied {
                 action: "open",
@@ -253,21 +291,25 @@ impl Store {
         watched: Result<Watched, redb::DatabaseError>,
         file: &Path,
         options: &StoreOptions,
+        demand: Demand,
     ) -> Result<Opened, Fault> {
         let (database, watch) = watched?;
-        let found = Meta::load(&database.begin_read()?, file, options)?;
+        let found = Meta::load(&database.begin_read()?, file, options, demand)?;
         let Some(watch) = watch else {
-            let reason = match found {
+            return match found {
                 Some(meta) if meta.version < schema::SCHEMA_VERSION => {
-                    return Ok(Opened::Older(database, meta));
+                    meta.check(file, options)?;
+                    Ok(Opened::Older(database, meta))
                 }
-                Some(_) => "its pages have no sums",
-                None => "a database without spindex's table meta",
+                Some(_) => Err(StoreError::NotAnIndex {
+                    file: file.into(),
+                    reason: "its pages have no sums".to_owned(),
+                }
+                .into()),
+                None => Ok(Opened::Blank(database)),
             };
-            let (file, reason) = (file.into(), reason.to_owned());
-            return Err(StoreError::NotAnIndex { file, reason }.into());
         };
-        let meta = match found {
+        let mut meta = match found {
             Some(meta) if meta.version < schema::SCHEMA_VERSION => {
                 let reason = format!("format {} in a file with sums", meta.version);
                 return Err(Fault::row("meta", "schema", reason));
@@ -281,6 +323,12 @@ impl Store {
                 meta
             }
         };
+        let wrong = match demand {
+            Demand::Sound => None,
+            Demand::Readable => {
+                damaged::correct_first_height(&database.begin_read()?, &mut meta, file)?
+            }
+        };
         let store = Self {
             database: RwLock::new(database),
             file: file.into(),
@@ -292,13 +340,21 @@ impl Store {
             watch,
         };
         let view = store.view()?;
-        view.check_ends()?;
+        if demand == Demand::Sound {
+            // First of all, as it says of `meta` whether it is to be believed.
+            damaged::check_heights(&view)?;
+        }
+        store.meta.check(file, options)?;
+        match demand {
+            Demand::Sound => view.check_ends()?,
+            Demand::Readable => damaged::check_tip(&view)?,
+        }
         let starts = view.load_starts()?;
         if let Ok(mut place) = store.starts.lock() {
             *place = Arc::new(starts);
         }
         drop(view);
-        Ok(Opened::Ready(store))
+        Ok(Opened::Ready(store, wrong.into_iter().collect()))
     }
 
     fn view(&self) -> Result<view::View, Fault> {
@@ -570,6 +626,17 @@ fn refuse_unfinished(path: &Path) -> Result<(), StoreError> {
             reason: "its creation was cut short, or its start was overwritten".to_owned(),
         }),
         Err(error) => Err(told(error)),
+    }
+}
+
+/// Empties a file without sums that holds nothing, so that it can be made anew.
+fn empty_blank(path: &Path) -> Result<(), StoreError> {
+    let told = |error| explain_io(error, "open", path);
+    let file = fs::File::options().write(true).open(path).map_err(told)?;
+    match file.try_lock() {
+        Ok(()) => file.set_len(0).map_err(told),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { file: path.into() }),
+        Err(fs::TryLockError::Error(error)) => Err(told(error)),
     }
 }
 

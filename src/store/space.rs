@@ -17,6 +17,11 @@ const PAGE: u64 = 4096;
 const LEAF_OVERHEAD: u64 = 12;
 /// Chunks below one branch page of the engine when they were appended in order: a full one has twice as many.
 const BRANCH_CHUNKS: u64 = 72;
+/// Bytes of pages that a row takes whose keys come in order, or in none: pages are half full at worst, or 70 % full.
+const BLOCK_BYTES: u64 = 2 * 180;
+const DIGEST_BYTES: u64 = 2 * 36;
+const HEIGHT_BYTES: u64 = 2 * 12;
+const LOCATOR_BYTES: u64 = 15;
 
 /// What the file's bytes are used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +78,51 @@ impl Store {
             tables: tables(&view, &read).map_err(told)?,
         })
     }
+}
+
+/// What an index takes of the disk and how much of that it may need, told without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slack {
+    /// What the file takes of the disk.
+    pub disk_bytes: u64,
+    /// Estimate of what it takes beyond the pages that its rows need.
+    pub slack_bytes: u64,
+}
+
+impl Store {
+    /// How much of the file compaction would give back, by the number of rows. 0 on a backend.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub fn slack(&self) -> Result<Slack, StoreError> {
+        let told = |fault: Fault| fault.in_file(&self.file);
+        let metadata = fs::metadata(self.path()).ok();
+        let disk = metadata.as_ref().map_or(0, |metadata| {
+            // Less where the engine has made a hole, more where the file system has set room aside.
+            disk_bytes(metadata).min(metadata.len())
+        });
+        let needed = needed_bytes(&self.view().map_err(told)?).map_err(told)?;
+        Ok(Slack {
+            disk_bytes: disk,
+            slack_bytes: disk.saturating_sub(needed),
+        })
+    }
+}
+
+fn needed_bytes(view: &View) -> Result<u64, Fault> {
+    let mut needed = view.blocks.len()? * BLOCK_BYTES
+        + view.digest.len()? * DIGEST_BYTES
+        + view.heights.len()? * HEIGHT_BYTES;
+    if let Some(full) = view.kept() {
+        needed += full.locator.len()? * LOCATOR_BYTES;
+    }
+    for (column, _, len) in view.columns() {
+        needed += computed(column, len)?.allocated_bytes;
+    }
+    if let Some((_, len, _)) = view.marks() {
+        needed += computed(MARKS, len)?.allocated_bytes;
+    }
+    Ok(needed)
 }
 
 #[cfg(unix)]

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Result;
 use bitcoin::BlockHash;
 use bitcoin::hex::DisplayHex;
 use serde::Serialize;
@@ -12,7 +11,7 @@ use serde::Serialize;
 use crate::client::compare::Comparison;
 use crate::index::check::Finding;
 use crate::index::repair::Repaired;
-use crate::store::{Counts, Space, Store, TableSpace};
+use crate::store::{Counts, Space, Store, StoreError, TableSpace};
 
 /// Most findings that are printed; a JSON document has all that are kept.
 const PRINTED_MAX: usize = 20;
@@ -73,7 +72,7 @@ pub(super) struct NodeReport {
 }
 
 /// What an index holds and takes.
-pub(super) fn state(store: &Store) -> Result<IndexState> {
+pub(super) fn state(store: &Store) -> Result<IndexState, StoreError> {
     let snapshot = store.snapshot()?;
     let tip = snapshot.tip();
     let digest = match tip {
@@ -156,10 +155,13 @@ pub(super) fn print(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         writeln!(out, "wrong     and {} more: --json has them", more + 1)?;
     }
     if let Some(repaired) = &report.repaired {
-        let from_node = repaired.from_node.map_or_else(
-            || "none from the node".to_owned(),
-            |height| format!("from height {height} on by the node"),
-        );
+        let from_node = match (repaired.from_node, repaired.until_node) {
+            (None, _) => "none from the node".to_owned(),
+            (Some(from), None) => format!("from height {from} on by the node"),
+            (Some(from), Some(until)) => format!(
+                "heights {from} to {until} by the node, whose chain ends there, the others above it too"
+            ),
+        };
         writeln!(
             out,
             "repaired  {} blocks taken over, {from_node}; the damaged file is kept as {}",

@@ -1,6 +1,6 @@
 //! Files without sums whose tables are those of this format: every page is copied as it is, with its sum.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Instant;
@@ -10,8 +10,9 @@ use redb::{Database, StorageBackend};
 use super::PROGRESS_INTERVAL;
 use crate::store::error::{Fault, StoreError, explain_io};
 use crate::store::meta;
+use crate::store::replace::{create_like, remove, sync};
 use crate::store::sums::{PAGE_BYTES, Summed};
-use crate::store::{Opened, Store, StoreOptions};
+use crate::store::{Demand, Store, StoreOptions};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -29,12 +30,8 @@ pub(super) fn copy(
     tracing::info!("checking all pages of {}", file.display());
     old.check_integrity().map_err(|error| told(error.into()))?;
     let in_new = |fault: Fault| fault.in_file(beside);
-    match fs::remove_file(beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(explain_io(error, "remove", beside));
-        }
-        _ => {}
-    }
+    remove(beside)?;
+    create_like(beside, file)?;
     let new = Summed::file(beside).map_err(|error| in_new(error.into()))?;
     let copied = copy_pages(file, &new);
     let closed = new.close();
@@ -45,15 +42,9 @@ pub(super) fn copy(
     closed.map_err(|error| explain_io(error, "write", beside))?;
     drop(new);
     raise_version(beside, options).map_err(in_new)?;
-    match Store::build(beside, options)? {
-        Opened::Ready(store) => drop(store),
-        Opened::Older(..) => {
-            return Err(in_new(Fault::row("meta", "schema", "not the new format")));
-        }
-    }
-    File::open(beside)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| explain_io(error, "write", beside))
+    let (store, _) = Store::build(beside, options, Demand::Sound)?.ready(beside)?;
+    drop(store);
+    sync(beside)
 }
 
 /// An error, and whether the old file has it.
