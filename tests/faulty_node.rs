@@ -95,10 +95,20 @@ fn indexer(
     source: Arc<dyn BlockSource>,
     stop: &Stop,
 ) -> (Indexer, mpsc::UnboundedReceiver<Option<BlockId>>) {
+    indexer_with(store, source, stop, None)
+}
+
+fn indexer_with(
+    store: &Arc<Store>,
+    source: Arc<dyn BlockSource>,
+    stop: &Stop,
+    give_up_after: Option<Duration>,
+) -> (Indexer, mpsc::UnboundedReceiver<Option<BlockId>>) {
     let (sender, tips) = mpsc::unbounded_channel();
     let settings = IndexSettings {
         // Several commits.
         batch_bytes: 20_000,
+        give_up_after,
         ..IndexSettings::default()
     };
     let indexer = Indexer::new(
@@ -164,7 +174,7 @@ async fn faults_that_pass_are_waited_out() {
             let what = format!("{kind:?} {part} {reply:?}");
             let node = FakeNode::start(chain.clone()).await;
             let log = Log::catch();
-            node.on_times(part, reply, times);
+            node.on_times(part, reply.clone(), times);
             let store = memory_store(false);
             let (indexer, _) = indexer(&store, kind.source(&node.url()), &Stop::new());
             let synced = indexer.sync(None).await;
@@ -172,8 +182,10 @@ async fn faults_that_pass_are_waited_out() {
             assert!(node.is_worn_out(), "{what}");
             assert_eq!(content(&store), fresh, "{what}");
             let warned = log.lines("WARN");
-            // As many as there are blocks among the first of those asked for.
-            assert!((1..=8).contains(&warned.len()), "{what}: {warned:#?}");
+            // As many as there are blocks among the first of those asked for; none where only the one request is repeated.
+            let is_overload = matches!(reply, Reply::Full(503, _));
+            let least = usize::from(!is_overload);
+            assert!((least..=8).contains(&warned.len()), "{what}: {warned:#?}");
         }
     }
 }
@@ -274,7 +286,9 @@ async fn wrong_answers_that_stay_end_the_sync_with_a_good_index() {
         let other = kind.block_path(blocks[90].id);
         node.on(&kind.block_path(blocks[100].id), Reply::Of(other));
         let store = memory_store(false);
-        let (indexer, _) = indexer(&store, kind.source(&node.url()), &Stop::new());
+        let source = kind.source(&node.url());
+        let limit = Some(Duration::from_secs(60));
+        let (indexer, _) = indexer_with(&store, source, &Stop::new(), limit);
         let error = indexer.sync(None).await.unwrap_err();
         assert!(
             matches!(&error, IndexError::Chain(ChainError::Mismatch(text)) if text.contains("has hash")),
