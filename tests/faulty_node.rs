@@ -12,9 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spindex::BlockId;
-use spindex::chain::rest::{RestSettings, RestSource};
-use spindex::chain::rpc::{RpcAuth, RpcSettings};
-use spindex::chain::rpc_source::RpcSource;
 use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
@@ -24,62 +21,10 @@ use spindex::store::Store;
 use support::fake_node::{FakeNode, Reply};
 use support::index::{content, fresh_content, memory_store};
 use support::log::Log;
+use support::node_source::{Kind, step_time};
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
-
-/// Longest silence of the node.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Rest,
-    Rpc,
-}
-
-impl Kind {
-    const ALL: [Self; 2] = [Self::Rest, Self::Rpc];
-
-    fn source(self, url: &str) -> Arc<dyn BlockSource> {
-        let url = url.to_owned();
-        match self {
-            Self::Rest => Arc::new(
-                RestSource::new(RestSettings {
-                    timeout: TIMEOUT,
-                    ..RestSettings::new(url)
-                })
-                .unwrap(),
-            ),
-            Self::Rpc => {
-                let auth = RpcAuth::UserPassword {
-                    user: "alice".into(),
-                    password: Zeroizing::new("s3cret".into()),
-                };
-                Arc::new(RpcSource::new(RpcSettings { url, auth }, TIMEOUT, 8).unwrap())
-            }
-        }
-    }
-
-    /// Paths that give a block, hashes of many blocks, and the tip.
-    fn paths(self) -> [&'static str; 3] {
-        match self {
-            Self::Rest => ["/rest/block/", "/rest/headers/", "/rest/chaininfo"],
-            Self::Rpc => [
-                "/rpc/getblock/",
-                "/rpc/getblockhash/batch",
-                "/rpc/getblockchaininfo",
-            ],
-        }
-    }
-
-    fn block_path(self, id: BlockId) -> String {
-        match self {
-            Self::Rest => format!("/rest/block/{}.bin", id.hash),
-            Self::Rpc => format!("/rpc/getblock/{}", id.hash),
-        }
-    }
-}
 
 fn chain() -> Arc<SimulatedChain> {
     let chain = SimulatedChain::new(SimulationSettings {
@@ -122,16 +67,6 @@ fn indexer_with(
         },
     );
     (indexer, tips)
-}
-
-/// Lets paused time go by in small steps, so that sockets get their turn before a timeout does.
-fn step_time() {
-    tokio::spawn(async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            std::thread::yield_now();
-        }
-    });
 }
 
 /// Every block of the index is one of the chain.

@@ -235,7 +235,9 @@ fn refused_certificate(error: &reqwest::Error) -> Option<String> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         // An I/O error's own source is that of the error inside it.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
         let inner = inner.map(|inner| inner as &(dyn Error + 'static));
         if let Some(tls @ rustls::Error::InvalidCertificate(_)) =
             inner.unwrap_or(error).downcast_ref::<rustls::Error>()

@@ -184,3 +184,115 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn reply(status: u16, body: &str) -> Reply {
+        Reply {
+            status: StatusCode::from_u16(status).unwrap(),
+            body: body.into(),
+            retry_after: None,
+        }
+    }
+
+    fn full() -> Reply {
+        reply(503, "Work queue depth exceeded")
+    }
+
+    /// How many places can be had without waiting.
+    async fn free(in_flight: &Arc<InFlight>) -> usize {
+        let mut places = Vec::new();
+        while let Ok(place) = tokio::time::timeout(Duration::ZERO, in_flight.place()).await {
+            places.push(place.unwrap());
+        }
+        places.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_halves_the_requests_and_answers_bring_them_back_one_by_one() {
+        let in_flight = InFlight::new(8);
+        assert_eq!(free(&in_flight).await, 8);
+        let mut attempts: Vec<_> = (0..8).map(|_| in_flight.request("url")).collect();
+        let mut places = Vec::new();
+        for attempt in &attempts {
+            places.push(attempt.place().await.unwrap());
+        }
+        // All were under way together: that is one lesson.
+        for (attempt, place) in attempts.iter_mut().zip(places) {
+            assert!(attempt.through(full(), place).await.unwrap().is_none());
+        }
+        assert_eq!(free(&in_flight).await, 4);
+        // The next one is another.
+        let place = attempts[0].place().await.unwrap();
+        assert!(attempts[0].through(full(), place).await.unwrap().is_none());
+        assert_eq!(free(&in_flight).await, 2);
+
+        for expected in 2..=8 {
+            assert_eq!(free(&in_flight).await, expected);
+            for _ in 0..RAISE_AFTER {
+                let place = attempts[0].place().await.unwrap();
+                let through = attempts[0].through(reply(200, ""), place).await.unwrap();
+                assert_eq!(through.unwrap().0.status, StatusCode::OK);
+            }
+        }
+        // No more than it may have.
+        assert_eq!(free(&in_flight).await, 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_given_up_after_a_while_and_one_place_is_left() {
+        let in_flight = InFlight::new(3);
+        let mut attempt = in_flight.request("http://node");
+        let started = Instant::now();
+        let error = loop {
+            let place = attempt.place().await.unwrap();
+            match attempt.through(full(), place).await {
+                Ok(through) => assert!(through.is_none()),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
+        for part in ["http://node", "-rpcworkqueue", "--in-flight"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert!(started.elapsed() > Duration::from_secs(5));
+        assert_eq!(free(&in_flight).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_counts_requests_is_left_alone_as_long_as_it_asks() {
+        let in_flight = InFlight::new(2);
+        for (asked, waited) in [(7, 7), (1_000_000, 60)] {
+            let mut attempt = in_flight.request("url");
+            let place = attempt.place().await.unwrap();
+            let started = Instant::now();
+            let too_many = Reply {
+                retry_after: Some(Duration::from_secs(asked)),
+                ..reply(429, "")
+            };
+            assert!(attempt.through(too_many, place).await.unwrap().is_none());
+            assert_eq!(started.elapsed(), Duration::from_secs(waited));
+        }
+    }
+
+    /// A node that is starting says 503 too.
+    #[tokio::test(start_paused = true)]
+    async fn other_refusals_are_left_to_the_caller() {
+        let in_flight = InFlight::new(2);
+        for other in [
+            reply(503, "Loading block index"),
+            reply(500, ""),
+            reply(404, ""),
+        ] {
+            let mut attempt = in_flight.request("url");
+            let place = attempt.place().await.unwrap();
+            assert!(attempt.through(other, place).await.unwrap().is_some());
+        }
+        assert_eq!(free(&in_flight).await, 2);
+    }
+}

@@ -109,8 +109,7 @@ impl KnownChain {
         }
     }
 
-    /// Checks that an answer is of `network`, and of the chain that was checked before; from the first time on, what it
-    /// says is the chain to serve.
+    /// Checks that an answer is of `network`, and of the chain that was checked before.
     ///
     /// # Errors
     /// `Setup` for a node of another chain.
@@ -128,8 +127,12 @@ impl KnownChain {
                 network.to_core_arg()
             )));
         }
-        self.0.get_or_init(|| info.identity.clone());
         Ok(())
+    }
+
+    /// Takes what an answer says for the chain to serve, the first time, when all was found right.
+    pub(super) fn learn(&self, info: &ChainInfo) {
+        self.0.get_or_init(|| info.identity.clone());
     }
 }
 

@@ -257,6 +257,7 @@ impl RestSource {
             Some(rpc) => Some(self.check_rpc(rpc, network, info.tip()).await?),
             None => None,
         };
+        self.chain.learn(&info);
         if !is_first {
             return Ok(());
         }

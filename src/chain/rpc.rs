@@ -298,7 +298,7 @@ impl RpcClient {
         Ok(info)
     }
 
-    /// Whether a chain was checked.
+    /// Whether [`RpcClient::learn_chain`] was told of one.
     pub(super) fn is_checked(&self) -> bool {
         self.chain.is_known()
     }
@@ -312,6 +312,11 @@ impl RpcClient {
         self.chain.check(&info, network, &self.url)?;
         check_genesis(self.hash_at(0).await?, network, &self.url)?;
         Ok(info)
+    }
+
+    /// Notes that all was found right with the node; from now on it has to serve this chain.
+    pub(super) fn learn_chain(&self, info: &ChainInfo) {
+        self.chain.learn(info);
     }
 
     /// Hash of the active chain's block at a height, `None` above the tip (`getblockhash`).

@@ -70,9 +70,13 @@ impl RpcSource {
     async fn check_node(&self, network: Network) -> Result<(), ChainError> {
         let url = self.client.url();
         let is_first = !self.client.is_checked();
-        let asked =
-            async { Ok((self.client.version().await?, self.client.check_chain(network).await?)) };
-        let (version, info) = asked.await.map_err(|e| match e {
+        let asked = async {
+            Ok((
+                self.client.check_chain(network).await?,
+                self.client.version().await?,
+            ))
+        };
+        let (info, version) = asked.await.map_err(|e| match e {
             // Nothing is known of the server yet, so that this is no passing trouble but the wrong one.
             ChainError::Mismatch(what) if is_first => ChainError::Setup(what),
             e => e,
@@ -82,6 +86,7 @@ impl RpcSource {
                 "{url}: the node's version {version} is too old; Bitcoin Core 23 or newer is needed for getblock with spent outputs"
             )));
         }
+        self.client.learn_chain(&info);
         if is_first {
             let tip = info.tip();
             tracing::info!(

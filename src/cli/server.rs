@@ -14,13 +14,13 @@ use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, Sourc
 use super::output::SyncProgress;
 use crate::BlockId;
 use crate::api::{self, ApiState, ServeSettings};
-use crate::chain::{self, BlockSource};
 use crate::chain::files::{FilesSettings, FilesSource};
 use crate::chain::first_working::FirstWorking;
 use crate::chain::rest::{RestSettings, RestSource};
 use crate::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
 use crate::chain::rpc_source::RpcSource;
 use crate::chain::zmq::{TipSignal, ZmqAddress};
+use crate::chain::{self, BlockSource};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
 use crate::runtime::Stop;

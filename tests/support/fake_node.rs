@@ -263,7 +263,10 @@ async fn answer(mut stream: TcpStream, script: Shared) -> Option<()> {
         }
         Some(Reply::Late(time)) => tokio::time::sleep(time).await,
         Some(Reply::Drip(pause)) => {
-            let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
             stream.write_all(head.as_bytes()).await.ok()?;
             for byte in body {
                 tokio::time::sleep(pause).await;
@@ -441,7 +444,9 @@ fn rpc_answer(chain: &SimulatedChain, call: &Value) -> String {
         }
         "getchaintips" => {
             let tip = chain.tip_id();
-            let mut tips = vec![json!({"height": tip.height, "hash": tip.hash, "branchlen": 0, "status": "active"})];
+            let mut tips = vec![
+                json!({"height": tip.height, "hash": tip.hash, "branchlen": 0, "status": "active"}),
+            ];
             for branch in chain.invalid_branches() {
                 let tip = branch[0];
                 tips.push(json!({"height": tip.height, "hash": tip.hash, "branchlen": branch.len(), "status": "invalid"}));
