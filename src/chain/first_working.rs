@@ -58,6 +58,7 @@ impl FirstWorking {
                         found = better;
                         break;
                     }
+                    Err(again @ ChainError::Conflict(_)) => return Err(again),
                     Err(again) => *error = again,
                 }
             }

@@ -574,17 +574,10 @@ impl RpcClient {
             RpcAuth::CookieFile(path) => path,
         };
         let cookie = read_cookie(path).await.map_err(|e| {
-            let cure = match e.kind() {
-                ErrorKind::PermissionDenied => {
-                    "start bitcoind with -rpccookieperms=group and put this user into its group, which must be let into the data directory too; or give --rpc-user and SPINDEX_RPC_PASSWORD"
-                }
-                _ => {
-                    "is the node running, and does --rpc-cookie name the file in its data directory?"
-                }
-            };
             ChainError::Setup(format!(
-                "cannot read the RPC cookie file {} ({e}); {cure}",
-                path.display()
+                "cannot read the RPC cookie file {} ({e}); {}",
+                path.display(),
+                cookie_cure(e.kind())
             ))
         })?;
         match cookie.trim_end().split_once(':') {
@@ -597,6 +590,16 @@ impl RpcClient {
                 path.display()
             ))),
         }
+    }
+}
+
+/// What to do about a cookie file that cannot be read.
+fn cookie_cure(error: ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::PermissionDenied => {
+            "start bitcoind with -rpccookieperms=group, put this user into its group, and let that group into the data directory; or give --rpc-user and SPINDEX_RPC_PASSWORD"
+        }
+        _ => "is the node running, and does --rpc-cookie name the file in its data directory?",
     }
 }
 
@@ -640,6 +643,13 @@ mod tests {
             assert!(text.contains("alice"), "{text}");
             assert!(!text.contains("s3cret"), "{text}");
         }
+    }
+
+    /// The tests' user may read everything where that is root.
+    #[test]
+    fn a_cookie_file_of_another_user_names_the_option_for_it() {
+        assert!(cookie_cure(ErrorKind::PermissionDenied).contains("-rpccookieperms"));
+        assert!(cookie_cure(ErrorKind::NotFound).contains("is the node running"));
     }
 
     #[tokio::test]
