@@ -405,6 +405,16 @@ impl BlockSource for FilesSource {
         Box::pin(self.id_at(height))
     }
 
+    /// The files do not say; the node does, where there is one.
+    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
+        Box::pin(async move {
+            match &self.settings.node {
+                Some(node) => node.rejects(id).await,
+                None => Ok(false),
+            }
+        })
+    }
+
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         Box::pin(async move {
             let mut read = self.read(&[id]).await;
