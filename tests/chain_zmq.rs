@@ -270,7 +270,10 @@ async fn a_publisher_that_closes_is_tried_less_and_less() {
     }
     // 20, 40, 80, 160, 320 and 640 ms: a pause is never shorter than it should be.
     for (pair, pause) in tries.windows(2).zip([20, 40, 80, 160, 320, 640]) {
-        assert!(pair[1] - pair[0] >= Duration::from_millis(pause), "{tries:?}");
+        assert!(
+            pair[1] - pair[0] >= Duration::from_millis(pause),
+            "{tries:?}"
+        );
     }
 }
 

@@ -27,7 +27,7 @@ pub mod zmq;
 
 use std::ops::RangeInclusive;
 
-use bitcoin::{Network, Transaction, Txid};
+use bitcoin::{Network, ScriptBuf, Transaction, Txid};
 use futures::future::BoxFuture;
 
 use crate::BlockId;
@@ -101,6 +101,11 @@ pub trait BlockSource: Send + Sync {
                 false => Ok(self.block_at(*heights.start()).await?.into_iter().collect()),
             }
         })
+    }
+
+    /// The challenge of the signet that the node is on; `None` where it does not say, or is on none.
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(async { Ok(None) })
     }
 
     /// A block of any branch the node holds, validated by [`BlockWithPrevouts::new`].

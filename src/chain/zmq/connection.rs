@@ -201,7 +201,9 @@ async fn obey(stream: &mut (impl AsyncWrite + Unpin), command: &[u8]) -> Result<
 
 fn reported(reason: &[u8]) -> Fault {
     // A length of 1 byte, then the text.
-    let reason = one_line(&String::from_utf8_lossy(reason.get(1..).unwrap_or_default()));
+    let reason = one_line(&String::from_utf8_lossy(
+        reason.get(1..).unwrap_or_default(),
+    ));
     protocol(format!("it reports an error: {reason}"))
 }
 
