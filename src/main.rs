@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     keep_memory_together();
+    refuse_too_large_files();
     spindex::cli::main()
 }
 
@@ -28,3 +29,16 @@ fn keep_memory_together() {
 /// Other allocators are left alone.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_memory_together() {}
+
+/// Has a write beyond the largest file size (`ulimit -f`) fail with an error that can be told, instead of killing the
+/// process.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the standard library ignores no signals")]
+fn refuse_too_large_files() {
+    // SAFETY: ignoring a signal runs no code when it comes, and no other thread runs yet.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Elsewhere the signal stays what it is.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn refuse_too_large_files() {}

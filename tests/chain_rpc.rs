@@ -240,6 +240,14 @@ async fn answers_that_cannot_be_right_are_refused() {
         (Reply::Full(200, br#"{"result": 7}"#.to_vec()), "--rpc-url"),
         (Reply::Full(302, Vec::new()), "HTTP 302"),
         (Reply::Longer(b"x".to_vec()), "--rpc-url"),
+        (
+            Reply::Changed(|b| replaced(b, r#""id":"#, r#""id":99"#)),
+            "another call",
+        ),
+        (
+            Reply::Changed(|b| replaced(b, r#","id":"#, r#","no":"#)),
+            "another call",
+        ),
         (Reply::Of(format!("/rpc/getblock/{other}")), "has hash"),
         (Reply::Announced(1 << 40), "more than 536870912 bytes"),
         (
@@ -362,7 +370,7 @@ async fn nodes_that_cannot_serve_say_why() {
     let (node, _, source) = fake().await;
     node.on(
         "getnetworkinfo",
-        Reply::Full(200, br#"{"result":{"version":220100}}"#.to_vec()),
+        Reply::Changed(|b| replaced(b, "300000", "220100")),
     );
     let error = setup_text(source.check(Network::Regtest).await);
     assert!(

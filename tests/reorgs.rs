@@ -226,7 +226,7 @@ enum Event {
     Mine(u32),
     /// Depth, blocks more or less than that, whether the old transactions return.
     Reorganize(u32, i32, bool),
-    /// The tip moves back and stays.
+    /// The last blocks become invalid.
     Disconnect(u32),
     /// Back to the branch that was active before the last change, whatever its length.
     Return,
@@ -264,10 +264,8 @@ fn happen(chain: &SimulatedChain, coins: &[OutPoint], event: &Event, before: Blo
             chain.mine(blocks);
         }
         Event::Reorganize(depth, more, back) => {
-            let blocks = depth.saturating_add_signed(more);
-            let reorg = chain
-                .reorganize(depth, blocks.min(1), orphaned(back))
-                .unwrap();
+            let blocks = depth.saturating_add_signed(more).max(1);
+            let reorg = chain.reorganize(depth, 1, orphaned(back)).unwrap();
             assert_eq!(reorg.disconnected.len(), depth as usize);
             spend(chain, coin(0), mark);
             spend(chain, coin(1), mark);
@@ -278,7 +276,15 @@ fn happen(chain: &SimulatedChain, coins: &[OutPoint], event: &Event, before: Blo
             }
         }
         Event::Disconnect(depth) => drop(chain.disconnect(depth, Orphaned::Drop).unwrap()),
-        Event::Return => drop(chain.activate(before.hash).unwrap()),
+        Event::Return => {
+            let tip = chain.tip_id();
+            let is_active = chain.active_blocks().iter().any(|block| block.id == before);
+            match tip.height.checked_sub(before.height) {
+                // Only a step back.
+                Some(depth) if is_active => drop(chain.disconnect(depth, Orphaned::Drop).unwrap()),
+                _ => drop(chain.activate(before.hash).unwrap()),
+            }
+        }
     }
 }
 

@@ -165,9 +165,10 @@ impl FilesSource {
                 }
                 Ok(block)
             }
-            // It does not have it either, and the reason is here.
-            Err(ChainError::NotAvailable(_)) if !error.is_transient() => Err(error),
-            Err(e) => Err(e),
+            // It may have it once it answers, or it may know more than the files.
+            Err(e @ ChainError::Unreachable(_)) => Err(e),
+            Err(e) if error.is_transient() => Err(e),
+            Err(_) => Err(error),
         }
     }
 
@@ -498,6 +499,16 @@ impl BlockSource for FilesSource {
                 (_, true) => Ok(Vec::new()),
                 (Some(node), _) => node.blocks_at(heights).await,
                 (None, _) => Ok(self.id_at(*heights.start()).await?.into_iter().collect()),
+            }
+        })
+    }
+
+    /// The files do not say; the node does, where there is one.
+    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
+        Box::pin(async move {
+            match &self.settings.node {
+                Some(node) => node.rejects(id).await,
+                None => Ok(false),
             }
         })
     }

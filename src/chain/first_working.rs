@@ -36,13 +36,19 @@ impl FirstWorking {
     /// Checks the sources in their order, and logs which one it is and why those before it do not work.
     ///
     /// # Errors
-    /// A transient one if that is what any of them has, since it may work later; otherwise what all of them say.
+    /// A transient one if that is what any of them has, since it may work later; [`ChainError::Conflict`] of any of them;
+    /// otherwise what all of them say.
     async fn choose(&self) -> Result<Arc<dyn BlockSource>, ChainError> {
         let mut failed: Vec<(&Arc<dyn BlockSource>, ChainError)> = Vec::new();
         for source in &self.sources {
-            if let Err(error) = source.check(self.network).await {
-                failed.push((source, error));
-                continue;
+            match source.check(self.network).await {
+                Ok(()) => {}
+                // Another source beside it would be no more right.
+                Err(error @ ChainError::Conflict(_)) => return Err(error),
+                Err(error) => {
+                    failed.push((source, error));
+                    continue;
+                }
             }
             let mut found = source;
             // A node that was still starting a moment ago may serve the better sources too now that it serves this one.
@@ -115,6 +121,10 @@ impl BlockSource for FirstWorking {
 
     fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
         Box::pin(async move { self.source().await?.signet_challenge().await })
+    }
+
+    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
+        Box::pin(async move { self.source().await?.rejects(id).await })
     }
 
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {

@@ -15,6 +15,7 @@ pub mod files;
 pub mod first_working;
 pub mod generated;
 mod http;
+mod in_flight;
 mod info;
 pub mod parse;
 pub mod prevouts;
@@ -33,6 +34,7 @@ use futures::future::BoxFuture;
 use crate::BlockId;
 
 pub use block::BlockWithPrevouts;
+pub(crate) use http::check_address;
 pub use parse::block_from_rest_bytes;
 pub use prevouts::Prevouts;
 pub use raw::RawBlock;
@@ -52,6 +54,10 @@ pub enum ChainError {
     /// Wrong settings (network, credentials, node too old): a person has to mend it.
     #[error("{0}")]
     Setup(String),
+    /// Two addresses that are to be one node's are of different chains: a person has to say which one is meant, and no
+    /// source beside them may be taken instead.
+    #[error("{0}")]
+    Conflict(String),
 }
 
 impl ChainError {
@@ -106,6 +112,12 @@ pub trait BlockSource: Send + Sync {
     /// The challenge of the signet that the node is on; `None` where it does not say, or is on none.
     fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
         Box::pin(async { Ok(None) })
+    }
+
+    /// Whether the node knows a block and calls it, or one that it builds on, invalid. False where it does not say.
+    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
+        let _ = id;
+        Box::pin(async { Ok(false) })
     }
 
     /// A block of any branch the node holds, validated by [`BlockWithPrevouts::new`].

@@ -1,17 +1,18 @@
 //! Bitcoin Core's REST interface.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256d};
-use bitcoin::{BlockHash, Network, Transaction, Txid};
+use bitcoin::{BlockHash, Network, ScriptBuf, Transaction, Txid};
 use futures::future::BoxFuture;
-use reqwest::{Client, StatusCode};
-use tokio::sync::Semaphore;
+use reqwest::StatusCode;
 use tokio::task;
 
-use super::http;
-use super::info::{ChainInfo, prune_cure};
+use super::http::{self, Http};
+use super::in_flight::InFlight;
+use super::info::{ChainInfo, KnownChain, check_genesis, is_pruned, prune_cure};
 use super::parse::parse_spent_outputs;
 use super::raw::RawBlock;
 use super::rpc::{RpcClient, RpcSettings};
@@ -35,16 +36,19 @@ const HEADER_BYTES: usize = 80;
 /// Most headers the node gives at once (its `MAX_REST_HEADERS_RESULTS`).
 const HEADERS_AT_ONCE: u32 = 2000;
 
+/// Blocks below the tip that two nodes of one chain agree upon.
+const SETTLED_BLOCKS: u32 = 6;
+
 /// How to reach a node.
 #[derive(Debug, Clone)]
 pub struct RestSettings {
     /// Base URL such as `http://127.0.0.1:8332`, without credentials.
     pub url: String,
-    /// Longest silence of the node before a request fails.
+    /// Longest silence of the node before a request fails, and how long an answer may take besides the time for its bytes.
     pub timeout: Duration,
     /// JSON-RPC for broadcasting; without it [`BlockSource::broadcast`] is an error.
     pub rpc: Option<RpcSettings>,
-    /// Most requests under way at a time, at least 1. A node refuses requests above its `-rpcworkqueue`.
+    /// Most requests under way at a time, at least 1. There are fewer while the node's `-rpcworkqueue` is full.
     pub max_in_flight: usize,
 }
 
@@ -63,9 +67,10 @@ impl RestSettings {
 /// Blocks from a node's REST interface (Bitcoin Core 30 or newer, started with `-rest`).
 #[derive(Debug)]
 pub struct RestSource {
-    client: Client,
+    http: Http,
     url: String,
-    in_flight: Semaphore,
+    in_flight: Arc<InFlight>,
+    chain: KnownChain,
     rpc: Option<RpcClient>,
 }
 
@@ -87,19 +92,24 @@ impl RestSource {
             .map(|rpc| RpcClient::new(rpc, settings.timeout))
             .transpose()?;
         Ok(Self {
-            client: http::client(settings.timeout)?,
+            http: Http::new(settings.timeout)?,
             url: http::base_url(&settings.url, "--node-url")?,
-            in_flight: Semaphore::new(settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS)),
+            in_flight: InFlight::new(settings.max_in_flight),
+            chain: KnownChain::default(),
             rpc,
         })
     }
 
     async fn get(&self, path: &str, limit_bytes: usize) -> Result<Answer, ChainError> {
         let url = format!("{}/rest/{path}", self.url);
-        let _permit = self.in_flight.acquire().await.map_err(|_| {
-            ChainError::Unreachable("requests to the node have been stopped".into())
-        })?;
-        let reply = http::send(self.client.get(&url), &url, limit_bytes).await?;
+        let mut attempts = self.in_flight.request(&url);
+        let (reply, _place) = loop {
+            let place = attempts.place().await?;
+            let reply = self.http.send(self.http.get(&url), &url, limit_bytes);
+            if let Some(through) = attempts.through(reply.await?, place).await? {
+                break through;
+            }
+        };
         let status = reply.status.as_u16();
         match reply.status {
             StatusCode::OK => Ok(Answer::Body(reply.body)),
@@ -107,7 +117,7 @@ impl RestSource {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ChainError::Setup(format!(
                 "{url}: the node refuses this machine (HTTP {status}); start bitcoind with -rest (rest=1) and allow this address with rpcallowip"
             ))),
-            code if code.is_server_error() => Err(ChainError::Unreachable(format!(
+            _ if reply.is_passing() => Err(ChainError::Unreachable(format!(
                 "{url}: the node is starting, stopping or busy (HTTP {status}: {})",
                 reply.reason()
             ))),
@@ -122,14 +132,27 @@ impl RestSource {
         let path = "chaininfo.json";
         match self.get(path, SMALL_LIMIT_BYTES).await? {
             Answer::NotFound(_) => Err(self.no_rest(path)),
-            Answer::Body(body) => serde_json::from_slice(&body).map_err(|e| {
-                ChainError::Mismatch(format!(
-                    "{}/rest/{path}: not what a Bitcoin Core node answers ({}); check --node-url",
-                    self.url,
-                    http::one_line(&e.to_string())
-                ))
-            }),
+            Answer::Body(body) => {
+                let info = serde_json::from_slice(&body).map_err(|e| {
+                    ChainError::Mismatch(format!(
+                        "{}/rest/{path}: not what a Bitcoin Core node answers ({}); check --node-url",
+                        self.url,
+                        http::one_line(&e.to_string())
+                    ))
+                })?;
+                self.chain.require(&info, &self.url)?;
+                Ok(info)
+            }
         }
+    }
+
+    /// What to say of a block, or of what it spends, that the node has pruned.
+    async fn pruned(&self, id: BlockId, reason: &str) -> Option<ChainError> {
+        if !is_pruned(reason) {
+            return None;
+        }
+        let info = self.chain_info().await.ok()?;
+        info.pruned(&self.url, id)
     }
 
     async fn hash_at(&self, height: u32) -> Result<Option<BlockHash>, ChainError> {
@@ -175,16 +198,19 @@ impl RestSource {
         match self.get(&path, BLOCK_LIMIT_BYTES).await? {
             Answer::Body(body) => Ok(body),
             Answer::NotFound(reason) if reason.is_empty() => Err(self.no_rest(&path)),
-            Answer::NotFound(reason) => Err(ChainError::NotAvailable(format!(
-                "{}/rest/{path}: the node does not have block {id}: {reason}{}",
-                self.url,
-                prune_cure(&reason)
-            ))),
+            Answer::NotFound(reason) => Err(match self.pruned(id, &reason).await {
+                Some(error) => error,
+                None => ChainError::NotAvailable(format!(
+                    "{}/rest/{path}: the node does not have block {id}: {reason}{}",
+                    self.url,
+                    prune_cure(&reason)
+                )),
+            }),
         }
     }
 
-    async fn spent_bytes(&self, hash: BlockHash) -> Result<Vec<u8>, ChainError> {
-        let path = format!("spenttxouts/{hash}.bin");
+    async fn spent_bytes(&self, id: BlockId) -> Result<Vec<u8>, ChainError> {
+        let path = format!("spenttxouts/{}.bin", id.hash);
         match self.get(&path, SPENT_LIMIT_BYTES).await? {
             Answer::Body(body) => Ok(body),
             // A node that knows the path says what it did not find; one that does not says nothing.
@@ -192,11 +218,14 @@ impl RestSource {
                 "{}/rest/{path}: this REST server is too old; Bitcoin Core 30 or newer is needed for /rest/spenttxouts",
                 self.url
             ))),
-            Answer::NotFound(reason) => Err(ChainError::NotAvailable(format!(
-                "{}/rest/{path}: the node has no spent outputs for the block: {reason}; it pruned them, or never connected this block{}",
-                self.url,
-                prune_cure(&reason)
-            ))),
+            Answer::NotFound(reason) => Err(match self.pruned(id, &reason).await {
+                Some(error) => error,
+                None => ChainError::NotAvailable(format!(
+                    "{}/rest/{path}: the node has no spent outputs for the block: {reason}; it pruned them, or never connected this block{}",
+                    self.url,
+                    prune_cure(&reason)
+                )),
+            }),
         }
     }
 
@@ -208,30 +237,90 @@ impl RestSource {
     }
 
     async fn check_node(&self, network: Network) -> Result<(), ChainError> {
+        let is_first = !self.chain.is_known();
         let info = self.chain_info().await.map_err(|e| match e {
-            // Nothing is indexed yet, so that this is no passing trouble but the wrong server.
-            ChainError::Mismatch(what) => ChainError::Setup(what),
+            // Nothing is known of the server yet, so that this is no passing trouble but the wrong one.
+            ChainError::Mismatch(what) if is_first => ChainError::Setup(what),
             e => e,
         })?;
-        info.require(network, &self.url, "--node-url")?;
+        self.chain.check(&info, network, &self.url)?;
+        let genesis = self.hash_at(0).await?;
+        check_genesis(genesis, network, &self.url)?;
         // Any node has the genesis block's spent outputs: none.
         let genesis = bitcoin::constants::genesis_block(network).block_hash();
-        self.spent_bytes(genesis).await?;
-
-        info.log();
-        if let Some(rpc) = &self.rpc {
-            let version = rpc.version().await?;
-            tracing::info!(
-                version,
-                url = self.url,
-                "node and RPC credentials are right"
-            );
+        self.spent_bytes(BlockId {
+            height: 0,
+            hash: genesis,
+        })
+        .await?;
+        let version = match &self.rpc {
+            Some(rpc) => Some(self.check_rpc(rpc, network, info.tip()).await?),
+            None => None,
+        };
+        self.chain.learn(&info);
+        if !is_first {
+            return Ok(());
         }
+
+        let tip = info.tip();
+        tracing::info!(
+            "REST at {}: network \"{}\", first block and spent outputs are right, tip {tip}",
+            self.url,
+            info.chain()
+        );
+        if let (Some(rpc), Some(version)) = (&self.rpc, version) {
+            let url = rpc.url();
+            match url == self.url {
+                true => tracing::info!("RPC at {url}: version {version}, credentials are right"),
+                false => tracing::info!(
+                    "RPC at {url}: version {version}, credentials are right, the same chain as by REST"
+                ),
+            }
+        }
+        info.log();
         Ok(())
     }
 
+    /// Checks the credentials, and where RPC has an address of its own, that it is of the same chain. Gives the node's
+    /// version.
+    async fn check_rpc(
+        &self,
+        rpc: &RpcClient,
+        network: Network,
+        rest_tip: BlockId,
+    ) -> Result<u64, ChainError> {
+        let version = rpc.version().await?;
+        if rpc.url() == self.url {
+            return Ok(version);
+        }
+        let info = rpc.check_chain(network).await?;
+        // The tips of one chain may differ for a while.
+        let common = info.tip().height.min(rest_tip.height);
+        let mut heights = [Some(common), common.checked_sub(SETTLED_BLOCKS)];
+        if heights[1] == Some(0) {
+            heights[1] = None;
+        }
+        let mut differ = None;
+        for height in heights.into_iter().flatten() {
+            let (by_rest, by_rpc) = futures::join!(self.hash_at(height), rpc.hash_at(height));
+            match (by_rest?, by_rpc?) {
+                (Some(by_rest), Some(by_rpc)) if by_rest == by_rpc => return Ok(version),
+                (Some(by_rest), Some(by_rpc)) => differ = Some((height, by_rest, by_rpc)),
+                _ => {}
+            }
+        }
+        match differ {
+            None => Ok(version),
+            Some((height, by_rest, by_rpc)) => Err(ChainError::Conflict(format!(
+                "two nodes of different chains: at height {height}, REST at {} has block {by_rest} and RPC at {} has {by_rpc}; give the addresses of one node by --node-url and --rpc-url",
+                self.url,
+                rpc.url()
+            ))),
+        }
+    }
+
     async fn fetch_block(&self, id: BlockId) -> Result<BlockWithPrevouts, ChainError> {
-        let (block, spent) = futures::join!(self.block_bytes(id), self.spent_bytes(id.hash));
+        let (block, spent) = futures::join!(self.block_bytes(id), self.spent_bytes(id));
         // The block's error first: where it is missing, that is the cause of the other.
         let (block, spent) = (block?, spent?);
         let describe = |path: &str, e| {
@@ -317,6 +406,20 @@ impl BlockSource for RestSource {
                 None => Ok(Vec::new()),
                 Some(id) if more == 0 => Ok(vec![id]),
                 Some(id) => self.hashes_from(id, more.saturating_add(1)).await,
+            }
+        })
+    }
+
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(async { self.chain_info().await?.signet_challenge(&self.url) })
+    }
+
+    /// REST does not say; RPC does, where it is at hand.
+    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
+        Box::pin(async move {
+            match &self.rpc {
+                Some(rpc) => rpc.rejects(id).await,
+                None => Ok(false),
             }
         })
     }

@@ -2,20 +2,26 @@
 //! [`rpc_source`](super::rpc_source).
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::{Transaction, Txid};
-use reqwest::{Client, StatusCode};
+use bitcoin::{BlockHash, Network, Transaction, Txid};
+use reqwest::StatusCode;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
-use super::http::{self, one_line};
+use super::http::{self, Http, one_line};
+use super::in_flight::{InFlight, Place};
+use super::info::{ChainInfo, KnownChain, check_genesis};
 use super::{BroadcastError, ChainError};
+use crate::BlockId;
 
 /// Most bytes read of an answer, but for those of [`RpcClient::fetch`]: a few kilobytes, or a batch of small ones.
 const ANSWER_LIMIT_BYTES: usize = 1 << 20;
@@ -28,6 +34,15 @@ const IN_WARMUP: i64 = -28;
 
 /// RPC_METHOD_NOT_FOUND.
 const METHOD_NOT_FOUND: i64 = -32601;
+
+/// RPC_INVALID_PARAMETER: no such height.
+pub(super) const OUT_OF_RANGE: i64 = -8;
+
+/// Requests under way at a time of a client that is asked now and then.
+const FEW_IN_FLIGHT: usize = 4;
+
+/// Most headers that are walked down from the tip of an invalid branch to a block on it.
+const WALK_MAX: u32 = 1_000;
 
 /// How to prove to the node that RPC is allowed. `Debug` never shows the password.
 #[derive(Clone)]
@@ -68,9 +83,13 @@ pub struct RpcSettings {
 /// A client of a node's JSON-RPC.
 #[derive(Debug)]
 pub struct RpcClient {
-    client: Client,
+    http: Http,
     url: String,
     auth: RpcAuth,
+    in_flight: Arc<InFlight>,
+    chain: KnownChain,
+    /// Of the next call that is no part of a batch.
+    next_id: AtomicU64,
 }
 
 /// Why a call has no result.
@@ -107,6 +126,14 @@ struct Answer<T> {
     error: Option<AnswerError>,
 }
 
+/// The answer to a call that is no part of a batch. The id comes with errors too, unless the call was not understood.
+#[derive(Deserialize)]
+struct SingleAnswer<T> {
+    id: Option<u64>,
+    result: Option<T>,
+    error: Option<AnswerError>,
+}
+
 #[derive(Deserialize)]
 struct AnswerError {
     code: i64,
@@ -136,15 +163,26 @@ pub(super) struct RawAnswer {
     reply: http::Reply,
     url: String,
     method: &'static str,
+    id: u64,
+    /// Given back with the bytes.
+    _place: Place,
 }
 
 impl RawAnswer {
     /// The result, which may borrow from the bytes.
     pub(super) fn result<'a, T: Deserialize<'a>>(&'a self) -> Result<T, CallError> {
-        let Self { url, method, reply } = self;
-        let answer: Answer<T> =
+        let (url, method, reply) = (&self.url, self.method, &self.reply);
+        let SingleAnswer { id, result, error } =
             serde_json::from_slice(&reply.body).map_err(|e| not_json(url, method, reply, &e))?;
-        answer.into_result(url, method)
+        let is_answer = id == Some(self.id) || id.is_none() && error.is_some();
+        let result = Answer { result, error }.into_result(url, method)?;
+        match is_answer {
+            true => Ok(result),
+            false => Err(ChainError::Mismatch(format!(
+                "{url} answers another call than this {method}; is --rpc-url a Bitcoin Core node?"
+            ))
+            .into()),
+        }
     }
 }
 
@@ -183,7 +221,7 @@ fn not_json(url: &str, method: &str, reply: &http::Reply, error: &serde_json::Er
             "{url} answers {method} with what no Bitcoin Core node says ({}); check --rpc-url",
             one_line(&error.to_string())
         )),
-        code if code.is_server_error() => ChainError::Unreachable(format!(
+        _ if reply.is_passing() => ChainError::Unreachable(format!(
             "{url}: the node is starting, stopping or busy (HTTP {status}: {})",
             reply.reason()
         )),
@@ -199,10 +237,22 @@ impl RpcClient {
     /// # Errors
     /// [`ChainError::Setup`] for a URL that is none or contains credentials.
     pub fn new(settings: RpcSettings, timeout: Duration) -> Result<Self, ChainError> {
+        Self::with_in_flight(settings, timeout, FEW_IN_FLIGHT)
+    }
+
+    /// The same, with at most so many requests under way, at least 1.
+    pub(super) fn with_in_flight(
+        settings: RpcSettings,
+        timeout: Duration,
+        max_in_flight: usize,
+    ) -> Result<Self, ChainError> {
         Ok(Self {
-            client: http::client(timeout)?,
+            http: Http::new(timeout)?,
             url: http::base_url(&settings.url, "--rpc-url")?,
             auth: settings.auth,
+            in_flight: InFlight::new(max_in_flight),
+            chain: KnownChain::default(),
+            next_id: AtomicU64::new(0),
         })
     }
 
@@ -236,6 +286,96 @@ impl RpcClient {
         }
         let info: NetworkInfo = self.ask("getnetworkinfo", json!([])).await?;
         Ok(info.version)
+    }
+
+    /// What the node says of its chain (`getblockchaininfo`).
+    ///
+    /// # Errors
+    /// Besides those of a call, `Setup` where it is not the chain that was checked before.
+    pub(super) async fn chain_info(&self) -> Result<ChainInfo, ChainError> {
+        let info = self.ask("getblockchaininfo", json!([])).await?;
+        self.chain.require(&info, &self.url)?;
+        Ok(info)
+    }
+
+    /// Whether [`RpcClient::learn_chain`] was told of one.
+    pub(super) fn is_checked(&self) -> bool {
+        self.chain.is_known()
+    }
+
+    /// Checks which chain the node serves.
+    ///
+    /// # Errors
+    /// Besides those of a call, `Setup` for another one than `network`'s, or than the one that was checked before.
+    pub(super) async fn check_chain(&self, network: Network) -> Result<ChainInfo, ChainError> {
+        let info = self.chain_info().await?;
+        self.chain.check(&info, network, &self.url)?;
+        check_genesis(self.hash_at(0).await?, network, &self.url)?;
+        Ok(info)
+    }
+
+    /// Notes that all was found right with the node; from now on it has to serve this chain.
+    pub(super) fn learn_chain(&self, info: &ChainInfo) {
+        self.chain.learn(info);
+    }
+
+    /// Hash of the active chain's block at a height, `None` above the tip (`getblockhash`).
+    pub(super) async fn hash_at(&self, height: u32) -> Result<Option<BlockHash>, ChainError> {
+        let method = "getblockhash";
+        match self.call(method, json!([height])).await {
+            Ok(hash) => Ok(Some(hash)),
+            Err(CallError::Refused {
+                code: OUT_OF_RANGE, ..
+            }) => Ok(None),
+            Err(e) => Err(e.unexpected(&self.url, method)),
+        }
+    }
+
+    /// Whether the node knows a block and calls it, or one that it builds on, invalid (`getchaintips`).
+    ///
+    /// A block below the end of an invalid branch counts only if the node is not downloading: one that connects its
+    /// blocks again has yet to come to it, and what is invalid may lie above.
+    ///
+    /// # Errors
+    /// As for [`RpcClient::version`].
+    pub(super) async fn rejects(&self, id: BlockId) -> Result<bool, ChainError> {
+        #[derive(Deserialize)]
+        struct ChainTip {
+            height: u32,
+            hash: BlockHash,
+            branchlen: u32,
+            status: String,
+        }
+        #[derive(Deserialize)]
+        struct Header {
+            previousblockhash: Option<BlockHash>,
+        }
+        let mut tips: Vec<ChainTip> = self.ask("getchaintips", json!([])).await?;
+        tips.retain(|tip| tip.status == "invalid");
+        if tips.iter().any(|tip| tip.hash == id.hash) {
+            return Ok(true);
+        }
+        tips.retain(|tip| {
+            let fork = tip.height.saturating_sub(tip.branchlen);
+            fork < id.height && id.height < tip.height && tip.height - id.height <= WALK_MAX
+        });
+        if tips.is_empty() || self.chain_info().await?.is_downloading() {
+            return Ok(false);
+        }
+        for tip in tips {
+            let mut hash = Some(tip.hash);
+            for _ in id.height..tip.height {
+                let Some(above) = hash else {
+                    break;
+                };
+                let header: Header = self.ask("getblockheader", json!([above])).await?;
+                hash = header.previousblockhash;
+            }
+            if hash == Some(id.hash) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What the node publishes by ZMQ (`getzmqnotifications`); nothing where it was built without ZMQ.
@@ -306,13 +446,15 @@ impl RpcClient {
         params: Value,
         limit_bytes: usize,
     ) -> Result<RawAnswer, ChainError> {
-        let reply = self
-            .exchange(method, &request(0, method, &params), limit_bytes)
-            .await?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let call = request(id, method, &params);
+        let (reply, place) = self.exchange(method, &call, limit_bytes).await?;
         Ok(RawAnswer {
             reply,
             url: self.url.clone(),
             method,
+            id,
+            _place: place,
         })
     }
 
@@ -326,9 +468,9 @@ impl RpcClient {
         params: &[Value],
     ) -> Result<Vec<Result<T, CallError>>, ChainError> {
         let url = &self.url;
-        let calls = params.iter().enumerate();
+        let calls = (0..).zip(params);
         let calls: Vec<Value> = calls.map(|(id, one)| request(id, method, one)).collect();
-        let reply = self
+        let (reply, _place) = self
             .exchange(method, &Value::Array(calls), ANSWER_LIMIT_BYTES)
             .await?;
         let Ok(answers) = serde_json::from_slice::<Vec<BatchAnswer<T>>>(&reply.body) else {
@@ -358,24 +500,22 @@ impl RpcClient {
         })
     }
 
-    /// Sends a request with whatever credentials there are, and reads the answer unless its status says it all.
+    /// Sends a request when there is a place for it, and reads the answer unless its status says it all.
     async fn exchange(
         &self,
         method: &str,
         body: &Value,
         limit_bytes: usize,
-    ) -> Result<http::Reply, ChainError> {
+    ) -> Result<(http::Reply, Place), ChainError> {
         let url = &self.url;
-        // A node that is away has taken its cookie along: whether one is missing shows when the node asks for it.
-        let credentials = self.credentials().await.ok();
-        let mut reply = self.post(credentials.as_ref(), body, limit_bytes).await?;
-        // A node that has restarted has written a new cookie, perhaps since it was read.
-        if reply.status == StatusCode::UNAUTHORIZED {
-            let again = Some(self.credentials().await?);
-            if again != credentials {
-                reply = self.post(again.as_ref(), body, limit_bytes).await?;
+        let mut attempts = self.in_flight.request(url);
+        let (reply, place) = loop {
+            let place = attempts.place().await?;
+            let reply = self.post(body, limit_bytes).await?;
+            if let Some(through) = attempts.through(reply, place).await? {
+                break through;
             }
-        }
+        };
         match reply.status {
             StatusCode::UNAUTHORIZED => Err(ChainError::Setup(format!(
                 "{url}: the node rejected the RPC credentials; check --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
@@ -388,21 +528,39 @@ impl RpcClient {
                 reply.reason()
             ))),
             // Other statuses come with a JSON answer that says more.
-            _ => Ok(reply),
+            _ => Ok((reply, place)),
         }
     }
 
-    async fn post(
+    /// Sends a request with whatever credentials there are.
+    async fn post(&self, body: &Value, limit_bytes: usize) -> Result<http::Reply, ChainError> {
+        // A node that is away has taken its cookie along: whether one is missing shows when the node asks for it.
+        let credentials = self.credentials().await.ok();
+        let reply = self
+            .post_as(credentials.as_ref(), body, limit_bytes)
+            .await?;
+        if reply.status != StatusCode::UNAUTHORIZED {
+            return Ok(reply);
+        }
+        // A node that has restarted has written a new cookie, perhaps since it was read.
+        let again = Some(self.credentials().await?);
+        match again == credentials {
+            true => Ok(reply),
+            false => self.post_as(again.as_ref(), body, limit_bytes).await,
+        }
+    }
+
+    async fn post_as(
         &self,
         credentials: Option<&Credentials>,
         body: &Value,
         limit_bytes: usize,
     ) -> Result<http::Reply, ChainError> {
-        let mut request = self.client.post(&self.url).json(body);
+        let mut request = self.http.post(&self.url).json(body);
         if let Some(Credentials { user, password }) = credentials {
             request = request.basic_auth(user.as_str(), Some(password.as_str()));
         }
-        http::send(request, &self.url, limit_bytes).await
+        self.http.send(request, &self.url, limit_bytes).await
     }
 
     async fn credentials(&self) -> Result<Credentials, ChainError> {
@@ -416,8 +574,16 @@ impl RpcClient {
             RpcAuth::CookieFile(path) => path,
         };
         let cookie = read_cookie(path).await.map_err(|e| {
+            let cure = match e.kind() {
+                ErrorKind::PermissionDenied => {
+                    "start bitcoind with -rpccookieperms=group and put this user into its group, which must be let into the data directory too; or give --rpc-user and SPINDEX_RPC_PASSWORD"
+                }
+                _ => {
+                    "is the node running, and does --rpc-cookie name the file in its data directory?"
+                }
+            };
             ChainError::Setup(format!(
-                "cannot read the RPC cookie file {} ({e}); is the node running, and does --rpc-cookie name the file in its data directory?",
+                "cannot read the RPC cookie file {} ({e}); {cure}",
                 path.display()
             ))
         })?;
@@ -434,7 +600,7 @@ impl RpcClient {
     }
 }
 
-fn request(id: usize, method: &str, params: &Value) -> Value {
+fn request(id: u64, method: &str, params: &Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 }
 

@@ -11,18 +11,17 @@ use bitcoin::consensus::Encodable;
 use bitcoin::hashes::Hash;
 use bitcoin::hex::HexToBytesIter;
 use bitcoin::{
-    Amount, BlockHash, CompactTarget, Denomination, Network, OutPoint, Transaction, TxMerkleNode,
-    Txid, VarInt,
+    Amount, BlockHash, CompactTarget, Denomination, Network, OutPoint, ScriptBuf, Transaction,
+    TxMerkleNode, Txid, VarInt,
 };
 use futures::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task;
 
-use super::info::{ChainInfo, prune_cure};
-use super::rpc::{CallError, RpcClient, RpcSettings};
+use super::info::{is_pruned, prune_cure};
+use super::rpc::{CallError, OUT_OF_RANGE, RpcClient, RpcSettings};
 use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Prevouts, RawBlock};
 use crate::BlockId;
 
@@ -42,9 +41,6 @@ const OLDEST_VERSION: u64 = 230_000;
 /// RPC_INVALID_ADDRESS_OR_KEY: no such block.
 const NOT_FOUND: i64 = -5;
 
-/// RPC_INVALID_PARAMETER: no such height.
-const OUT_OF_RANGE: i64 = -8;
-
 /// RPC_MISC_ERROR: the block is pruned.
 const MISC_ERROR: i64 = -1;
 
@@ -52,12 +48,12 @@ const MISC_ERROR: i64 = -1;
 #[derive(Debug)]
 pub struct RpcSource {
     client: RpcClient,
-    in_flight: Semaphore,
 }
 
 impl RpcSource {
     /// A source that connects to nothing yet, gives up on a request once the node has been silent for `timeout`, and
-    /// has at most `max_in_flight` requests under way, at least 1. Each may hold a block's JSON, some 20 MB.
+    /// has at most `max_in_flight` requests under way, at least 1, fewer while the node's work queue is full. Each may
+    /// hold a block's JSON, some 20 MB.
     ///
     /// # Errors
     /// [`ChainError::Setup`] for a URL that is none or contains credentials.
@@ -67,39 +63,38 @@ impl RpcSource {
         max_in_flight: usize,
     ) -> Result<Self, ChainError> {
         Ok(Self {
-            client: RpcClient::new(settings, timeout)?,
-            in_flight: Semaphore::new(max_in_flight.clamp(1, Semaphore::MAX_PERMITS)),
+            client: RpcClient::with_in_flight(settings, timeout, max_in_flight)?,
         })
     }
 
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, ChainError> {
-        self.in_flight
-            .acquire()
-            .await
-            .map_err(|_| ChainError::Unreachable("requests to the node have been stopped".into()))
-    }
-
-    async fn chain_info(&self) -> Result<ChainInfo, ChainError> {
-        let _permit = self.permit().await?;
-        self.client.ask("getblockchaininfo", json!([])).await
-    }
-
     async fn check_node(&self, network: Network) -> Result<(), ChainError> {
-        let asked = async { Ok((self.client.version().await?, self.chain_info().await?)) };
-        let (version, info) = asked.await.map_err(|e| match e {
-            // Nothing is indexed yet, so that this is no passing trouble but the wrong server.
-            ChainError::Mismatch(what) => ChainError::Setup(what),
+        let url = self.client.url();
+        let is_first = !self.client.is_checked();
+        let asked = async {
+            Ok((
+                self.client.check_chain(network).await?,
+                self.client.version().await?,
+            ))
+        };
+        let (info, version) = asked.await.map_err(|e| match e {
+            // Nothing is known of the server yet, so that this is no passing trouble but the wrong one.
+            ChainError::Mismatch(what) if is_first => ChainError::Setup(what),
             e => e,
         })?;
-        let url = self.client.url();
-        info.require(network, url, "--rpc-url")?;
         if version < OLDEST_VERSION {
             return Err(ChainError::Setup(format!(
                 "{url}: the node's version {version} is too old; Bitcoin Core 23 or newer is needed for getblock with spent outputs"
             )));
         }
-        info.log();
-        tracing::info!(version, url, "node and RPC credentials are right");
+        self.client.learn_chain(&info);
+        if is_first {
+            let tip = info.tip();
+            tracing::info!(
+                "RPC at {url}: version {version}, credentials are right, network \"{}\", first block is right, tip {tip}",
+                info.chain()
+            );
+            info.log();
+        }
         Ok(())
     }
 
@@ -111,7 +106,6 @@ impl RpcSource {
         if heights.is_empty() {
             return Ok(Vec::new());
         }
-        let _permit = self.permit().await?;
         let method = "getblockhash";
         let params: Vec<_> = heights.clone().map(|height| json!([height])).collect();
         let answers = self.client.batch::<BlockHash>(method, &params).await?;
@@ -129,11 +123,10 @@ impl RpcSource {
     }
 
     async fn fetch_block(&self, id: BlockId) -> Result<BlockWithPrevouts, ChainError> {
-        let permit = self.permit().await?;
         let params = json!([id.hash, 3]);
         let answer = self.client.fetch("getblock", params, BLOCK_LIMIT_BYTES);
         let answer = answer.await?;
-        // Reading megabytes would hold up the other requests of this thread.
+        // Reading megabytes would hold up the other requests of this thread. The JSON is gone when they are read.
         let read = task::spawn_blocking(move || {
             answer
                 .result()
@@ -145,10 +138,20 @@ impl RpcSource {
                 "block {id} was not read: the program is stopping"
             )));
         };
-        // The JSON is gone now.
-        drop(permit);
-
         let url = self.client.url();
+        let read = match read {
+            Err(ReadError::Refused { message, .. }) if is_pruned(&message) => {
+                let info = self.client.chain_info().await.ok();
+                match info.and_then(|info| info.pruned(url, id)) {
+                    Some(error) => return Err(error),
+                    None => Err(ReadError::Refused {
+                        code: MISC_ERROR,
+                        message,
+                    }),
+                }
+            }
+            read => read,
+        };
         read.map_err(|error| match error {
             ReadError::Chain(ChainError::Mismatch(what)) => {
                 ChainError::Mismatch(format!("{url}: block {id}: {what}"))
@@ -340,7 +343,7 @@ impl BlockSource for RpcSource {
     }
 
     fn tip(&self) -> BoxFuture<'_, Result<BlockId, ChainError>> {
-        Box::pin(async { Ok(self.chain_info().await?.tip()) })
+        Box::pin(async { Ok(self.client.chain_info().await?.tip()) })
     }
 
     fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>> {
@@ -355,6 +358,17 @@ impl BlockSource for RpcSource {
         let (first, last) = heights.into_inner();
         let last = last.min(first.saturating_add(HASHES_AT_ONCE - 1));
         Box::pin(self.hashes(first..=last))
+    }
+
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(async {
+            let info = self.client.chain_info().await?;
+            info.signet_challenge(self.client.url())
+        })
+    }
+
+    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
+        Box::pin(self.client.rejects(id))
     }
 
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {

@@ -212,7 +212,7 @@ pub(super) struct ServerSettings {
     /// Folder of Bitcoin Core's block files [default: its usual place]
     #[arg(long, env = "SPINDEX_BLOCKS_DIR", value_name = "DIR")]
     pub(super) blocks_dir: Option<PathBuf>,
-    /// Address of Bitcoin Core's REST interface [default: http://127.0.0.1 and the network's port]
+    /// Address of Bitcoin Core's REST interface [default: the RPC URL, or http://127.0.0.1 and the network's port]
     #[arg(long, env = "SPINDEX_NODE_URL", value_name = "URL")]
     pub(super) node_url: Option<String>,
     /// Address of Bitcoin Core's RPC interface, for broadcasting and as a source of blocks [default: the node URL]

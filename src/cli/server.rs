@@ -14,13 +14,13 @@ use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, Sourc
 use super::output::SyncProgress;
 use crate::BlockId;
 use crate::api::{self, ApiState, ServeSettings};
-use crate::chain::BlockSource;
 use crate::chain::files::{FilesSettings, FilesSource};
 use crate::chain::first_working::FirstWorking;
 use crate::chain::rest::{RestSettings, RestSource};
 use crate::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
 use crate::chain::rpc_source::RpcSource;
 use crate::chain::zmq::{TipSignal, ZmqAddress};
+use crate::chain::{self, BlockSource};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
 use crate::runtime::Stop;
@@ -52,7 +52,7 @@ pub(super) struct SyncArgs {
     /// Last block to index [default: the node's tip]
     #[arg(long, value_name = "HEIGHT")]
     until: Option<u32>,
-    /// How long to wait for a node that does not answer, in seconds
+    /// How long to wait for a node that does not answer, is behind the index, or has become another one, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u64,
 }
@@ -330,11 +330,21 @@ pub(super) struct Node {
 /// Reads the settings of the node; nothing is asked of it yet.
 pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Node> {
     let network = common.network();
-    let url = match &server.node_url {
-        Some(url) => url.clone(),
-        None => format!("http://127.0.0.1:{}", default_port(network)),
+    for (url, flag) in [
+        (&server.node_url, "--node-url"),
+        (&server.rpc_url, "--rpc-url"),
+    ] {
+        if let Some(url) = url {
+            chain::check_address(url, flag).map_err(|error| usage!("{error}"))?;
+        }
+    }
+    // One node has one address for both, unless it is told otherwise.
+    let usual_url = format!("http://127.0.0.1:{}", default_port(network));
+    let (url, rpc_url) = match (&server.node_url, &server.rpc_url) {
+        (Some(url), Some(rpc_url)) => (url.clone(), rpc_url.clone()),
+        (Some(url), None) | (None, Some(url)) => (url.clone(), url.clone()),
+        (None, None) => (usual_url.clone(), usual_url),
     };
-    let rpc_url = server.rpc_url.as_ref().unwrap_or(&url).clone();
     let with_rpc = |auth| RpcSettings { url: rpc_url, auth };
     let usual_cookie = default_cookie(network);
     let (auth, is_guessed) = match (&server.rpc_user, &server.rpc_password, &server.rpc_cookie) {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
@@ -34,7 +34,7 @@ pub struct IndexSettings {
     pub long_sync_blocks: u32,
     /// Pause between two looks at the node's tip.
     pub poll_interval: Duration,
-    /// How long a node that is away is waited for; `None` for ever.
+    /// How long a node that is away, or not what it was, is waited for; `None` for ever.
     pub give_up_after: Option<Duration>,
 }
 
@@ -58,6 +58,9 @@ const BATCH_BLOCKS: usize = 20_000;
 /// lose.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(20);
 
+/// How often a fork is looked at again until the node says the same twice.
+const LOOKS_AT_A_FORK: usize = 5;
+
 /// Why indexing cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -77,6 +80,18 @@ pub enum IndexError {
         tip: BlockId,
         /// Lowest height that can be disconnected.
         lowest: u32,
+    },
+    /// The node's chain has nothing in common with the index but the network.
+    #[error(
+        "the node is on another chain: at height {height} it has block {theirs} and does not know the index's {ours}; \
+         check --network and the node's address (--node-url, --rpc-url), or move the index file away and run `spindex sync` to build a new one",
+        height = ours.height
+    )]
+    OtherChain {
+        /// Lowest block of the index, above the genesis block.
+        ours: BlockId,
+        /// The node's in its place.
+        theirs: BlockId,
     },
     /// A worker ended without a result.
     #[error("an indexing worker ended early: {0}; this is a bug, please report it")]
@@ -115,6 +130,8 @@ pub struct Indexer {
     engine: Arc<dyn Engine>,
     /// Whether it was said that the engine found itself wrong.
     engine_reported: AtomicBool,
+    /// Whether the node has proved to be the right one: what goes wrong from then on is waited out.
+    is_settled: AtomicBool,
     settings: IndexSettings,
     stop: Stop,
     on_batch: Box<dyn Fn(&BatchReport) + Send + Sync>,
@@ -135,6 +152,7 @@ impl Indexer {
             source,
             engine,
             engine_reported: AtomicBool::new(false),
+            is_settled: AtomicBool::new(false),
             settings,
             stop,
             on_batch: Box::new(on_batch),
@@ -159,10 +177,11 @@ impl Indexer {
 
     /// Indexes up to the node's tip, or to `until` if that is lower, and returns the index's tip.
     ///
-    /// Waits with backoff while the node is away. Returns early, with what is committed, when a stop is requested.
+    /// Waits with backoff while the node is away, and once its chain was found to be the index's also while it refuses,
+    /// answers wrongly or is on another chain. Returns early, with what is committed, when a stop is requested.
     ///
     /// # Errors
-    /// Whatever a person has to mend: see [`IndexError`].
+    /// Whatever a person has to mend, and what did not pass in the time it had: see [`IndexError`].
     pub async fn sync(&self, until: Option<u32>) -> Result<Option<BlockId>, IndexError> {
         self.sync_patiently(until, &mut self.patience()).await
     }
@@ -170,7 +189,7 @@ impl Indexer {
     /// Follows the node's tip until a stop is requested: looks after each poll interval, and when `signal` says so.
     ///
     /// # Errors
-    /// Whatever a person has to mend: see [`IndexError`]. A node that is away is waited for.
+    /// As for [`Indexer::sync`].
     pub async fn follow(&self, signal: Option<&TipSignal>) -> Result<(), IndexError> {
         let mut patience = self.patience();
         while !self.stop.is_requested() {
@@ -194,42 +213,78 @@ impl Indexer {
         until: Option<u32>,
         patience: &mut Patience,
     ) -> Result<Option<BlockId>, IndexError> {
+        // Whether the node may be another one than before.
+        let mut in_doubt = false;
         while !self.stop.is_requested() {
-            match self.advance(until).await {
+            patience.begin();
+            match self.look(until, in_doubt).await {
                 Ok(Progress::AtTip) => {
+                    self.settle(patience);
                     patience.over();
                     // Those of a sync that was stopped before it came to that.
                     self.locate_rest().await?;
                     break;
                 }
-                Ok(Progress::Moved) => patience.over(),
+                Ok(Progress::Moved) => {
+                    self.settle(patience);
+                    patience.over();
+                    in_doubt = false;
+                }
                 Ok(Progress::Interrupted(error)) => {
+                    self.settle(patience);
                     patience.progress();
+                    in_doubt = true;
                     patience.wait(error.into(), &self.stop).await?;
                 }
-                Ok(Progress::NodeBehind) => {
-                    let behind = "the node's chain ends far below the index; is it catching up?";
-                    let error = ChainError::NotAvailable(behind.to_owned());
+                Ok(Progress::NodeBehind(tip)) => {
+                    let error = ChainError::NotAvailable(format!(
+                        "the node's chain ends below the index's tip {tip} and has no other block in its place; the index keeps its blocks until the node has caught up or calls them invalid (it is asked by RPC, if there are credentials)"
+                    ));
                     patience.wait(error.into(), &self.stop).await?;
                 }
-                Err(error) => patience.wait(error, &self.stop).await?,
+                Err(error) => {
+                    in_doubt = true;
+                    patience.wait(error, &self.stop).await?;
+                }
             }
         }
         Ok(self.snapshot().await?.tip())
     }
 
     fn patience(&self) -> Patience {
-        Patience::new(self.settings.give_up_after)
+        let is_settled = self.is_settled.load(Ordering::Relaxed);
+        Patience::new(self.settings.give_up_after, is_settled)
+    }
+
+    /// Notes that the node's chain is the index's.
+    fn settle(&self, patience: &mut Patience) {
+        self.is_settled.store(true, Ordering::Relaxed);
+        patience.settle();
+    }
+
+    /// [`Indexer::advance`], after another check of the node where it may have become another one.
+    async fn look(&self, until: Option<u32>, in_doubt: bool) -> Result<Progress, IndexError> {
+        if in_doubt && self.is_settled.load(Ordering::Relaxed) {
+            self.source.check(self.snapshot().await?.network()).await?;
+        }
+        self.advance(until).await
     }
 
     /// One look at the node's tip, and all the way there.
     async fn advance(&self, until: Option<u32>) -> Result<Progress, IndexError> {
         let snapshot = self.snapshot().await?;
-        let node_tip = self.source.tip().await?;
-        let disconnect = match find_fork(&snapshot, self.source.as_ref(), node_tip).await? {
+        let (node_tip, fork) = self.agreed_fork(&snapshot).await?;
+        let disconnect = match fork {
             Fork::None => 0,
             Fork::Disconnect(depth) => depth,
-            Fork::NodeBehind => return Ok(Progress::NodeBehind),
+            Fork::NodeBehind => {
+                return Ok(match snapshot.tip() {
+                    Some(tip) if until.is_none_or(|until| until > tip.height) => {
+                        Progress::NodeBehind(tip)
+                    }
+                    _ => Progress::AtTip,
+                });
+            }
         };
         let first_height = snapshot.first_height();
         let next = snapshot
@@ -270,6 +325,30 @@ impl Indexer {
             End::Unlinked(error) if rows == 0 => Err(error.into()),
             End::Complete | End::Unlinked(_) => Ok(Progress::Moved),
         }
+    }
+
+    /// The node's tip, and what it means for the index's. Blocks are disconnected only where the node, checked again, says
+    /// the same twice: one wrong answer, or one of another node in its place, is no reason.
+    async fn agreed_fork(&self, snapshot: &Snapshot) -> Result<(BlockId, Fork), IndexError> {
+        let source = self.source.as_ref();
+        let look = async || -> Result<(BlockId, Fork), IndexError> {
+            let tip = source.tip().await?;
+            Ok((tip, find_fork(snapshot, source, tip).await?))
+        };
+        let mut before = look().await?;
+        for _ in 0..LOOKS_AT_A_FORK {
+            if !matches!(before.1, Fork::Disconnect(_)) {
+                return Ok(before);
+            }
+            source.check(snapshot.network()).await?;
+            let now = look().await?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
+        let text = "the node names another chain each time it is asked; is it one node?";
+        Err(ChainError::NotAvailable(text.to_owned()).into())
     }
 
     /// Writes the locators that a long sync has left.
@@ -501,7 +580,8 @@ enum Progress {
     Moved,
     /// Moved, and then the source failed.
     Interrupted(ChainError),
-    NodeBehind,
+    /// The node's chain ends below the index's tip, which is this.
+    NodeBehind(BlockId),
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

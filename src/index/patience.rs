@@ -22,6 +22,9 @@ const LINES_TIME: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Patience {
     give_up_after: Option<Duration>,
+    /// Whether the node has served well: what goes wrong from then on passes, whatever it is.
+    is_settled: bool,
+    /// When the first of the tries began that have failed in a row.
     since: Option<Instant>,
     pause: Duration,
     mismatches: u32,
@@ -33,15 +36,26 @@ pub(super) struct Patience {
 
 impl Patience {
     /// Without a limit it waits for the node for ever.
-    pub(super) fn new(give_up_after: Option<Duration>) -> Self {
+    pub(super) fn new(give_up_after: Option<Duration>, is_settled: bool) -> Self {
         Self {
             give_up_after,
+            is_settled,
             since: None,
             pause: FIRST_PAUSE,
             mismatches: 0,
             said: Vec::new(),
             lines: VecDeque::new(),
         }
+    }
+
+    /// Notes that the node has served well.
+    pub(super) fn settle(&mut self) {
+        self.is_settled = true;
+    }
+
+    /// Notes the start of a try. The time it takes counts if it fails.
+    pub(super) fn begin(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
     }
 
     /// Notes a success.
@@ -63,16 +77,18 @@ impl Patience {
     /// Waits before the next try, or until the stop.
     ///
     /// # Errors
-    /// Gives `error` back where another try cannot help: a person has to act, an answer has been wrong too often, or
-    /// the node has been away for too long.
+    /// Gives `error` back where another try cannot help: a person has to act before anything can work, an answer has been
+    /// wrong too often, or the node has been away for too long.
     pub(super) async fn wait(&mut self, error: IndexError, stop: &Stop) -> Result<(), IndexError> {
+        let is_for_ever = self.is_settled && self.give_up_after.is_none();
         let retry = match &error {
             IndexError::Chain(ChainError::Mismatch(_)) => {
                 self.mismatches += 1;
-                self.mismatches < MISMATCH_TRIES
+                is_for_ever || self.mismatches < MISMATCH_TRIES
             }
-            IndexError::Chain(error) => error.is_transient(),
-            _ => false,
+            IndexError::Chain(error) => self.is_settled || error.is_transient(),
+            IndexError::ReorgTooDeep { .. } | IndexError::OtherChain { .. } => self.is_settled,
+            IndexError::Store(_) | IndexError::Worker(_) => false,
         };
         let since = *self.since.get_or_insert_with(Instant::now);
         if !retry
@@ -108,6 +124,8 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BlockId;
+    use crate::store::StoreError;
 
     fn unreachable() -> IndexError {
         ChainError::Unreachable("no answer".to_owned()).into()
@@ -115,7 +133,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_to_the_limit_and_start_again_after_a_success() {
-        let mut patience = Patience::new(None);
+        let mut patience = Patience::new(None, false);
         let stop = Stop::new();
         let mut pauses = Vec::new();
         for _ in 0..9 {
@@ -135,7 +153,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_comes_and_goes_fills_no_log() {
-        let mut patience = Patience::new(None);
+        let mut patience = Patience::new(None, false);
         let stop = Stop::new();
         let started = Instant::now();
         let mut said = 0;
@@ -159,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn progress_makes_patience_new() {
-        let mut patience = Patience::new(Some(Duration::from_secs(10)));
+        let mut patience = Patience::new(Some(Duration::from_secs(10)), false);
         let stop = Stop::new();
         for _ in 0..3 * MISMATCH_TRIES {
             let error = ChainError::Mismatch("merkle root".to_owned());
@@ -172,7 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wrong_answer_is_asked_for_again_only_a_few_times() {
-        let mut patience = Patience::new(None);
+        let mut patience = Patience::new(None, false);
         let stop = Stop::new();
         let mut tries = 1;
         while patience
@@ -187,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_person_has_to_mend_is_not_tried_again() {
-        let mut patience = Patience::new(None);
+        let mut patience = Patience::new(None, false);
         let error = patience
             .wait(
                 ChainError::Setup("wrong network".to_owned()).into(),
@@ -197,15 +215,77 @@ mod tests {
         assert_eq!(error.unwrap_err().to_string(), "wrong network");
     }
 
+    /// Hours of service are not ended by what a proxy or a restarted node says for a while.
+    #[tokio::test(start_paused = true)]
+    async fn once_the_node_has_served_well_everything_is_waited_out() {
+        let block = |height| BlockId {
+            height,
+            hash: bitcoin::hashes::Hash::all_zeros(),
+        };
+        let troubles = || -> [IndexError; 5] {
+            [
+                ChainError::Setup("forbidden".to_owned()).into(),
+                ChainError::Conflict("two nodes".to_owned()).into(),
+                ChainError::Mismatch("merkle root".to_owned()).into(),
+                IndexError::ReorgTooDeep {
+                    tip: block(9),
+                    lowest: 5,
+                },
+                IndexError::OtherChain {
+                    ours: block(1),
+                    theirs: block(1),
+                },
+            ]
+        };
+        for trouble in troubles() {
+            let mut patience = Patience::new(Some(Duration::from_secs(60)), false);
+            let is_tried_again = matches!(trouble, IndexError::Chain(ChainError::Mismatch(_)));
+            let waited = patience.wait(trouble, &Stop::new()).await;
+            assert_eq!(waited.is_ok(), is_tried_again);
+        }
+        for trouble in troubles() {
+            let mut patience = Patience::new(Some(Duration::from_secs(60)), false);
+            patience.settle();
+            assert!(patience.wait(trouble, &Stop::new()).await.is_ok());
+        }
+        let mut patience = Patience::new(None, true);
+        for _ in 0..100 {
+            for trouble in troubles() {
+                patience.wait(trouble, &Stop::new()).await.unwrap();
+            }
+        }
+        assert_eq!(patience.said.len(), 5, "{:?}", patience.said);
+        let error = StoreError::Missing {
+            file: "index".into(),
+        };
+        assert!(patience.wait(error.into(), &Stop::new()).await.is_err());
+    }
+
+    /// A try that takes long counts from its start.
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_counts_the_time_of_the_tries() {
+        let mut patience = Patience::new(Some(Duration::from_secs(60)), true);
+        let stop = Stop::new();
+        let started = Instant::now();
+        loop {
+            patience.begin();
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            if patience.wait(unreachable(), &stop).await.is_err() {
+                break;
+            }
+        }
+        assert_eq!(started.elapsed(), Duration::from_millis(60_500));
+    }
+
     #[tokio::test]
     async fn a_limit_of_zero_gives_up_at_the_first_failure() {
-        let mut patience = Patience::new(Some(Duration::ZERO));
+        let mut patience = Patience::new(Some(Duration::ZERO), false);
         assert!(patience.wait(unreachable(), &Stop::new()).await.is_err());
     }
 
     #[tokio::test]
     async fn a_stop_ends_the_wait() {
-        let mut patience = Patience::new(None);
+        let mut patience = Patience::new(None, false);
         patience.pause = Duration::from_secs(3600);
         let stop = Stop::new();
         stop.request();

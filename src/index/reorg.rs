@@ -2,7 +2,7 @@
 
 use super::IndexError;
 use crate::BlockId;
-use crate::chain::BlockSource;
+use crate::chain::{BlockSource, ChainError};
 use crate::store::Snapshot;
 
 /// What has to happen to the index's tip before blocks can be connected.
@@ -10,17 +10,18 @@ use crate::store::Snapshot;
 pub(super) enum Fork {
     /// The tip is on the active chain (or the index is empty).
     None,
-    /// This many blocks at the tip are not on the active chain.
+    /// This many blocks at the tip have others in their place on the active chain, or are invalid to the node.
     Disconnect(u32),
-    /// The active chain ends below the index's tip, deeper than may be disconnected, without contradicting it: the
-    /// node is still catching up (for example after a reindex).
+    /// The active chain ends below the index's tip and contradicts none of its blocks: the node is catching up (after a
+    /// restart from an older state, say, or a reindex), or another one behind the same address has not come as far.
     NodeBehind,
 }
 
-/// Compares the index with the active chain, from the index's tip downwards.
+/// Compares the index with the active chain, from the lower of both tips downwards.
 ///
 /// # Errors
-/// [`IndexError::ReorgTooDeep`] if the chains part below the last block that can be disconnected.
+/// [`IndexError::ReorgTooDeep`] if the chains part below the last block that can be disconnected, and
+/// [`IndexError::OtherChain`] if they share none but the genesis block and the node does not know the index's.
 pub(super) async fn find_fork(
     snapshot: &Snapshot,
     source: &dyn BlockSource,
@@ -30,30 +31,70 @@ pub(super) async fn find_fork(
         return Ok(Fork::None);
     };
     let lowest = snapshot.undo_from()?.unwrap_or(tip.height + 1);
-    let mut height = tip.height;
-    loop {
+    // What the node does not have contradicts nothing.
+    let mut height = tip.height.min(node_tip.height);
+    if height < snapshot.first_height() {
+        return Ok(Fork::NodeBehind);
+    }
+    let mut differs = false;
+    let common = loop {
         let ours = snapshot.block(height)?.map(|block| block.id);
         let theirs = active_block(source, height, node_tip).await?;
         if ours.is_some() && ours == theirs {
-            return Ok(match tip.height - height {
-                0 => Fork::None,
-                depth => Fork::Disconnect(depth),
-            });
+            break Some(height);
         }
-        if height < lowest {
-            return match theirs {
-                None => Ok(Fork::NodeBehind),
-                Some(_) => Err(IndexError::ReorgTooDeep { tip, lowest }),
-            };
-        }
-        if height == snapshot.first_height() {
-            // Not even the first block is on the active chain: all of it goes.
-            return Ok(match theirs {
-                None => Fork::NodeBehind,
-                Some(_) => Fork::Disconnect(tip.height - height + 1),
-            });
+        differs |= theirs.is_some();
+        if height == snapshot.first_height() || height < lowest {
+            break None;
         }
         height -= 1;
+    };
+    let depth = match common {
+        Some(height) => tip.height - height,
+        None => tip.height - height + 1,
+    };
+    let can_be_undone = depth <= tip.height + 1 - lowest;
+    match (depth, differs) {
+        (0, _) => Ok(Fork::None),
+        (_, false) => match can_be_undone && is_rejected(source, tip).await {
+            true => Ok(Fork::Disconnect(depth)),
+            false => Ok(Fork::NodeBehind),
+        },
+        _ => {
+            require_same_chain(snapshot, source).await?;
+            match can_be_undone {
+                true => Ok(Fork::Disconnect(depth)),
+                false => Err(IndexError::ReorgTooDeep { tip, lowest }),
+            }
+        }
+    }
+}
+
+/// Whether the node calls the index's tip invalid; one that does not say so has not said it.
+async fn is_rejected(source: &dyn BlockSource, tip: BlockId) -> bool {
+    let rejected = source.rejects(tip).await.inspect_err(|error| {
+        tracing::debug!("the node does not say whether block {tip} is valid to it: {error}");
+    });
+    rejected.unwrap_or(false)
+}
+
+/// Looks at the lowest block of the index above the genesis block, which chains of one network may share: a node that
+/// has another one in its place and has never heard of ours is on another chain, however low the fork.
+async fn require_same_chain(
+    snapshot: &Snapshot,
+    source: &dyn BlockSource,
+) -> Result<(), IndexError> {
+    let height = snapshot.first_height().max(1);
+    let Some(ours) = snapshot.block(height)?.map(|block| block.id) else {
+        return Ok(());
+    };
+    match source.block_at(height).await? {
+        Some(theirs) if theirs != ours => match source.block(ours).await {
+            Ok(_) => Ok(()),
+            Err(ChainError::NotAvailable(_)) => Err(IndexError::OtherChain { ours, theirs }),
+            Err(error) => Err(error.into()),
+        },
+        _ => Ok(()),
     }
 }
 

@@ -222,7 +222,7 @@ pub enum StoreError {
     },
     /// No room: the disk, a quota or the largest file size is used up. The last commit is intact.
     #[error(
-        "no room to write the index {} ({source}): free some space and start spindex again, nothing committed is lost",
+        "no room to write the index {} ({source}): free some space, or raise `ulimit -f`, and start spindex again: nothing committed is lost",
         file.display()
     )]
     DiskFull {

@@ -8,15 +8,21 @@
 //! let source = RestSource::new(RestSettings::new(node.url()))?;
 //! ```
 //!
+//! Faults may be left to chance ([`FakeNode::leave_to_chance`]), and the node may become that of another chain.
+//!
 //! An RPC call goes by the path `/rpc/<method>/<first parameter>`, a batch by `/rpc/<method>/batch`. Credentials are not
 //! looked at.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::rand::rngs::StdRng;
+use bitcoin::secp256k1::rand::seq::SliceRandom;
+use bitcoin::secp256k1::rand::{Rng, SeedableRng};
 use bitcoin::{BlockHash, Txid, VarInt};
 use serde_json::{Value, json};
 use spindex::chain::BlockSource;
@@ -40,6 +46,10 @@ pub(crate) enum Reply {
     Reset,
     /// Silence. The connection stays open.
     Stall,
+    /// The right answer after this time.
+    Late(Duration),
+    /// The right answer, announced in full, of which a byte comes each time this has gone by.
+    Drip(Duration),
     /// A body without an end and without a length.
     Endless,
     /// Only the announcement of a body of this length.
@@ -48,6 +58,14 @@ pub(crate) enum Reply {
     Of(String),
     /// The right answer, changed.
     Changed(fn(Vec<u8>) -> Vec<u8>),
+}
+
+/// Faults left to chance.
+struct Chance {
+    rng: StdRng,
+    /// One request of so many is struck.
+    one_in: u32,
+    replies: Vec<(&'static str, Reply)>,
 }
 
 /// The server; it ends when dropped.
@@ -65,11 +83,15 @@ struct Rule {
     times: u32,
 }
 
-#[derive(Default)]
 struct Script {
+    chain: Arc<SimulatedChain>,
     rules: Vec<Rule>,
+    /// For requests that no rule is about.
+    chance: Option<Chance>,
     /// The paths asked for.
     requests: Vec<String>,
+    /// How often each fault was left to chance and came.
+    struck: BTreeMap<&'static str, u32>,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -79,7 +101,13 @@ impl FakeNode {
     pub(crate) async fn start(chain: Arc<SimulatedChain>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let script = Shared::default();
+        let script = Arc::new(Mutex::new(Script {
+            chain,
+            rules: Vec::new(),
+            chance: None,
+            requests: Vec::new(),
+            struck: BTreeMap::new(),
+        }));
         let shared = Arc::clone(&script);
         let server = tokio::spawn(async move {
             // Connections end with the set, and the set with this task.
@@ -88,7 +116,7 @@ impl FakeNode {
                 let Ok((stream, _)) = listener.accept().await else {
                     return;
                 };
-                connections.spawn(answer(stream, Arc::clone(&chain), Arc::clone(&shared)));
+                connections.spawn(answer(stream, Arc::clone(&shared)));
             }
         });
         Self {
@@ -115,9 +143,35 @@ impl FakeNode {
         self.script.lock().unwrap().rules.push(rule);
     }
 
-    /// Forgets all rules.
+    /// Answers one request of so many by one of these faults, unless a rule is about it.
+    pub(crate) fn leave_to_chance(
+        &self,
+        seed: u64,
+        one_in: u32,
+        replies: Vec<(&'static str, Reply)>,
+    ) {
+        self.script.lock().unwrap().chance = Some(Chance {
+            rng: StdRng::seed_from_u64(seed),
+            one_in,
+            replies,
+        });
+    }
+
+    /// How often each fault came by chance.
+    pub(crate) fn struck(&self) -> BTreeMap<&'static str, u32> {
+        self.script.lock().unwrap().struck.clone()
+    }
+
+    /// Becomes the node of another chain.
+    pub(crate) fn serve(&self, chain: &Arc<SimulatedChain>) {
+        self.script.lock().unwrap().chain = Arc::clone(chain);
+    }
+
+    /// Forgets all rules, and leaves nothing to chance.
     pub(crate) fn behave(&self) {
-        self.script.lock().unwrap().rules.clear();
+        let mut script = self.script.lock().unwrap();
+        script.rules.clear();
+        script.chance = None;
     }
 
     /// Whether every rule of [`FakeNode::on_times`] has applied as often as it should.
@@ -147,18 +201,31 @@ pub(crate) fn spent_bytes(block: &SimulatedBlock) -> Vec<u8> {
     bytes
 }
 
-async fn answer(mut stream: TcpStream, chain: Arc<SimulatedChain>, script: Shared) -> Option<()> {
+impl Script {
+    /// How to answer, if not rightly.
+    fn reply_to(&mut self, path: &str) -> Option<Reply> {
+        self.requests.push(path.to_owned());
+        let mut rules = self.rules.iter_mut().rev();
+        if let Some(newest) = rules.find(|rule| rule.times > 0 && path.contains(&rule.part)) {
+            newest.times -= 1;
+            return Some(newest.reply.clone());
+        }
+        let chance = self.chance.as_mut()?;
+        if chance.rng.gen_range(0..chance.one_in) > 0 {
+            return None;
+        }
+        let (name, reply) = chance.replies.choose(&mut chance.rng)?;
+        *self.struck.entry(name).or_default() += 1;
+        Some(reply.clone())
+    }
+}
+
+async fn answer(mut stream: TcpStream, script: Shared) -> Option<()> {
     let request = Request::read(&mut stream).await?;
     let path = request.path();
-    let rule = {
+    let (rule, chain) = {
         let mut script = script.lock().unwrap();
-        script.requests.push(path.clone());
-        let mut rules = script.rules.iter_mut().rev();
-        let newest = rules.find(|rule| rule.times > 0 && path.contains(&rule.part));
-        newest.map(|rule| {
-            rule.times -= 1;
-            rule.reply.clone()
-        })
+        (script.reply_to(&path), Arc::clone(&script.chain))
     };
     let asked = match &rule {
         Some(Reply::Of(other)) => request.with_path(other),
@@ -192,6 +259,19 @@ async fn answer(mut stream: TcpStream, chain: Arc<SimulatedChain>, script: Share
             // Until the client gives up.
             let mut nothing = [0; 1];
             let _ = stream.read(&mut nothing).await;
+            return None;
+        }
+        Some(Reply::Late(time)) => tokio::time::sleep(time).await,
+        Some(Reply::Drip(pause)) => {
+            let head = format!(
+                "HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).await.ok()?;
+            for byte in body {
+                tokio::time::sleep(pause).await;
+                stream.write_all(&[byte]).await.ok()?;
+            }
             return None;
         }
         Some(Reply::Endless) => {
@@ -360,6 +440,26 @@ fn rpc_answer(chain: &SimulatedChain, call: &Value) -> String {
             match chain.active_blocks().get(height) {
                 Some(block) => json!(block.id.hash).to_string(),
                 None => return refuse(-8, "Block height out of range"),
+            }
+        }
+        "getchaintips" => {
+            let tip = chain.tip_id();
+            let mut tips = vec![
+                json!({"height": tip.height, "hash": tip.hash, "branchlen": 0, "status": "active"}),
+            ];
+            for branch in chain.invalid_branches() {
+                let tip = branch[0];
+                tips.push(json!({"height": tip.height, "hash": tip.hash, "branchlen": branch.len(), "status": "invalid"}));
+            }
+            json!(tips).to_string()
+        }
+        "getblockheader" => {
+            let hash = first.as_str().unwrap().parse().unwrap();
+            match chain.stored_block(hash) {
+                Some(block) => {
+                    json!({"previousblockhash": block.block.header.prev_blockhash}).to_string()
+                }
+                None => return refuse(-5, "Block not found"),
             }
         }
         "getblock" => {

@@ -48,9 +48,26 @@ pub(crate) async fn fresh_store(source: Arc<dyn BlockSource>) -> Arc<Store> {
     fresh_store_with(source, false).await
 }
 
+/// An index of all the source has now from a height on.
+pub(crate) async fn fresh_store_from(
+    source: Arc<dyn BlockSource>,
+    first_height: u32,
+) -> Arc<Store> {
+    let options = StoreOptions {
+        first_height: Some(first_height),
+        ..options()
+    };
+    let backend = redb::backends::InMemoryBackend::new();
+    let store = Arc::new(Store::open_with_backend(backend, &options).unwrap());
+    fill(store, source).await
+}
+
 /// An index of all the source has now, with or without multiples.
 pub(crate) async fn fresh_store_with(source: Arc<dyn BlockSource>, multiples: bool) -> Arc<Store> {
-    let store = memory_store(multiples);
+    fill(memory_store(multiples), source).await
+}
+
+async fn fill(store: Arc<Store>, source: Arc<dyn BlockSource>) -> Arc<Store> {
     let engine = Arc::new(LibSecp256k1);
     let settings = IndexSettings::default();
     let indexer = Indexer::new(

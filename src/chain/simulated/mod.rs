@@ -173,6 +173,8 @@ struct State {
     /// Outpoints the background traffic may spend. Some may be spent already.
     pool: Vec<OutPoint>,
     blocks_mined: u64,
+    /// Blocks that were called invalid, newest first, by the lowest of them.
+    invalid: HashMap<BlockHash, Vec<BlockId>>,
 }
 
 impl SimulatedChain {
@@ -192,6 +194,7 @@ impl SimulatedChain {
                 ledger: Ledger::new(genesis),
                 pool: Vec::new(),
                 blocks_mined: 0,
+                invalid: HashMap::new(),
             }),
         }
     }
@@ -248,7 +251,8 @@ impl SimulatedChain {
             .map_err(|reason| BroadcastError::Rejected(reason.into()))
     }
 
-    /// Disconnects the newest `depth` blocks, newest first, and leaves the chain shorter, as `invalidateblock` does.
+    /// Calls the newest `depth` blocks invalid and disconnects them, newest first, as `invalidateblock` does. They stay
+    /// invalid until [`SimulatedChain::activate`] returns to them.
     ///
     /// # Errors
     /// [`SimulationError::TooDeep`].
@@ -257,7 +261,39 @@ impl SimulatedChain {
         depth: u32,
         orphaned: Orphaned,
     ) -> Result<Vec<BlockId>, SimulationError> {
-        self.state().disconnect(depth, orphaned)
+        let mut state = self.state();
+        let disconnected = state.disconnect(depth, orphaned)?;
+        if let Some(lowest) = disconnected.last() {
+            state.invalid.insert(lowest.hash, disconnected.clone());
+        }
+        Ok(disconnected)
+    }
+
+    /// Goes back by the newest `depth` blocks, newest first, without a word against them, as a node does that starts
+    /// from an older state or connects its blocks again.
+    ///
+    /// # Errors
+    /// [`SimulationError::TooDeep`].
+    pub fn go_back(&self, depth: u32) -> Result<Vec<BlockId>, SimulationError> {
+        self.state().disconnect(depth, Orphaned::Drop)
+    }
+
+    /// The blocks that were called invalid, newest first, of each time that some were.
+    pub fn invalid_branches(&self) -> Vec<Vec<BlockId>> {
+        self.state().invalid.values().cloned().collect()
+    }
+
+    /// Whether a block, or one that it builds on, was called invalid.
+    pub fn is_invalid(&self, hash: BlockHash) -> bool {
+        let state = self.state();
+        let mut at = hash;
+        while let Some(block) = state.ledger.stored(at) {
+            if state.invalid.contains_key(&at) {
+                return true;
+            }
+            at = block.data.block.header.prev_blockhash;
+        }
+        false
     }
 
     /// Replaces the newest `depth` blocks by `blocks` new ones, in one step for everybody who reads. A real node
@@ -400,6 +436,7 @@ impl State {
         let disconnected = self.disconnect(depth, Orphaned::Drop)?;
         branch.reverse();
         for id in &branch {
+            self.invalid.remove(&id.hash);
             self.ledger.connect(id.hash);
         }
         self.ledger.accept_again(waiting);
@@ -445,6 +482,10 @@ impl BlockSource for SimulatedChain {
 
     fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>> {
         Box::pin(ready(Ok(self.state().ledger.at(height))))
+    }
+
+    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
+        Box::pin(ready(Ok(self.is_invalid(id.hash))))
     }
 
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
