@@ -1,6 +1,18 @@
-//! The stop flag that every long loop polls and every wait can be woken by.
+//! The stop flag that every long loop polls and every wait can be woken by, and what the system grants this process.
 
 use tokio::sync::watch;
+
+/// How many files this process may have open at a time (`ulimit -n`); `None` where there is no limit, or none is known.
+#[cfg(unix)]
+pub fn open_files_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// How many files this process may have open at a time; not known on this system.
+#[cfg(not(unix))]
+pub fn open_files_limit() -> Option<u64> {
+    None
+}
 
 /// A cheap, cloneable request to stop. Once set it stays set.
 #[derive(Clone, Debug)]

@@ -10,6 +10,8 @@ mod fetched_again;
 mod folder;
 #[path = "chain_files/holes.rs"]
 mod holes;
+#[path = "chain_files/signet.rs"]
+mod signet;
 mod support;
 
 use std::fs;
