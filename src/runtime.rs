@@ -1,4 +1,5 @@
-//! The stop flag that every long loop polls and every wait can be woken by, and work that cannot be woken.
+//! The stop flag that every long loop polls and every wait can be woken by, work that cannot be woken, and what the system grants
+//! this process.
 
 use tokio::sync::{oneshot, watch};
 
@@ -9,6 +10,18 @@ pub async fn detached<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     let work = move || drop(done.send(work()));
     std::thread::Builder::new().spawn(work).ok()?;
     result.await.ok()
+}
+
+/// How many files this process may have open at a time (`ulimit -n`); `None` where there is no limit, or none is known.
+#[cfg(unix)]
+pub fn open_files_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// How many files this process may have open at a time; not known on this system.
+#[cfg(not(unix))]
+pub fn open_files_limit() -> Option<u64> {
+    None
 }
 
 /// A cheap, cloneable request to stop. Once set it stays set.

@@ -12,7 +12,7 @@ use bitcoin::ScriptBuf;
 use spindex::chain::BlockSource;
 use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
-use spindex::chain::zmq::{TipSignal, ZmqAddress};
+use spindex::chain::zmq::{TipSignal, ZmqAddress, ZmqSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
@@ -197,11 +197,20 @@ async fn greet(stream: &mut tokio::net::TcpStream) {
     assert_eq!(&subscriptions, b"\x00\x0a\x01hashblock\x00\x09\x01sequence");
 }
 
+/// Pauses too short to be noticed.
+fn impatient() -> ZmqSettings {
+    ZmqSettings {
+        first_pause: Duration::from_millis(10),
+        longest_pause: Duration::from_millis(10),
+        ..ZmqSettings::default()
+    }
+}
+
 #[tokio::test]
 async fn publishers_with_bad_manners_are_left_and_tried_again() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("tcp://{}", listener.local_addr().unwrap());
-    let signal = listen(&address);
+    let signal = TipSignal::listen_with(address.parse().unwrap(), impatient());
     let curve = {
         let mut greeting = [0; 64];
         greeting[..12].copy_from_slice(&[0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0]);
@@ -224,13 +233,119 @@ async fn publishers_with_bad_manners_are_left_and_tried_again() {
     greet(&mut stream).await;
     changed(&signal).await;
     changed(&signal).await;
-    stream
-        .write_all(b"\x01\x09hashblock\x01\x01x\x00\x04\x00\x00\x00\x00")
-        .await
-        .unwrap();
+    stream.write_all(HASHBLOCK).await.unwrap();
     changed(&signal).await;
     // Dropped, it is gone.
     drop(signal);
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
+}
+
+/// A new tip, as the node says it.
+const HASHBLOCK: &[u8] = b"\x01\x09hashblock\x01\x01x\x00\x04\x00\x00\x00\x00";
+
+/// A block that was connected: the hash is the shortest that will do.
+fn connected() -> Vec<u8> {
+    let body = [&[7; 32][..], b"C"].concat();
+    [b"\x01\x08sequence\x00\x21", &body[..]].concat()
+}
+
+/// Tries are made less and less often while each connection ends at once, and often again after a good one.
+#[tokio::test]
+async fn a_publisher_that_closes_is_tried_less_and_less() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let settings = ZmqSettings {
+        first_pause: Duration::from_millis(20),
+        longest_pause: Duration::from_millis(640),
+        steady_after: Duration::from_millis(100),
+        ..ZmqSettings::default()
+    };
+    let _signal = TipSignal::listen_with(address.parse().unwrap(), settings);
+    let mut tries = Vec::new();
+    for _ in 0..7 {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        tries.push(tokio::time::Instant::now());
+        greet(&mut stream).await;
+    }
+    // 20, 40, 80, 160, 320 and 640 ms: a pause is never shorter than it should be.
+    for (pair, pause) in tries.windows(2).zip([20, 40, 80, 160, 320, 640]) {
+        assert!(
+            pair[1] - pair[0] >= Duration::from_millis(pause),
+            "{tries:?}"
+        );
+    }
+}
+
+/// However many messages come, there is one word of a changed tip in each span of time, and each PING has its answer.
+#[tokio::test]
+async fn a_flood_of_messages_is_few_words() {
+    const SPAN: Duration = Duration::from_millis(200);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let settings = ZmqSettings {
+        gather: SPAN,
+        ..ZmqSettings::default()
+    };
+    let signal = Arc::new(TipSignal::listen_with(address.parse().unwrap(), settings));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    greet(&mut stream).await;
+    let words = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counting = {
+        let (signal, words) = (Arc::clone(&signal), Arc::clone(&words));
+        tokio::spawn(async move {
+            loop {
+                signal.changed().await;
+                words.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+    };
+    let started = tokio::time::Instant::now();
+    let flood = connected().repeat(100);
+    for n in 0..50u8 {
+        stream.write_all(&flood).await.unwrap();
+        let ping = [b"\x04\x08\x04PING\x00\x64", &[n][..]].concat();
+        stream.write_all(&ping).await.unwrap();
+        let mut pong = [0; 8];
+        stream.read_exact(&mut pong).await.unwrap();
+        assert_eq!(pong, [4, 6, 4, b'P', b'O', b'N', b'G', n]);
+    }
+    let spans = started.elapsed().as_millis() / SPAN.as_millis();
+    let words = words.load(std::sync::atomic::Ordering::Relaxed);
+    // One for the connection, one at once, one for each span, and one for the subscriptions.
+    assert!(u128::from(words) <= spans + 4, "{words} in {spans} spans");
+    counting.abort();
+
+    // And the last one is not forgotten.
+    stream.write_all(HASHBLOCK).await.unwrap();
+    changed(&signal).await;
+}
+
+/// A peer that greets and closes is one line of log; one that is no publisher is told by what it is.
+#[test]
+fn a_peer_that_is_no_publisher_is_said_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let node = TestNode::start(&[]);
+    node.mine(1, &nowhere());
+    let home = tempfile::tempdir().unwrap();
+    let args = run_args(&node, &[format!("--zmq={address}")]);
+    let server = Spindex::start(command(home.path(), &args));
+    for _ in 0..4 {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut greeting = [0; 64];
+        greeting[..12].copy_from_slice(&[0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 1]);
+        greeting[12..16].copy_from_slice(b"NULL");
+        stream.write_all(&greeting).unwrap();
+        let ready = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03REP";
+        stream.write_all(ready).unwrap();
+        // Until it leaves.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    let (status, lines) = server.terminate();
+    assert!(status.success(), "{lines:#?}");
+    let said: Vec<_> = lines.iter().filter(|line| line.contains("ZMQ")).collect();
+    assert_eq!(said.len(), 1, "{lines:#?}");
+    assert!(said[0].contains("it is a REP socket"), "{said:?}");
 }

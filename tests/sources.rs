@@ -18,7 +18,7 @@ use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, Simula
 use spindex::store::FILE_NAME;
 use support::index::{Contents, fresh_store};
 use support::node::TestNode;
-use support::spindex::{run, stderr};
+use support::spindex::{Spindex, command, run, stderr};
 
 /// Payments from inputs of every kind, and background traffic.
 fn chain() -> SimulatedChain {
@@ -123,4 +123,51 @@ fn every_source_gives_the_same_index() {
     let home = tempfile::tempdir().unwrap();
     let (source, name) = without_node;
     assert_eq!(synced(home.path(), &source, name), second);
+}
+
+/// Clients that hold their connections leave room for the files of the node: with 256 open files at most, `run` follows.
+#[test]
+fn idle_clients_leave_room_for_block_files() {
+    let node = TestNode::start(&[]);
+    let script = bitcoin::ScriptBuf::new_op_return([]);
+    node.mine(3, &script);
+    let home = tempfile::tempdir().unwrap();
+    let blocks = node.cookie_path().parent().unwrap().join("blocks");
+    let args = [
+        "run".to_owned(),
+        "--network=regtest".to_owned(),
+        "--first-height=0".to_owned(),
+        "--http-bind=127.0.0.1:0".to_owned(),
+        "--source=files".to_owned(),
+        "--poll-ms=50".to_owned(),
+        format!("--node-url={}", node.url()),
+        format!("--blocks-dir={}", blocks.display()),
+    ];
+    let spindex = command(home.path(), &args);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]);
+    limited.arg(spindex.get_program()).args(spindex.get_args());
+    for (name, value) in spindex.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let mut server = Spindex::start(limited);
+    let url = server.url();
+    let address = url.trim_start_matches("http://");
+    server.wait_for_height(3);
+    let mut idle = Vec::new();
+    for _ in 0..260 {
+        idle.push(std::net::TcpStream::connect(address).unwrap());
+    }
+    for height in 4..8 {
+        node.mine(1, &script);
+        server.wait_for_height(height);
+    }
+    let (status, lines) = server.terminate();
+    assert!(status.success(), "{lines:#?}");
+    let troubles = lines.iter().filter(|line| line.contains("open files"));
+    assert_eq!(troubles.count(), 0, "{lines:#?}");
+    drop(idle);
 }

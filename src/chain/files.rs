@@ -2,34 +2,44 @@
 //!
 //! The fastest source: nothing goes through the node, which may run or not. An index of all headers is built in memory at the
 //! start (one small read a block) and kept up to date; nothing is written. Where REST or RPC of the same node is at hand it
-//! names the tip, takes transactions, and stands in for a block whose bytes are not on the disk yet; without it the tip
-//! is the last block of the branch with the most work that the node has connected.
+//! names the tip, takes transactions, and stands in for every block that the files do not give: not on the disk yet, in a file
+//! that is missing, damaged or refused. Without it the tip is the end of the heaviest branch of which the node has connected
+//! the end, and files that cannot be all of the chain are an error.
 //!
 //! - [`frames`]: obfuscation, and the records of a file.
 //! - [`undo`]: the bytes of an undo record.
 //! - [`headers`]: which blocks there are, and how they hang together.
 //! - [`undo_file`]: which undo record belongs to which block.
+//!
+//! What files alone cannot tell: `invalidateblock` leaves blocks and their undo records as they are, so that a branch which
+//! the node gave up by that command stays the tip here until another one has more work.
 
 mod folder;
 pub mod frames;
 pub mod headers;
+mod listing;
 mod read;
+mod state;
+mod tip;
 pub mod undo;
 pub mod undo_file;
 
-use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bitcoin::consensus::serialize;
+use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::p2p::Magic;
-use bitcoin::{Network, Transaction, Txid};
+use bitcoin::{Network, Script, ScriptBuf, Transaction, Txid};
 use futures::future::{BoxFuture, join_all};
 use tokio::task;
 
 use self::folder::Folder;
 use self::read::Miss;
+use self::tip::Trouble;
 use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use crate::BlockId;
 
@@ -39,8 +49,11 @@ pub use self::read::read_ranges;
 /// another place.
 const ATTEMPTS: usize = 3;
 
-/// Blocks that the node connects in one go at most stay far below this; a tip without undo record is looked for as deep.
-const LONGEST_UNCONNECTED: usize = 10_000;
+/// Most blocks named at a time.
+const BLOCKS_AT_ONCE: usize = 2_000;
+
+/// How far below the last block of the files the node's chain is asked for, where the files lack the node's tip.
+const DEEPEST_COMMON: u32 = 1 << 10;
 
 /// Where the files are.
 #[derive(Clone)]
@@ -49,8 +62,9 @@ pub struct FilesSettings {
     pub folder: PathBuf,
     /// Whose blocks they are.
     pub network: Network,
-    /// First bytes of each record: the network's, except on a signet of one's own.
-    pub magic: Magic,
+    /// The challenge of a signet of one's own (the node's `-signetchallenge`), which decides the first bytes of each record;
+    /// without it the node is asked, if there is one.
+    pub signet_challenge: Option<ScriptBuf>,
     /// REST or RPC of the node that writes the files, for the tip, for broadcasting, and for blocks not on the disk yet.
     pub node: Option<Arc<dyn BlockSource>>,
 }
@@ -61,7 +75,7 @@ impl FilesSettings {
         Self {
             folder: folder.into(),
             network,
-            magic: network.magic(),
+            signet_challenge: None,
             node: None,
         }
     }
@@ -72,10 +86,17 @@ impl fmt::Debug for FilesSettings {
         f.debug_struct("FilesSettings")
             .field("folder", &self.folder)
             .field("network", &self.network)
-            .field("magic", &self.magic)
+            .field("signet_challenge", &self.signet_challenge)
             .field("node", &self.node.as_ref().map(|node| node.describe()))
             .finish()
     }
+}
+
+/// First bytes of the records of a signet with this challenge (BIP325): of the double SHA256 of the script with its
+/// length.
+pub fn signet_magic(challenge: &Script) -> Magic {
+    let [a, b, c, d, ..] = sha256d::Hash::hash(&serialize(challenge)).to_byte_array();
+    Magic::from_bytes([a, b, c, d])
 }
 
 /// Blocks from Bitcoin Core's block files.
@@ -88,7 +109,11 @@ pub struct FilesSource {
 impl FilesSource {
     /// A source that reads nothing yet.
     pub fn new(settings: FilesSettings) -> Self {
-        let folder = Folder::new(settings.folder.clone(), settings.network, settings.magic);
+        let magic = match &settings.signet_challenge {
+            Some(challenge) => signet_magic(challenge),
+            None => settings.network.magic(),
+        };
+        let folder = Folder::new(settings.folder.clone(), settings.network, magic);
         Self {
             folder: Arc::new(folder),
             settings,
@@ -122,37 +147,54 @@ impl FilesSource {
             Ok(block) => return Ok(block),
             Err(miss) => miss,
         };
-        let error = match &miss {
-            Miss::Failed(e) | Miss::Changed(_, e) => return Err(e.clone()),
-            Miss::NotYet(_, what) => ChainError::NotAvailable(what.clone()),
-            Miss::Unknown | Miss::Pruned => self.not_there(id, &miss),
+        let error = match miss {
+            Miss::Failed(e) | Miss::Changed(_, e) => e,
+            Miss::NotYet(_, what) => ChainError::NotAvailable(what),
+            Miss::Unknown | Miss::Pruned => self.not_there(id, &miss).await,
         };
         let Some(node) = &self.settings.node else {
             return Err(error);
         };
         match node.block(id).await {
-            // It does not have it either, and the reason is here.
-            Err(ChainError::NotAvailable(_)) if matches!(error, ChainError::Setup(_)) => Err(error),
-            block => block,
+            Ok(block) => {
+                // A block that is only not there yet is not worth a line.
+                let is_trouble = !matches!(error, ChainError::NotAvailable(_));
+                let text = error.to_string();
+                if is_trouble && self.folder.is_news(&text) {
+                    tracing::warn!("{text}; the block comes from {}", node.describe());
+                }
+                Ok(block)
+            }
+            // It may have it once it answers, or it may know more than the files.
+            Err(e @ ChainError::Unreachable(_)) => Err(e),
+            Err(e) if error.is_transient() => Err(e),
+            Err(_) => Err(error),
         }
     }
 
     /// What to say of a block that no file has.
-    fn not_there(&self, id: BlockId, miss: &Miss) -> ChainError {
-        let folder = self.folder.path().display();
-        let state = self.folder.read_state();
-        let first = state.first_complete();
-        match first {
-            Some(first) if id.height < first => ChainError::Setup(format!(
-                "block {id} is not in {folder}: the node has pruned its files, and the first height they can serve is {first}; start the index there (--first-height {first}), or use an unpruned node (prune=0)"
-            )),
+    async fn not_there(&self, id: BlockId, miss: &Miss) -> ChainError {
+        let path = self.folder.path().display();
+        let folder = Arc::clone(&self.folder);
+        match blocking(move |_| folder.first_served()).await {
+            Err(e) => e,
+            Ok(Some(first)) if id.height < first => self.pruned(&format!("block {id}"), first),
             _ if *miss == Miss::Pruned => ChainError::NotAvailable(format!(
-                "the file with block {id} is not in {folder} any more; has the node pruned it?"
+                "the file with block {id} is not in {path} any more; has the node pruned it?"
             )),
             _ => ChainError::NotAvailable(format!(
-                "block {id} is not in {folder} yet; is it the folder of the node that names this block?"
+                "block {id} is not in {path} yet; is it the folder of the node that names this block?"
             )),
         }
+    }
+
+    /// What to say of a block below those that the files serve. A block that the node fetched again (`getblockfrompeer`) is
+    /// there, but not what it spends.
+    fn pruned(&self, what: &str, first: u32) -> ChainError {
+        ChainError::Setup(format!(
+            "{what} is not in {}, or not what it spends: the node has pruned its files, and the first height they can serve is {first}; start the index there (--first-height {first}), or use an unpruned node (prune=0)",
+            self.folder.path().display()
+        ))
     }
 
     async fn check_folder(&self, network: Network) -> Result<(), ChainError> {
@@ -165,14 +207,28 @@ impl FilesSource {
         }
         if let Some(node) = &self.settings.node {
             node.check(network).await?;
+            self.take_magic(node.as_ref()).await?;
         }
         let folder = Arc::clone(&self.folder);
-        let first = blocking(move |stopped| {
+        let (first, trouble) = blocking(move |stopped| {
             folder.check()?;
             folder.refresh(stopped)?;
-            Ok(folder.read_state().first_complete())
+            let trouble = match folder.connected_tip(stopped) {
+                Ok(_) => folder.missing_undo_file(),
+                Err(trouble) => Some(trouble),
+            };
+            Ok((folder.first_served()?, trouble))
         })
         .await?;
+        match (trouble, &self.settings.node) {
+            (None, _) => {}
+            (Some(trouble), Some(node)) => tracing::warn!(
+                "{}; these blocks come from {}",
+                trouble.into_text(),
+                node.describe()
+            ),
+            (Some(trouble), None) => return Err(trouble.into_error(&self.folder)),
+        }
         match first {
             Some(0) => {}
             Some(height) => tracing::warn!(
@@ -186,16 +242,69 @@ impl FilesSource {
                 )));
             }
         }
-        if self.settings.node.is_some() {
+        if let Some(node) = &self.settings.node {
             let tip = self.node_tip().await?;
             if self.folder.read_state().index.find(&tip.hash).is_none() {
-                return Err(ChainError::NotAvailable(format!(
-                    "the block files in {} do not have the node's tip {tip}; are they that node's? check --blocks-dir",
-                    self.folder.path().display()
-                )));
+                self.check_branch(node.as_ref(), tip).await?;
             }
         }
+        self.folder.checked.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes the first bytes of records from the node's signet challenge.
+    async fn take_magic(&self, node: &dyn BlockSource) -> Result<(), ChainError> {
+        if self.settings.network != Network::Signet {
+            return Ok(());
+        }
+        let Some(theirs) = node.signet_challenge().await? else {
+            return Ok(());
+        };
+        match &self.settings.signet_challenge {
+            Some(ours) if *ours != theirs => Err(ChainError::Setup(format!(
+                "{} is on a signet of the challenge {theirs:x} and not of {ours:x}; check --signet-challenge",
+                node.describe()
+            ))),
+            _ => {
+                self.folder.set_magic(signet_magic(&theirs));
+                Ok(())
+            }
+        }
+    }
+
+    /// Checks that files which lack the node's tip have blocks of its chain: a copy that has grown old, or files of which
+    /// the newest cannot be read.
+    async fn check_branch(&self, node: &dyn BlockSource, tip: BlockId) -> Result<(), ChainError> {
+        let best = self.folder.read_state().best();
+        let (best, folder) = (best.map(|(id, _)| id), self.folder.path().display());
+        let distances = std::iter::successors(Some(1), |distance| {
+            Some(distance * 2).filter(|distance| *distance <= DEEPEST_COMMON)
+        });
+        for distance in std::iter::once(0).chain(distances) {
+            let top = best.map_or(0, |best| best.height.min(tip.height));
+            let Some(height) = top.checked_sub(distance) else {
+                break;
+            };
+            // All chains of a network have the genesis block.
+            if height == 0 && top > 0 {
+                break;
+            }
+            let theirs = node.block_at(height).await?;
+            let known = theirs.and_then(|id| {
+                let state = self.folder.read_state();
+                Some((id, state.index.find(&id.hash)?))
+            });
+            if let Some((common, _)) = known {
+                tracing::warn!(
+                    "the block files in {folder} are those of the node up to {common} at least, but do not have its tip {tip}; what they lack comes from {}",
+                    node.describe()
+                );
+                return Ok(());
+            }
+        }
+        Err(ChainError::NotAvailable(format!(
+            "the block files in {folder} do not have the node's tip {tip}; are they that node's? check --blocks-dir"
+        )))
     }
 
     /// The tip that the node names; from then on [`BlockSource::block_at`] answers from its branch.
@@ -216,91 +325,63 @@ impl FilesSource {
                 known.is_some()
             };
             if !choose() {
-                folder.refresh(stopped)?;
-                choose();
+                match folder.refresh(stopped) {
+                    Ok(()) => {
+                        choose();
+                    }
+                    // The node has whatever cannot be read here.
+                    Err(e) => {
+                        let text = e.to_string();
+                        if folder.is_news(&text) {
+                            tracing::warn!("{text}; the node is asked instead");
+                        }
+                    }
+                }
             }
             Ok(tip)
         })
         .await
     }
 
-    /// The last connected block of the branch with the most work.
+    /// The end of the heaviest branch that the node has connected.
     async fn files_tip(&self) -> Result<BlockId, ChainError> {
         let folder = Arc::clone(&self.folder);
         blocking(move |stopped| {
-            folder.refresh(stopped)?;
-            let connected = || -> Result<Option<BlockId>, ChainError> {
-                let mut node = folder.read_state().index.best();
-                let mut looked_at = BTreeSet::new();
-                for _ in 0..LONGEST_UNCONNECTED {
-                    let Some(at) = node else {
-                        break;
-                    };
-                    let id = folder.read_state().index.id(at);
-                    if let Some(id) = id
-                        && (id.height == 0 || folder.is_connected(at, &mut looked_at)?)
-                    {
-                        let mut state = folder.write_state();
-                        state.tip_is_known = true;
-                        state.index.choose_chain(at);
-                        return Ok(Some(id));
-                    }
-                    node = folder.read_state().index.parent(at);
-                }
-                Ok(None)
-            };
-            let tip = connected()?;
-            let best = folder.read_state().best();
-            if let Some((id, number)) = best
-                && tip != Some(id)
-            {
-                folder.recheck_undo_file(number);
-                connected()?
-            } else {
-                tip
-            }
-            .ok_or_else(|| {
-                ChainError::NotAvailable(format!(
-                    "{} has no undo records of the last blocks; is the node still starting, or the folder damaged?",
-                    folder.path().display()
-                ))
-            })
+            let tip = folder.connected_tip(stopped);
+            tip.map_err(|trouble: Trouble| trouble.into_error(&folder))
         })
         .await
     }
 
+    /// The chosen chain's block at a height, where the tip is known.
+    fn on_chain(&self, height: u32) -> Option<BlockId> {
+        let state = self.folder.read_state();
+        let node = state
+            .index
+            .on_chain(height)
+            .filter(|_| state.tip_is_known)?;
+        state.index.id(node)
+    }
+
     async fn id_at(&self, height: u32) -> Result<Option<BlockId>, ChainError> {
-        let from_files = || {
-            let state = self.folder.read_state();
-            let node = state.index.on_chain(height).filter(|_| state.tip_is_known);
-            (
-                state.tip_is_known,
-                node.and_then(|node| state.index.id(node)),
-            )
-        };
-        if let (_, Some(id)) = from_files() {
+        if let Some(id) = self.on_chain(height) {
             return Ok(Some(id));
         }
-        match &self.settings.node {
-            Some(node) => node.block_at(height).await,
-            None => {
-                if let (false, _) = from_files() {
-                    self.files_tip().await?;
-                }
-                let (_, id) = from_files();
-                if id.is_none() {
-                    let state = self.folder.read_state();
-                    let first = state.first_complete().unwrap_or(0);
-                    if height < first {
-                        return Err(ChainError::Setup(format!(
-                            "height {height} is not in {}: the node has pruned its files, and the first height they can serve is {first}; start the index there (--first-height {first}), or use an unpruned node (prune=0)",
-                            self.folder.path().display()
-                        )));
-                    }
-                }
-                Ok(id)
+        if let Some(node) = &self.settings.node {
+            return node.block_at(height).await;
+        }
+        if !self.folder.read_state().tip_is_known {
+            self.files_tip().await?;
+        }
+        let id = self.on_chain(height);
+        if id.is_none() {
+            let folder = Arc::clone(&self.folder);
+            let first = blocking(move |_| folder.first_served()).await?;
+            if let Some(first) = first.filter(|first| height < *first) {
+                return Err(self.pruned(&format!("height {height}"), first));
             }
         }
+        Ok(id)
     }
 }
 
@@ -405,6 +486,23 @@ impl BlockSource for FilesSource {
         Box::pin(self.id_at(height))
     }
 
+    /// Up to the end of the branch, or from the node where the files do not reach.
+    fn blocks_at(
+        &self,
+        heights: RangeInclusive<u32>,
+    ) -> BoxFuture<'_, Result<Vec<BlockId>, ChainError>> {
+        Box::pin(async move {
+            let known = heights.clone().take(BLOCKS_AT_ONCE);
+            let known: Vec<BlockId> = known.map_while(|height| self.on_chain(height)).collect();
+            match (&self.settings.node, heights.is_empty()) {
+                _ if !known.is_empty() => Ok(known),
+                (_, true) => Ok(Vec::new()),
+                (Some(node), _) => node.blocks_at(heights).await,
+                (None, _) => Ok(self.id_at(*heights.start()).await?.into_iter().collect()),
+            }
+        })
+    }
+
     /// The files do not say; the node does, where there is one.
     fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
         Box::pin(async move {
@@ -413,6 +511,10 @@ impl BlockSource for FilesSource {
                 None => Ok(false),
             }
         })
+    }
+
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(async { Ok(self.settings.signet_challenge.clone()) })
     }
 
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {

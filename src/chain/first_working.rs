@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bitcoin::{Network, Transaction, Txid};
+use bitcoin::{Network, ScriptBuf, Transaction, Txid};
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
@@ -118,6 +118,10 @@ impl BlockSource for FirstWorking {
         heights: RangeInclusive<u32>,
     ) -> BoxFuture<'_, Result<Vec<BlockId>, ChainError>> {
         Box::pin(async move { self.source().await?.blocks_at(heights).await })
+    }
+
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(async move { self.source().await?.signet_challenge().await })
     }
 
     fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {

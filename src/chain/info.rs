@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use bitcoin::{BlockHash, Network};
+use bitcoin::{BlockHash, Network, ScriptBuf};
 use serde::Deserialize;
 
 use super::ChainError;
@@ -41,6 +41,18 @@ impl ChainInfo {
     /// Whether the node is still downloading the chain, as far as it knows.
     pub(super) fn is_downloading(&self) -> bool {
         self.initialblockdownload
+    }
+
+    /// The challenge of the signet that the node is on, if it is on one and says so.
+    ///
+    /// # Errors
+    /// `Mismatch` for what is no script.
+    pub(super) fn signet_challenge(&self, url: &str) -> Result<Option<ScriptBuf>, ChainError> {
+        let hex = self.identity.signet_challenge.as_deref();
+        let script = hex.map(ScriptBuf::from_hex).transpose();
+        script.map_err(|e| {
+            ChainError::Mismatch(format!("{url} names a signet challenge that is none ({e})"))
+        })
     }
 
     /// The network as the node calls it, on one line.

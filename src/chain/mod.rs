@@ -28,7 +28,7 @@ pub mod zmq;
 
 use std::ops::RangeInclusive;
 
-use bitcoin::{Network, Transaction, Txid};
+use bitcoin::{Network, ScriptBuf, Transaction, Txid};
 use futures::future::BoxFuture;
 
 use crate::BlockId;
@@ -107,6 +107,11 @@ pub trait BlockSource: Send + Sync {
                 false => Ok(self.block_at(*heights.start()).await?.into_iter().collect()),
             }
         })
+    }
+
+    /// The challenge of the signet that the node is on; `None` where it does not say, or is on none.
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(async { Ok(None) })
     }
 
     /// Whether the node knows a block and calls it, or one that it builds on, invalid. False where it does not say.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256d};
-use bitcoin::{BlockHash, Network, Transaction, Txid};
+use bitcoin::{BlockHash, Network, ScriptBuf, Transaction, Txid};
 use futures::future::BoxFuture;
 use reqwest::StatusCode;
 use tokio::task;
@@ -408,6 +408,10 @@ impl BlockSource for RestSource {
                 Some(id) => self.hashes_from(id, more.saturating_add(1)).await,
             }
         })
+    }
+
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(async { self.chain_info().await?.signet_challenge(&self.url) })
     }
 
     /// REST does not say; RPC does, where it is at hand.

@@ -11,8 +11,8 @@ use bitcoin::consensus::Encodable;
 use bitcoin::hashes::Hash;
 use bitcoin::hex::HexToBytesIter;
 use bitcoin::{
-    Amount, BlockHash, CompactTarget, Denomination, Network, OutPoint, Transaction, TxMerkleNode,
-    Txid, VarInt,
+    Amount, BlockHash, CompactTarget, Denomination, Network, OutPoint, ScriptBuf, Transaction,
+    TxMerkleNode, Txid, VarInt,
 };
 use futures::future::BoxFuture;
 use serde::Deserialize;
@@ -358,6 +358,13 @@ impl BlockSource for RpcSource {
         let (first, last) = heights.into_inner();
         let last = last.min(first.saturating_add(HASHES_AT_ONCE - 1));
         Box::pin(self.hashes(first..=last))
+    }
+
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(async {
+            let info = self.client.chain_info().await?;
+            info.signet_challenge(self.client.url())
+        })
     }
 
     fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bitcoin::Network;
+use bitcoin::{Network, ScriptBuf};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
@@ -63,6 +63,24 @@ impl<'de> Deserialize<'de> for NetworkName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
         name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The challenge of a signet of one's own, in hex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SignetChallenge(pub(super) ScriptBuf);
+
+impl FromStr for SignetChallenge {
+    type Err = String;
+
+    fn from_str(hex: &str) -> Result<Self, String> {
+        match ScriptBuf::from_hex(hex) {
+            Ok(script) if !script.is_empty() => Ok(Self(script)),
+            Ok(_) => Err("a signet challenge is not empty".to_owned()),
+            Err(e) => Err(format!(
+                "no script in hex ({e}); give what the node has in -signetchallenge"
+            )),
+        }
     }
 }
 
@@ -212,6 +230,11 @@ pub(super) struct ServerSettings {
     /// Folder of Bitcoin Core's block files [default: its usual place]
     #[arg(long, env = "SPINDEX_BLOCKS_DIR", value_name = "DIR")]
     pub(super) blocks_dir: Option<PathBuf>,
+    /// Challenge of a signet of one's own (the node's -signetchallenge), to read its block files with [default: what the
+    /// node says]
+    #[arg(long, env = "SPINDEX_SIGNET_CHALLENGE", value_name = "HEX")]
+    #[serde(deserialize_with = "parsed")]
+    pub(super) signet_challenge: Option<SignetChallenge>,
     /// Address of Bitcoin Core's REST interface [default: the RPC URL, or http://127.0.0.1 and the network's port]
     #[arg(long, env = "SPINDEX_NODE_URL", value_name = "URL")]
     pub(super) node_url: Option<String>,
@@ -335,7 +358,7 @@ impl ComputeSettings {
 
 impl ServerSettings {
     fn over(self, file: Self) -> Self {
-        overlay!(self, file; source, blocks_dir, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
+        overlay!(self, file; source, blocks_dir, signet_challenge, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
             keep, tweak_form, multiples, undo_depth, in_flight, fetch_mib, batch_mib, long_sync_blocks,
             cache_mib, poll_ms)
     }
@@ -443,7 +466,7 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_key_of_the_file() {
-        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nblocks_dir = '/b'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
+        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nblocks_dir = '/b'\nsignet_challenge = '51'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
             rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nkeep = 'tweaks'\ntweak_form = 'compressed'\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
             fetch_mib = 4\nbatch_mib = 5\nlong_sync_blocks = 8\ncache_mib = 6\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();
@@ -454,6 +477,7 @@ mod tests {
         assert_eq!(server.poll_ms, Some(7));
         assert_eq!(server.source, Some(SourceKind::Rpc));
         assert_eq!(server.zmq, "tcp://h:1".parse().ok());
+        assert_eq!(server.signet_challenge, "51".parse().ok());
         assert_eq!(server.multiples, Some(true));
         assert_eq!(server.keep, Some(KeepName(Keep::Tweaks)));
         assert_eq!(

@@ -24,13 +24,17 @@ use crate::chain::zmq::{TipSignal, ZmqAddress};
 use crate::chain::{self, BlockSource};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
-use crate::runtime::Stop;
+use crate::runtime::{self, Stop};
 use crate::store::{self, Keep, Store, StoreError, StoreOptions, TweakForm};
 
 const DEFAULT_BIND: &str = "127.0.0.1:8000";
 const DEFAULT_UNDO_DEPTH: u32 = 288;
 /// Longest silence of the node before a request fails.
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Files besides the connections of clients: the index, block files, the node's connections, the log, the runtime's own.
+const OTHER_FILES: u64 = 96;
+/// Connections of clients however few files may be open.
+const FEWEST_CONNECTIONS: usize = 8;
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -200,9 +204,27 @@ pub(super) fn block_on<T>(
 pub(super) async fn serve_api(listener: TcpListener, state: ApiState, stop: Stop) -> Result<()> {
     tracing::info!("serving HTTP on {}", listener.local_addr()?);
     let requested = async move { stop.requested().await };
-    api::serve(listener, state, requested, ServeSettings::default())
+    let defaults = ServeSettings::default();
+    let max_connections = connections(runtime::open_files_limit(), defaults.max_connections);
+    if max_connections < defaults.max_connections {
+        tracing::info!(
+            "at most {max_connections} connections at a time: few files may be open (ulimit -n)"
+        );
+    }
+    let settings = ServeSettings {
+        max_connections,
+        ..defaults
+    };
+    api::serve(listener, state, requested, settings)
         .await
         .context("the HTTP server failed")
+}
+
+/// How many connections leave room for all other files, where so many may be open.
+fn connections(open_files: Option<u64>, most: usize) -> usize {
+    let room = open_files.map(|limit| limit.saturating_sub(OTHER_FILES));
+    let room = room.map_or(most, |room| usize::try_from(room).unwrap_or(most));
+    room.clamp(FEWEST_CONNECTIONS, most)
 }
 
 /// Where the network's index file is, and what it is opened with.
@@ -390,6 +412,17 @@ pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<N
         Some(folder) => Some(folder.clone()),
         None => default_dir(network).map(|dir| dir.join("blocks")),
     };
+    let signet_challenge = server.signet_challenge.as_ref();
+    if signet_challenge.is_some() && network != Network::Signet {
+        return Err(usage!("--signet-challenge needs --network signet"));
+    }
+    let files = |folder, node| {
+        Arc::new(FilesSource::new(FilesSettings {
+            node,
+            signet_challenge: signet_challenge.map(|challenge| challenge.0.clone()),
+            ..FilesSettings::new(folder, network)
+        }))
+    };
     match (kind, folder) {
         (SourceKind::Files, None) => {
             return Err(usage!("--source files needs --blocks-dir"));
@@ -398,18 +431,11 @@ pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<N
             // Without a word about a node there need not be one.
             let has_node = server.node_url.is_some() || server.rpc_url.is_some() || !is_guessed;
             let node = has_node.then(|| first_of(sources, network));
-            let settings = FilesSettings {
-                node,
-                ..FilesSettings::new(folder, network)
-            };
-            sources = vec![Arc::new(FilesSource::new(settings))];
+            sources = vec![files(folder, node)];
         }
         (SourceKind::Auto, Some(folder)) if server.blocks_dir.is_some() || folder.exists() => {
-            let settings = FilesSettings {
-                node: Some(first_of(sources.clone(), network)),
-                ..FilesSettings::new(folder, network)
-            };
-            sources.insert(0, Arc::new(FilesSource::new(settings)));
+            let node = first_of(sources.clone(), network);
+            sources.insert(0, files(folder, Some(node)));
         }
         _ => {}
     }
@@ -473,4 +499,25 @@ fn default_dir(network: Network) -> Option<PathBuf> {
         Network::Signet => dir.join("signet"),
         Network::Regtest => dir.join("regtest"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections;
+
+    #[test]
+    fn connections_leave_room_for_other_files() {
+        for (limit, wanted) in [
+            (None, 768),
+            (Some(u64::MAX), 768),
+            (Some(1024), 768),
+            (Some(864), 768),
+            (Some(863), 767),
+            (Some(256), 160),
+            (Some(100), 8),
+            (Some(0), 8),
+        ] {
+            assert_eq!(connections(limit, 768), wanted, "{limit:?}");
+        }
+    }
 }

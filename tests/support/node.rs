@@ -37,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A running node; dropped, it is stopped.
 pub(crate) struct TestNode {
+    /// The network, as the node's argument.
+    chain: &'static str,
     datadir: TempDir,
     port: u16,
     running: Option<(Child, Client)>,
@@ -50,12 +52,18 @@ impl TestNode {
 
     /// Starts a node with the given arguments alone.
     pub(crate) fn start_without_rest(args: &[&str]) -> Self {
+        Self::start_on("-regtest", args)
+    }
+
+    /// Starts a node on another network than regtest, with the given arguments alone.
+    pub(crate) fn start_on(chain: &'static str, args: &[&str]) -> Self {
         let datadir = tempfile::tempdir().unwrap();
         // Free ports are not reserved: somebody else may take one before the node does.
         for _ in 0..5 {
             let port = free_port();
-            if let Some(running) = launch(datadir.path(), port, args) {
+            if let Some(running) = launch(chain, datadir.path(), port, args) {
                 return Self {
+                    chain,
                     datadir,
                     port,
                     running: Some(running),
@@ -76,7 +84,7 @@ impl TestNode {
     /// Starts a stopped node again, on the same port and data. It writes a new cookie.
     pub(crate) fn start_again(&mut self, args: &[&str]) {
         assert!(self.running.is_none(), "the node is running already");
-        self.running = launch(self.datadir.path(), self.port, args);
+        self.running = launch(self.chain, self.datadir.path(), self.port, args);
         assert!(self.running.is_some(), "the node does not start again");
     }
 
@@ -87,7 +95,7 @@ impl TestNode {
 
     /// The file with the RPC credentials.
     pub(crate) fn cookie_path(&self) -> PathBuf {
-        cookie_path(self.datadir.path())
+        cookie_path(self.chain, self.datadir.path())
     }
 
     /// An RPC call.
@@ -189,8 +197,8 @@ fn raw_descriptor(script: &Script) -> String {
     format!("raw({})", script.to_hex_string())
 }
 
-fn cookie_path(datadir: &Path) -> PathBuf {
-    datadir.join("regtest/.cookie")
+fn cookie_path(chain: &str, datadir: &Path) -> PathBuf {
+    datadir.join(chain.trim_start_matches('-')).join(".cookie")
 }
 
 fn free_port() -> u16 {
@@ -217,17 +225,11 @@ fn daemon() -> &'static Path {
 }
 
 /// Starts the daemon and waits until RPC answers; `None` if the process ends before that.
-fn launch(datadir: &Path, port: u16, args: &[&str]) -> Option<(Child, Client)> {
+fn launch(chain: &str, datadir: &Path, port: u16, args: &[&str]) -> Option<(Child, Client)> {
     let mut process = Command::new(daemon())
         .arg(format!("-datadir={}", datadir.display()))
         .arg(format!("-rpcport={port}"))
-        .args([
-            "-regtest",
-            "-server",
-            "-txindex=0",
-            "-listen=0",
-            "-connect=0",
-        ])
+        .args([chain, "-server", "-txindex=0", "-listen=0", "-connect=0"])
         .args(["-dbcache=16", "-printtoconsole=0"])
         .args(args)
         .stdin(Stdio::null())
@@ -235,7 +237,7 @@ fn launch(datadir: &Path, port: u16, args: &[&str]) -> Option<(Child, Client)> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let cookie = Auth::CookieFile(cookie_path(datadir));
+    let cookie = Auth::CookieFile(cookie_path(chain, datadir));
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
         if process.try_wait().unwrap().is_some() {

@@ -125,6 +125,19 @@ impl<R: Read + Seek> Records<R> {
         }
     }
 
+    /// Whether a record begins where the next one should and the file ends within it. A file that a node writes has room
+    /// ahead: this one was cut.
+    ///
+    /// # Errors
+    /// Of the reader.
+    pub fn is_cut(&mut self) -> io::Result<bool> {
+        let mut bytes = [0; FRAME_BYTES];
+        let read = self.read_at(self.next, &mut bytes)?;
+        let bytes = bytes.get(..read).unwrap_or_default();
+        let record = frame(&self.framing, self.next, bytes);
+        Ok(record.is_some_and(|record| self.end_of(&record) > self.end))
+    }
+
     /// The payload of a record, and the trailer after it.
     ///
     /// # Errors

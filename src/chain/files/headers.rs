@@ -2,7 +2,8 @@
 //!
 //! 80 bytes a block, 13 to 26 in the map of hashes and 4 each in two lists: a million blocks take about 120 MB.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bitcoin::block::Header;
 use bitcoin::blockdata::script::Instruction;
@@ -152,8 +153,11 @@ pub struct HeaderIndex {
     roots: HashMap<Node, Root>,
     /// Roots by the parent they wait for.
     waiting: HashMap<BlockHash, Vec<Node>>,
-    /// The block with the most work below it; of several the one found first.
+    /// The block with the most work below it; of several the one found first. Without the genesis block, that of the
+    /// island that reaches highest.
     best: Node,
+    /// Whether blocks of a folder without the genesis block have found their places since `best` was.
+    islands_moved: bool,
     /// Nodes by height above `chain_base`, of one branch.
     chain: Vec<Node>,
     chain_base: u32,
@@ -172,6 +176,7 @@ impl HeaderIndex {
             roots: HashMap::new(),
             waiting: HashMap::new(),
             best: NONE,
+            islands_moved: false,
             chain: Vec::new(),
             chain_base: 0,
         }
@@ -244,7 +249,7 @@ impl HeaderIndex {
     /// Gives blocks that do not hang together with the genesis block the heights that they claim (BIP34). Only of use
     /// where the genesis block is missing: otherwise what is missing will come.
     pub fn trust_claimed_heights(&mut self) {
-        if self.find(&self.genesis).is_some() {
+        if self.has_genesis() {
             return;
         }
         let roots: Vec<(Node, u32)> = self
@@ -256,6 +261,21 @@ impl HeaderIndex {
         for (node, height) in roots {
             self.place(node, height, 0);
         }
+        if std::mem::take(&mut self.islands_moved) {
+            // Work can only be compared within an island: what lies below it is unknown.
+            self.best = self.stronger_than(None).first().copied().unwrap_or(NONE);
+        }
+    }
+
+    /// Whether the genesis block is there. A pruned folder has islands instead: blocks that hang together, but not with
+    /// the genesis block nor with each other.
+    pub fn has_genesis(&self) -> bool {
+        self.genesis().is_some()
+    }
+
+    /// The genesis block, if it is there.
+    pub fn genesis(&self) -> Option<Node> {
+        self.find(&self.genesis)
     }
 
     /// Forgets a place of a block that is not there any more. Without any place it stays as a header.
@@ -276,6 +296,7 @@ impl HeaderIndex {
             return;
         }
         self.gone.insert(node);
+        self.islands_moved = true;
         if self.best == node {
             self.best = NONE;
             for node in 0..self.entries.len() as Node {
@@ -370,6 +391,75 @@ impl HeaderIndex {
         Some(best)
     }
 
+    /// Blocks of which a branch up to [`HeaderIndex::best`] or up to another end could be made and that are better ends than
+    /// `floor`, the best first: by work, and of separate islands first those of the one that reaches highest.
+    pub fn stronger_than(&self, floor: Option<Node>) -> Vec<Node> {
+        let lost = self.lost();
+        let reach = self.reach();
+        let key = |node: Node| {
+            let entry = self.entry(node)?;
+            let there = entry.height != NONE && entry.location != Location::NOWHERE;
+            let reach = reach.get(&node).copied().unwrap_or(0);
+            (there && !lost.contains(&node)).then_some((reach, entry.work))
+        };
+        let floor = floor.and_then(key);
+        let mut stronger: Vec<_> = (0..self.entries.len() as Node)
+            .filter_map(|node| Some((key(node)?, node)))
+            .filter(|(key, _)| floor.is_none_or(|floor| *key > floor))
+            .collect();
+        stronger.sort_unstable_by_key(|(key, node)| (Reverse(*key), *node));
+        stronger.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// Blocks that are gone, and all above them.
+    fn lost(&self) -> HashSet<Node> {
+        let gone = self.gone.iter().flat_map(|gone| self.above(*gone));
+        gone.map(|(node, _)| node).collect()
+    }
+
+    /// Without the genesis block: per block, the height of the best end of its island.
+    fn reach(&self) -> HashMap<Node, u32> {
+        let mut reach = HashMap::new();
+        if self.has_genesis() {
+            return reach;
+        }
+        for root in self.roots.keys() {
+            let ends = self.above(*root).filter_map(|(node, _)| {
+                let entry = self.entry(node)?;
+                let there = entry.height != NONE && entry.location != Location::NOWHERE;
+                there.then_some((entry.work, Reverse(node), entry.height))
+            });
+            if let Some((_, _, height)) = ends.max() {
+                reach.extend(self.above(*root).map(|(node, _)| (node, height)));
+            }
+        }
+        reach
+    }
+
+    /// A block and all that build on it, with how far they are above it.
+    pub fn above(&self, node: Node) -> impl Iterator<Item = (Node, u32)> + '_ {
+        let mut open = vec![(node, 0)];
+        std::iter::from_fn(move || {
+            let (node, distance) = open.pop()?;
+            open.extend(self.children(node).map(|child| (child, distance + 1)));
+            Some((node, distance))
+        })
+    }
+
+    /// Blocks whose parent is known to exist but is in no file (or was and is gone), with the heights that they claim.
+    /// A folder without the genesis block begins with such blocks: those with a height are not meant.
+    pub fn loose(&self) -> Vec<(Node, Option<u32>)> {
+        let roots = self.roots.iter().filter_map(|(node, root)| {
+            let is_placed = self.entry(*node)?.height != NONE;
+            (!is_placed).then_some((*node, root.claimed_height))
+        });
+        let gone = self.gone.iter().flat_map(|gone| self.children(*gone));
+        let gone = gone.map(|node| (node, self.id(node).map(|id| id.height)));
+        let mut loose: Vec<_> = roots.chain(gone).collect();
+        loose.sort_unstable();
+        loose
+    }
+
     /// Takes the branch that ends with a block as the one that [`HeaderIndex::on_chain`] answers from.
     pub fn choose_chain(&mut self, tip: Node) {
         let Some(height) = self.entry(tip).map(|entry| entry.height) else {
@@ -452,6 +542,7 @@ impl HeaderIndex {
             entry.location = location;
             entry.transactions = head.transactions;
             self.gone.remove(&node);
+            self.islands_moved = true;
             self.consider(node);
         } else if entry.location != location {
             let copies = self.copies.entry(node).or_default();
@@ -507,6 +598,7 @@ impl HeaderIndex {
             entry.height = height;
             entry.work = entry.work.saturating_add(added);
             let for_children = if moved { added } else { entry.work };
+            self.islands_moved = true;
             self.consider(node);
             let children: Vec<Node> = self.children(node).collect();
             open.extend(

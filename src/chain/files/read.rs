@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -10,9 +9,11 @@ use bitcoin::OutPoint;
 use bitcoin::hashes::Hash;
 use rayon::prelude::*;
 
-use super::folder::{Folder, State};
+use super::folder::Folder;
 use super::frames::ObfuscationKey;
 use super::headers::{Location, Node};
+use super::listing::open_file;
+use super::state::State;
 use super::undo::{CHECKSUM_BYTES, parse_undo, undo_checksum};
 use super::undo_file::{NoRecord, UndoRecord};
 use crate::BlockId;
@@ -185,10 +186,10 @@ impl Folder {
                     self.forget_undo_file(place.location.file);
                     return Err(Miss::Changed(
                         place.location.file,
-                        damaged(&at, "the checksum does not fit", place.id),
+                        self.damaged(&at, "the checksum does not fit", place.id),
                     ));
                 };
-                parse_undo(payload).map_err(|e| damaged(&at, &e.to_string(), place.id))?
+                parse_undo(payload).map_err(|e| self.damaged(&at, &e.to_string(), place.id))?
             }
         };
         BlockWithPrevouts::new(place.id, block, prevouts).map_err(|e| match e {
@@ -320,20 +321,35 @@ impl Folder {
             "{path} has no undo record of block {} yet: the node has not connected it, or not written it; read it from the node's REST interface if it stays so",
             place.id
         );
+        match self.first_served() {
+            Ok(Some(first)) if place.id.height < first => return Miss::Pruned,
+            Ok(_) => {}
+            Err(e) => return e.into(),
+        }
         if !place.is_on_chain {
             return Miss::NotYet(Some(number), not_yet);
         }
         let failed = |at: &str, what: &str| {
             // It may be mended by the next time.
             self.forget_undo_file(number);
-            Miss::Failed(damaged(at, what, place.id))
+            Miss::Failed(self.damaged(at, what, place.id))
         };
         let candidates = self.read_state().candidates(number);
         let missing = self.undo_file(
             number,
-            |_| false,
-            |undo| undo.missing(place.node, candidates),
+            |undo| undo.is_empty(),
+            |undo| (undo.is_empty(), undo.missing(place.node, candidates)),
         );
+        let is_newest = self.read_state().newest() == Some(number);
+        let missing = match missing {
+            Ok((true, _)) if !is_newest => {
+                return Miss::Failed(self.refused(format!(
+                    "{path} is missing or has no records: what block {} spends cannot be read; restore it, or give the node's address (--node-url)",
+                    place.id
+                )));
+            }
+            missing => missing.map(|(_, missing)| missing),
+        };
         match missing {
             Ok(NoRecord::NotYet) => Miss::NotYet(Some(number), not_yet),
             Ok(NoRecord::Damaged(offset)) => failed(
@@ -353,12 +369,33 @@ impl Folder {
         Miss::Changed(
             place.location.file,
             ChainError::Mismatch(format!(
-                "{} at byte {}: instead of block {} there is {found}; the file is damaged: stop the node and start it once with -reindex",
+                "{} at byte {}: instead of block {} there is {found}; the file is damaged: {}",
                 path.display(),
                 place.location.offset,
-                place.id
+                place.id,
+                self.cure()
             )),
         )
+    }
+
+    fn damaged(&self, place: &str, what: &str, id: BlockId) -> ChainError {
+        ChainError::Mismatch(format!(
+            "{place}: the undo record of block {id} is damaged: {what}; {}",
+            self.cure()
+        ))
+    }
+
+    /// What to do about damaged files.
+    fn cure(&self) -> &'static str {
+        match self.read_state().is_pruned() {
+            false => {
+                "stop the node and start it once with -reindex, or read the blocks from its REST interface"
+            }
+            // A pruned node would begin by deleting what it has.
+            true => {
+                "read the blocks from the node's REST interface; with -reindex a pruned node downloads the whole chain again"
+            }
+        }
     }
 
     fn read_range(&self, number: u32, key: ObfuscationKey, range: Range) -> Result<Vec<u8>, Miss> {
@@ -372,7 +409,7 @@ impl Folder {
         key: ObfuscationKey,
         ranges: &[Range],
     ) -> Result<Vec<Option<Vec<u8>>>, Miss> {
-        let read = File::open(path).and_then(|mut file| read_ranges(&mut file, key, ranges));
+        let read = open_file(path).and_then(|mut file| read_ranges(&mut file, key, ranges));
         read.map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Miss::Pruned,
             _ => self.unreadable(path, &e).into(),
@@ -394,12 +431,6 @@ fn block_range(place: &Place) -> Range {
 
 fn undo_range(record: &UndoRecord) -> Range {
     (record.offset, record.length + CHECKSUM_BYTES as u32)
-}
-
-fn damaged(place: &str, what: &str, id: BlockId) -> ChainError {
-    ChainError::Mismatch(format!(
-        "{place}: the undo record of block {id} is damaged: {what}; stop the node and start it once with -reindex, or read the blocks from its REST interface"
-    ))
 }
 
 fn place(state: &State, id: BlockId, attempt: usize) -> Result<Place, Miss> {

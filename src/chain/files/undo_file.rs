@@ -64,6 +64,8 @@ pub struct UndoFile {
     /// Where the next record should begin.
     resume: u64,
     last_owner: Option<Node>,
+    /// Whether the file ends within a record.
+    is_cut: bool,
 }
 
 impl UndoFile {
@@ -107,12 +109,23 @@ impl UndoFile {
             self.records.push((record, owner));
             self.resume = records.position();
         }
+        self.is_cut = records.is_cut()?;
         Ok(())
     }
 
     /// Whether no record is known.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// Whether the file ends within a record: whoever copied it has not come to its end.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Whether the last record fits no block.
+    pub fn ends_with_strays(&self) -> bool {
+        matches!(self.records.last(), Some((_, None)))
     }
 
     /// The record of a block.

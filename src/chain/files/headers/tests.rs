@@ -205,6 +205,73 @@ fn without_the_genesis_block_the_coinbases_name_the_heights() {
     assert_eq!(work(&index), 61 * 2);
 }
 
+/// A pruned folder with a hole: the part below it has more blocks, and is not the chain's end.
+#[test]
+fn of_separate_islands_the_one_that_reaches_highest_is_the_end() {
+    let genesis = made(BlockHash::all_zeros(), 0, EASY);
+    let mut blocks = branch(genesis.hash, 1, 60, EASY);
+    // A stale branch of two blocks, on a block that is gone.
+    let mut stale = branch(blocks[28].hash, 100, 2, HARD);
+    for (height, block) in (1..).zip(&mut blocks).chain((30..).zip(&mut stale)) {
+        block.head.claimed_height = Some(height);
+    }
+    let mut index = HeaderIndex::new(genesis.hash);
+    insert(&mut index, &blocks[..20]);
+    insert(&mut index, &stale);
+    index.trust_claimed_heights();
+    assert_eq!(index.best(), index.find(&stale[1].hash));
+    insert(&mut index, &blocks[50..]);
+    index.trust_claimed_heights();
+    let tip = index.find(&blocks[59].hash).unwrap();
+    assert_eq!(index.best(), Some(tip));
+    assert_eq!(index.id(tip).unwrap().height, 60);
+    // By height of the islands' ends, and in each by work.
+    let order = index.stronger_than(None);
+    let heights = order.iter().map(|node| index.id(*node).unwrap().height);
+    let wanted = (51..=60).rev().chain([31, 30]).chain((1..=20).rev());
+    assert!(heights.eq(wanted));
+    assert_eq!(index.stronger_than(Some(tip)), []);
+    let below = index.find(&blocks[57].hash).unwrap();
+    assert_eq!(index.stronger_than(Some(below)).len(), 2);
+
+    // One block on the lower part does not change it, and the hole filled neither.
+    insert(&mut index, &blocks[20..21]);
+    index.trust_claimed_heights();
+    assert_eq!(index.best(), Some(tip));
+    insert(&mut index, &blocks[21..50]);
+    index.trust_claimed_heights();
+    assert_eq!(index.best(), Some(tip));
+    // The end that is gone is none.
+    index.forget(tip, blocks[59].location);
+    index.trust_claimed_heights();
+    assert_eq!(index.best(), index.find(&blocks[58].hash));
+}
+
+#[test]
+fn blocks_without_their_parent_are_loose() {
+    let genesis = made(BlockHash::all_zeros(), 0, EASY);
+    let mut blocks = branch(genesis.hash, 1, 20, EASY);
+    for (height, block) in (1..).zip(&mut blocks) {
+        block.head.claimed_height = Some(height);
+    }
+    let mut index = HeaderIndex::new(genesis.hash);
+    insert(&mut index, &blocks[12..]);
+    insert(&mut index, &[genesis]);
+    insert(&mut index, &blocks[..10]);
+    let root = index.find(&blocks[12].hash).unwrap();
+    assert_eq!(index.loose(), [(root, Some(13))]);
+    let above: Vec<_> = index.above(root).map(|(_, distance)| distance).collect();
+    assert_eq!(above, (0..8).collect::<Vec<_>>());
+    insert(&mut index, &blocks[10..12]);
+    assert_eq!(index.loose(), []);
+    // The file with a block was written over.
+    let gone = index.find(&blocks[4].hash).unwrap();
+    index.forget(gone, blocks[4].location);
+    let child = index.find(&blocks[5].hash).unwrap();
+    assert_eq!(index.loose(), [(child, Some(6))]);
+    assert_eq!(index.stronger_than(None).len(), 5);
+}
+
 /// Blocks below a trusted height, found later, claim none: they have theirs from the block above them.
 #[test]
 fn a_trusted_height_goes_for_the_blocks_below_too() {
