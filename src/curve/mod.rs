@@ -215,6 +215,12 @@ pub trait Engine: Sampled + Send + Sync {
     fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>>;
 }
 
+impl fmt::Debug for dyn Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.name())
+    }
+}
+
 impl EngineStatus {
     /// What to say of an engine that [`is_broken`](Self::is_broken).
     pub const BROKEN: &str = "the curve engine computed a wrong result, found by its self-check; what it had handed out since \
