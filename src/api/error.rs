@@ -69,6 +69,12 @@ pub enum QueryError {
     /// The body of a broadcast request did not arrive in time.
     #[error("the request did not arrive in time")]
     BodyTooSlow,
+    /// The body of a broadcast request ended early.
+    #[error("the request was cut off")]
+    BodyLost,
+    /// Other large bodies are being received.
+    #[error("too many large requests at the same time")]
+    TooManyBodies,
     /// The node refused the transaction; its reason.
     #[error("the node rejected a transaction: {0}")]
     Rejected(String),
@@ -123,19 +129,30 @@ impl QueryError {
             | Self::DustLimitSyntax
             | Self::FilterKindSyntax
             | Self::TransactionSyntax(_)
+            | Self::BodyLost
             | Self::Rejected(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownHeight { .. }
-            | Self::NothingIndexed
             | Self::Store(_)
             | Self::FilterStore(_)
             | Self::Incomplete { .. }
             | Self::BroadcastFailed(_)
             | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotKept(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NoNode | Self::Compacting(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NothingIndexed | Self::NoNode | Self::Compacting(_) | Self::TooManyBodies => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::BlockFailed { .. } | Self::SpendsMismatch { .. } => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// After how many seconds it may be different, where that is a matter of time alone.
+    pub fn retry_after_s(&self) -> Option<u16> {
+        match self {
+            Self::NothingIndexed | Self::Compacting(_) => Some(30),
+            Self::TooManyBodies => Some(5),
+            _ => None,
         }
     }
 
@@ -146,7 +163,10 @@ impl QueryError {
             Self::UnknownHeight { .. } => "could not fetch header inv",
             Self::DustLimitSyntax => "Invalid dustLimit parameter",
             Self::FilterKindSyntax => "invalid filter type",
-            Self::NothingIndexed | Self::Store(_) | Self::Incomplete { .. } => DATABASE_FAULT,
+            Self::NothingIndexed => {
+                "no block is indexed yet: while the first sync of this server is under way, try again later"
+            }
+            Self::Store(_) | Self::Incomplete { .. } => DATABASE_FAULT,
             Self::NotKept(_) => {
                 "this server keeps tweaks only, see /info; ask for /tweak-index without a dust limit"
             }
@@ -155,6 +175,8 @@ impl QueryError {
             Self::TransactionSyntax(what) => what,
             Self::BodyTooLarge { .. } => "the request is too large for a transaction",
             Self::BodyTooSlow => "the request did not arrive in time",
+            Self::BodyLost => "the request was cut off",
+            Self::TooManyBodies => "too many large requests at the same time, try again later",
             Self::Rejected(reason) => return Cow::Owned(reason.clone()),
             Self::NoNode => "this server has no node to ask",
             Self::BroadcastFailed(_) => "the node could not be reached, try again later",

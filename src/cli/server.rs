@@ -74,10 +74,11 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
         let Node { source: node, rpc } = node(&common, &server)?;
         let listener = bind(&server).await?;
+        let engine = common.compute.engine()?;
         let progress = Arc::new(SyncProgress::default());
         let indexer = indexer(
             &server,
-            common.compute.engine()?,
+            engine.clone(),
             store.clone(),
             node.clone(),
             None,
@@ -93,6 +94,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
                     store: store.clone(),
                     node: Some(node),
                 },
+                engine,
                 stop.clone(),
             )
             .await;
@@ -175,7 +177,8 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
             false => None,
         };
         let listener = bind(&server).await?;
-        serve_api(listener, ApiState { store, node }, stop).await
+        let engine = common.compute.engine()?;
+        serve_api(listener, ApiState { store, node }, engine, stop).await
     })
 }
 
@@ -201,7 +204,12 @@ pub(super) fn block_on<T>(
 }
 
 /// Serves until the stop, and says where in a line that scripts may wait for.
-pub(super) async fn serve_api(listener: TcpListener, state: ApiState, stop: Stop) -> Result<()> {
+pub(super) async fn serve_api(
+    listener: TcpListener,
+    state: ApiState,
+    engine: Arc<dyn Engine>,
+    stop: Stop,
+) -> Result<()> {
     tracing::info!("serving HTTP on {}", listener.local_addr()?);
     let requested = async move { stop.requested().await };
     let defaults = ServeSettings::default();
@@ -213,6 +221,7 @@ pub(super) async fn serve_api(listener: TcpListener, state: ApiState, stop: Stop
     }
     let settings = ServeSettings {
         max_connections,
+        engine,
         ..defaults
     };
     api::serve(listener, state, requested, settings)

@@ -6,7 +6,7 @@
 use secp256k1::hashes::{Hash, HashEngine, sha256t_hash_newtype};
 use secp256k1::{PublicKey, SECP256K1, Scalar};
 
-use super::{CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint};
+use super::{CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget, TweakPoint};
 
 sha256t_hash_newtype! {
     /// The tag with which output tweaks are hashed.
@@ -55,23 +55,16 @@ pub(crate) fn nonzero_scalar(bytes: [u8; 32]) -> Option<Scalar> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LibSecp256k1;
 
+/// It is what the others are compared with.
+impl Sampled for LibSecp256k1 {}
+
 impl Engine for LibSecp256k1 {
     fn name(&self) -> &'static str {
         "libsecp256k1"
     }
 
     fn scanner(&self, target: &ScanTarget) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-        let point =
-            |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
-        Ok(Box::new(Scanner {
-            scan_key: nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?,
-            spend_key: point(&target.spend_key, "spend key")?,
-            labels: target
-                .labels
-                .iter()
-                .map(|label| point(label, "label"))
-                .collect::<Result<_, _>>()?,
-        }))
+        Ok(Box::new(Scanner::new(target)?))
     }
 
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
@@ -105,7 +98,7 @@ impl Engine for LibSecp256k1 {
 }
 
 /// A target with its keys parsed.
-struct Scanner {
+pub(super) struct Scanner {
     scan_key: Scalar,
     spend_key: PublicKey,
     labels: Vec<PublicKey>,
@@ -124,6 +117,35 @@ enum FirstOutput {
 }
 
 impl Scanner {
+    /// See [`Engine::scanner`].
+    pub(super) fn new(target: &ScanTarget) -> Result<Self, InvalidTarget> {
+        let point =
+            |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
+        Ok(Self {
+            scan_key: nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?,
+            spend_key: point(&target.spend_key, "spend key")?,
+            labels: target
+                .labels
+                .iter()
+                .map(|label| point(label, "label"))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Two candidates of a tweak: the plain one, and the one of label i of the target, zeros without.
+    pub(super) fn two_candidates(&self, tweak: &TweakPoint, label: Option<usize>) -> [[u8; 32]; 2] {
+        let label = label.and_then(|label| self.labels.get(label));
+        let (plain, labelled) = match self.first_output(tweak) {
+            Some(FirstOutput::Point(first)) => {
+                let sum = label.and_then(|label| first.combine(label).ok());
+                (Some(first), sum)
+            }
+            Some(FirstOutput::Infinity) => (None, label.copied()),
+            None => (None, None),
+        };
+        [plain, labelled].map(|point| point.as_ref().map_or([0; 32], x_coordinate))
+    }
+
     /// `P_0 = B_spend + t_0·G`; `None` if the tweak is off the curve or `t_0` no valid scalar.
     fn first_output(&self, tweak: &TweakPoint) -> Option<FirstOutput> {
         let shared_secret = unpack(tweak)?.mul_tweak(SECP256K1, &self.scan_key).ok()?;
@@ -135,6 +157,8 @@ impl Scanner {
         })
     }
 }
+
+impl Sampled for Scanner {}
 
 impl CandidateScanner for Scanner {
     fn candidates_per_tweak(&self) -> usize {

@@ -9,16 +9,18 @@ use super::arch::Backend;
 use super::batch::{Degenerate, Lockstep, full_batch, groups_for};
 use super::generator::GeneratorTable;
 use super::group::AffinePoint;
-use super::kernel::{Core, MIN_POINTS, batch_points};
-use super::libsecp256k1::LibSecp256k1;
+use super::kernel::{Core, Health, MIN_POINTS, batch_points};
+use super::known::Known;
+use super::libsecp256k1;
 use super::outputs::{OutputStage, OutputTargets};
 use super::points::are_on_curve;
 use super::products::ProductStage;
+use super::sampling::{Last, scatter};
 use super::scalar::Scalar;
 use super::schedule::{Bases, Schedule};
 use super::wallets::{BucketDigits, WalletsStage};
 use super::{
-    CandidateScanner, EachWallet, Engine, InvalidTarget, ScanTarget, TweakPoint, WalletsScanner,
+    CandidateScanner, EachWallet, InvalidTarget, Sampled, ScanTarget, TweakPoint, WalletsScanner,
 };
 
 /// What part of a full batch the batches of a pass for many wallets are: each wallet holds five batches of points.
@@ -33,16 +35,16 @@ pub(super) fn one_wallet<B: Backend>(
     core: &Arc<Core>,
     target: &ScanTarget,
 ) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-    let exact = LibSecp256k1.scanner(target)?;
+    let exact = libsecp256k1::Scanner::new(target)?;
     let Some((table, key, targets)) = prepare(backend, core, target) else {
-        return Ok(exact);
+        return Ok(Box::new(exact));
     };
     let schedules = (
         Schedule::new(&key, Bases::One),
         Schedule::new(&key, Bases::Two),
     );
     let (Some(schedule), Some(schedule_of_two)) = schedules else {
-        return Ok(exact);
+        return Ok(Box::new(exact));
     };
     Ok(Box::new(WalletScanner {
         backend,
@@ -52,6 +54,7 @@ pub(super) fn one_wallet<B: Backend>(
         schedule_of_two,
         targets,
         exact,
+        last: Last::default(),
         rooms: Mutex::default(),
     }))
 }
@@ -69,7 +72,8 @@ pub(super) fn many_wallets<B: Backend>(
         if let Some((_, key, targets)) = prepare(backend, core, target)
             && let Some(digits) = BucketDigits::new(&key)
         {
-            shared.push((wallet, digits, targets));
+            let exact = libsecp256k1::Scanner::new(target)?;
+            shared.push((wallet, digits, targets, exact));
         }
     }
     let Some(table) = core.table.filter(|_| shared.len() > 1) else {
@@ -80,8 +84,9 @@ pub(super) fn many_wallets<B: Backend>(
     let mut shared = shared.into_iter().peekable();
     while shared.peek().is_some() {
         let mut pass = Pass::default();
-        for (wallet, digits, targets) in shared.by_ref().take(size) {
+        for (wallet, digits, targets, exact) in shared.by_ref().take(size) {
             pass.wallets.push(wallet);
+            pass.exact.push(exact);
             pass.digits.push(digits);
             pass.targets.push(targets);
         }
@@ -93,6 +98,7 @@ pub(super) fn many_wallets<B: Backend>(
         table,
         passes,
         scanners,
+        last: Last::default(),
         rooms: Mutex::default(),
     }))
 }
@@ -179,6 +185,14 @@ impl Input {
         all.then_some(()).ok_or(Degenerate)
     }
 
+    /// Distrusts the engine if it takes a tweak of the curve for one that is none, whose payment nobody would miss.
+    fn judge_invalid(&self, health: &Health, tweaks: &[TweakPoint]) {
+        let mut judged = self.is_valid.iter().zip(tweaks);
+        if judged.any(|(is_valid, tweak)| !is_valid && libsecp256k1::unpack(tweak).is_some()) {
+            health.distrust();
+        }
+    }
+
     /// Zeros for the candidates of what was no point.
     fn blank_invalid(&self, per_tweak: usize, candidates: &mut [[u8; 32]]) {
         for (is_valid, candidates) in self.is_valid.iter().zip(candidates.chunks_mut(per_tweak)) {
@@ -189,17 +203,36 @@ impl Input {
     }
 }
 
-/// Whether an exact scan of one tweak of a batch gives the same candidates.
-fn agrees(
-    exact: &dyn CandidateScanner,
-    tweaks: &[TweakPoint],
-    candidates: &[[u8; 32]],
-    sample: usize,
-) -> bool {
-    let per_tweak = exact.candidates_per_tweak();
-    let mut expected = Vec::new();
-    exact.candidates(&tweaks[sample..=sample], &mut expected);
-    candidates[sample * per_tweak..][..per_tweak] == expected[..]
+/// What was handed out for a tweak: the plain candidate and that of a label, where there are labels.
+struct Judged {
+    tweak: TweakPoint,
+    label: Option<usize>,
+    candidates: [[u8; 32]; 2],
+}
+
+impl Judged {
+    /// Tweak `place` of a batch, with another label for each `number`.
+    fn new(
+        tweaks: &[TweakPoint],
+        candidates: &[[u8; 32]],
+        per_tweak: usize,
+        place: usize,
+        number: u64,
+    ) -> Self {
+        let own = &candidates[place * per_tweak..][..per_tweak];
+        let labels = per_tweak as u64 - 1;
+        let label = (number + place as u64).checked_rem(labels);
+        let label = label.map(|label| label as usize);
+        Self {
+            tweak: tweaks[place],
+            label,
+            candidates: [own[0], label.map_or([0; 32], |label| own[1 + label])],
+        }
+    }
+
+    fn agrees(&self, exact: &libsecp256k1::Scanner) -> bool {
+        self.candidates == exact.two_candidates(&self.tweak, self.label)
+    }
 }
 
 /// A scan for one wallet.
@@ -211,7 +244,8 @@ struct WalletScanner<B: Backend> {
     schedule_of_two: Schedule,
     targets: OutputTargets<B>,
     /// The same scan on libsecp256k1.
-    exact: Box<dyn CandidateScanner>,
+    exact: libsecp256k1::Scanner,
+    last: Last<Judged>,
     rooms: Rooms<WalletRoom<B>>,
 }
 
@@ -264,12 +298,17 @@ impl<B: Backend> WalletScanner<B> {
                 {
                     let multiples = multiples.as_mut().map(|m| m.next().unwrap_or_default());
                     let done = self.scan_batch(room, tweaks, multiples, out);
-                    let agrees = |sample| agrees(&*self.exact, tweaks, out, sample);
-                    if !self.core.health.accept(done, tweaks.len(), agrees) {
-                        let mut exact = Vec::new();
-                        self.exact.candidates(tweaks, &mut exact);
-                        out.copy_from_slice(&exact);
+                    room.input.judge_invalid(&self.core.health, tweaks);
+                    let number = self.core.health.batches();
+                    let judged = |place| Judged::new(tweaks, out, per_tweak, place, number);
+                    let agrees = |place| judged(place).agrees(&self.exact);
+                    if self.core.health.accept(done, tweaks.len(), agrees) {
+                        self.last.put(judged(scatter(number) % tweaks.len()));
+                        continue;
                     }
+                    let mut exact = Vec::new();
+                    self.exact.candidates(tweaks, &mut exact);
+                    out.copy_from_slice(&exact);
                 }
             },
         );
@@ -316,6 +355,23 @@ impl<B: Backend> WalletScanner<B> {
     }
 }
 
+impl<B: Backend> Sampled for WalletScanner<B> {
+    fn is_broken(&self) -> bool {
+        self.core.health.is_broken()
+    }
+
+    fn confirm(&self) -> bool {
+        let (backend, core) = (self.backend, &self.core);
+        core.health.confirm(|| {
+            let Some(last) = self.last.take() else {
+                return true;
+            };
+            let known = Known::shared().and_then(|known| known.one_wallet_agrees(backend, core));
+            last.agrees(&self.exact) && known == Some(true)
+        })
+    }
+}
+
 impl<B: Backend> CandidateScanner for WalletScanner<B> {
     fn candidates_per_tweak(&self) -> usize {
         self.targets.per_tweak()
@@ -343,6 +399,8 @@ struct SharedScanner<B: Backend> {
     passes: Vec<Pass<B>>,
     /// Each wallet by itself.
     scanners: Vec<Box<dyn CandidateScanner>>,
+    /// With pass and place in it of the wallet.
+    last: Last<(usize, usize, Judged)>,
     rooms: Rooms<SharedRoom<B>>,
 }
 
@@ -352,6 +410,8 @@ struct Pass<B: Backend> {
     wallets: Vec<usize>,
     digits: Vec<BucketDigits>,
     targets: Vec<OutputTargets<B>>,
+    /// Their scans on libsecp256k1.
+    exact: Vec<libsecp256k1::Scanner>,
 }
 
 impl<B: Backend> Default for Pass<B> {
@@ -360,6 +420,7 @@ impl<B: Backend> Default for Pass<B> {
             wallets: Vec::new(),
             digits: Vec::new(),
             targets: Vec::new(),
+            exact: Vec::new(),
         }
     }
 }
@@ -428,6 +489,26 @@ impl<B: Backend> SharedScanner<B> {
     }
 }
 
+impl<B: Backend> Sampled for SharedScanner<B> {
+    fn is_broken(&self) -> bool {
+        self.core.health.is_broken()
+    }
+
+    fn confirm(&self) -> bool {
+        let (backend, core) = (self.backend, &self.core);
+        let together = core.health.confirm(|| {
+            let Some((pass, at, last)) = self.last.take() else {
+                return true;
+            };
+            let known = Known::shared().and_then(|known| known.many_wallets_agree(backend, core));
+            last.agrees(&self.passes[pass].exact[at]) && known == Some(true)
+        });
+        self.scanners
+            .iter()
+            .fold(together, |right, scanner| scanner.confirm() & right)
+    }
+}
+
 impl<B: Backend> WalletsScanner for SharedScanner<B> {
     fn wallets(&self) -> usize {
         self.scanners.len()
@@ -465,15 +546,24 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
             |room| {
                 for (batch, tweaks) in tweaks.chunks(size).enumerate() {
                     let start = batch * size;
-                    for pass in passes {
+                    for (pass_number, pass) in passes.iter().enumerate() {
                         let done = self.scan_batch(room, pass, tweaks, start, candidates);
-                        let agrees = |sample: usize| {
-                            let wallet = pass.wallets[sample % pass.wallets.len()];
-                            let scanner = &*self.scanners[wallet];
-                            let out = &candidates[wallet][start * scanner.candidates_per_tweak()..];
-                            agrees(scanner, tweaks, out, sample)
+                        room.input.judge_invalid(&self.core.health, tweaks);
+                        let number = self.core.health.batches();
+                        let judged = |place: usize| {
+                            let at = (number as usize).wrapping_add(place) % pass.wallets.len();
+                            let wallet = pass.wallets[at];
+                            let per_tweak = self.candidates_per_tweak(wallet);
+                            let out = &candidates[wallet][start * per_tweak..];
+                            let judged = Judged::new(tweaks, out, per_tweak, place, number);
+                            (pass_number, at, judged)
+                        };
+                        let agrees = |place| {
+                            let (_, at, judged) = judged(place);
+                            judged.agrees(&pass.exact[at])
                         };
                         if self.core.health.accept(done, tweaks.len(), agrees) {
+                            self.last.put(judged(scatter(number) % tweaks.len()));
                             continue;
                         }
                         for wallet in &pass.wallets {

@@ -5,6 +5,8 @@
 
 mod candidates;
 mod confirm;
+#[cfg(test)]
+mod failing_engine;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use bitcoin::OutPoint;
 use zeroize::Zeroize;
 
 use crate::bip352::keys::ReceiverKeys;
-use crate::curve::{CandidateScanner, Engine, EngineStatus, InvalidTarget, TweakPoint};
+use crate::curve::{CandidateScanner, Engine, EngineStatus, InvalidTarget, TweakPoint, covered};
 
 /// A candidate output key: `k = 0` of one tweak for the plain address or a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +125,8 @@ impl Scanner {
     /// A candidate that does not exist (a tweak off the curve) is left out. Runs in parallel on rayon and blocks the
     /// calling thread: not for an async worker.
     pub fn candidates(&self, tweaks: &[TweakPoint]) -> Vec<Candidate> {
-        let candidates = candidates::candidates(self.scanner.as_ref(), tweaks);
+        let scanner = self.scanner.as_ref();
+        let candidates = covered(scanner, || candidates::candidates(scanner, tweaks));
         if self.engine.status().is_news(&self.engine_reported) {
             tracing::error!("{}", EngineStatus::BROKEN);
         }

@@ -4,6 +4,7 @@ mod body;
 mod forward;
 mod frame;
 mod native;
+mod receive;
 mod v1;
 
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
@@ -21,9 +21,12 @@ use tokio::sync::Semaphore;
 use tower_http::CompressionLevel;
 use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 
+use receive::Receiver;
+
 use super::error::QueryError;
 use super::spends::SpendAnswers;
 use super::{ApiState, ServeSettings};
+use crate::curve::Engine;
 use crate::store::Snapshot;
 
 /// The version 1 routes at the root and under `/v1`, beside them the native ones, with default bounds.
@@ -38,9 +41,11 @@ pub fn router_with(state: ApiState, settings: &ServeSettings) -> Router {
         working: Arc::new(Semaphore::new(
             settings.max_working.clamp(1, Semaphore::MAX_PERMITS),
         )),
+        receiver: Arc::new(Receiver::new(settings.body_timeout)),
         forwarding: Arc::new(Semaphore::new(forward::MAX_FORWARDING)),
         spends: Arc::new(SpendAnswers::new()),
         node_timeout: settings.node_timeout,
+        engine: settings.engine.clone(),
     };
     let mut router = Router::new();
     for prefix in ["", "/v1"] {
@@ -65,7 +70,6 @@ pub fn router_with(state: ApiState, settings: &ServeSettings) -> Router {
 fn routes() -> Vec<(&'static str, MethodRouter<Context>, MethodRouter<Context>)> {
     let get = |path, handler| (path, handler, on_get(redirect_get));
     let post = |path, handler| (path, handler, on_post(redirect_post));
-    let forward_limit = DefaultBodyLimit::max(forward::MAX_BODY_BYTES);
     vec![
         get("/info", on_get(v1::info)),
         get("/block-height", on_get(v1::block_height)),
@@ -75,10 +79,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Context>, MethodRouter<Context>)>
         get("/utxos/{height}", on_get(v1::utxos)),
         get("/filter/{kind}/{height}", on_get(v1::filter)),
         get("/spent-index/{height}", on_get(v1::spent_index)),
-        post(
-            "/forward-tx",
-            on_post(forward::forward.layer(forward_limit)),
-        ),
+        post("/forward-tx", on_post(forward::forward)),
         get("/spends/{height}", on_get(native::spends)),
         get("/digest/{height}", on_get(native::digest)),
     ]
@@ -100,10 +101,12 @@ struct Context {
     api: ApiState,
     /// A permit per request that reads the index.
     working: Arc<Semaphore>,
-    /// A permit per broadcast request, from reading its body on.
+    receiver: Arc<Receiver>,
+    /// A permit per broadcast that the node is asked for.
     forwarding: Arc<Semaphore>,
     spends: Arc<SpendAnswers>,
     node_timeout: Duration,
+    engine: Arc<dyn Engine>,
 }
 
 impl Context {
@@ -151,7 +154,12 @@ fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
 fn refuse(error: &QueryError) -> Response {
     error.log();
     let body = serde_json::json!({ "error": error.wire_text() });
-    json(error.status(), body.to_string())
+    let mut response = json(error.status(), body.to_string());
+    if let Some(seconds) = error.retry_after_s() {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 /// For unknown paths, and for known paths with another method.
