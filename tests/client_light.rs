@@ -6,8 +6,12 @@
     reason = "a broken fixture fails the test at once"
 )]
 
+#[path = "client_light/faulty_engine.rs"]
+mod faulty_engine;
 #[path = "client_light/server.rs"]
 mod server;
+#[path = "client_light/unresolved.rs"]
+mod unresolved;
 #[path = "client_light/world.rs"]
 mod world;
 

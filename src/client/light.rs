@@ -10,14 +10,16 @@
 //! are fetched before everything else of a block, and near the tip the block hashes of a window are asked once more
 //! after everything was fetched: then all of it is of one chain. What was stored of another chain is taken back.
 //!
-//! What cannot be seen from here: a server that lies, outputs below the dust limit asked for, and, on servers that
-//! forget transactions whose taproot outputs are all spent (version 1 does), payments received and spent before the
-//! scan reached them: their filter matches, and there is nothing to fetch.
+//! What cannot be seen from here: a server that lies, and outputs below the dust limit asked for. Servers that forget
+//! transactions whose taproot outputs are all spent (version 1 does) do not list payments received and spent before the
+//! scan reached them: their filter matches, and there is nothing to fetch. Such matches are kept, reported, and asked for
+//! again when a reorganisation may have revived the outputs. With cut-through even the match is missing.
 
 mod error;
 mod fetch;
 mod matching;
 mod reorg;
+mod unresolved;
 mod window;
 
 use std::fmt;
@@ -26,8 +28,8 @@ use std::time::Duration;
 
 use bitcoin::{Network, OutPoint};
 
-use super::report::{Found, ScanReport, Watched};
-use super::state::{Change, Coverage, Cursor, Identity, State, WalletId, WatchedRow};
+use super::report::{Found, ScanReport, Unresolved, Watched};
+use super::state::{Change, Coverage, Cursor, Identity, Labels, State, WalletId, WatchedRow};
 use super::{Oracle, OracleError, OracleInfo, TweakQuery};
 use crate::scan::Scanner;
 
@@ -49,8 +51,12 @@ pub struct LightSettings {
     pub to: Option<u32>,
     /// Only transactions whose highest taproot output reaches this, in satoshi; 0 for all.
     pub dust_limit_sat: u64,
-    /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already.
+    /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already, also if a
+    /// reorganisation revives it.
     pub cut_through: bool,
+    /// Ask once more for everything that is unresolved ([`ScanReport::unresolved`]), not only for what a reorganisation
+    /// may have changed.
+    pub ask_again: bool,
     /// Blocks whose requests are in flight at the same time, at least 1.
     pub concurrency: usize,
     /// Most blocks in a window, at least 1.
@@ -68,6 +74,7 @@ impl LightSettings {
             to: None,
             dust_limit_sat: 0,
             cut_through: false,
+            ask_again: false,
             concurrency: 32,
             window_blocks: 256,
             window_bytes: 64 << 20,
@@ -217,6 +224,7 @@ impl LightClient {
         let tip = self.oracle.tip().await?;
         self.take_back_stale(tip).await?;
         self.prepare(tip).await?;
+        self.ask_again(tip).await?;
         let target = self.settings.to.map_or(tip, |to| to.min(tip));
         let mut first = None;
         while let Some(segment) = self.next_segment(target) {
@@ -282,9 +290,12 @@ impl LightClient {
     /// Brings the state in line with what this client is to look for: where to begin, and what must be looked at again.
     async fn prepare(&mut self, tip: u32) -> Result<(), Interrupted> {
         let coverage = Coverage {
-            labels: self.scanner.as_ref().map_or_else(Vec::new, |scanner| {
-                scanner.keys().labels.iter().map(|label| label.m).collect()
-            }),
+            labels: self
+                .scanner
+                .as_ref()
+                .map_or_else(Labels::default, |scanner| {
+                    scanner.keys().labels.iter().map(|label| label.m).collect()
+                }),
             dust_limit_sat: self.settings.dust_limit_sat,
             cut_through: self.settings.cut_through,
         };
@@ -298,6 +309,7 @@ impl LightClient {
                     first,
                     next: first,
                     coverage,
+                    unrecorded_below: None,
                 }
             }
             Some(mut cursor) => {
@@ -377,8 +389,10 @@ impl LightClient {
     fn next_segment(&self, target: u32) -> Option<Segment> {
         let wallet_next = self.state.contents.cursor.as_ref()?.next;
         let nexts = || {
-            let watched = self.state.contents.watched.values();
-            watched.filter_map(|row| row.next).chain([wallet_next])
+            let contents = &self.state.contents;
+            let watched = contents.watched.values().filter_map(|row| row.next);
+            let found = contents.found.values().filter_map(|row| row.next);
+            watched.chain(found).chain([wallet_next])
         };
         let first = nexts().min()?;
         if first > target {
@@ -412,17 +426,17 @@ impl LightClient {
             query,
             self.settings.concurrency.max(1),
         );
-        let bytes_per_tweak = self
+        let tweak_weight = self
             .scanner
             .as_ref()
-            .map_or(0, |scanner| matching::bytes_per_tweak(scanner));
+            .map_or(0, |scanner| matching::tweak_weight(scanner));
         let mut done = None;
         loop {
             let blocks = fetcher
                 .window(
                     self.settings.window_blocks.max(1),
                     self.settings.window_bytes,
-                    bytes_per_tweak,
+                    tweak_weight,
                     &mut |height| progress(height, done, &self.state),
                 )
                 .await?;
@@ -475,6 +489,19 @@ impl LightClient {
                     spend: contents.spends.get(outpoint).cloned(),
                 })
                 .collect(),
+            unresolved: contents
+                .unresolved
+                .iter()
+                .map(|(height, row)| Unresolved {
+                    height: *height,
+                    block_hash: row.block_hash,
+                    matches: row.matches,
+                })
+                .collect(),
+            unresolved_unknown_below: contents
+                .cursor
+                .as_ref()
+                .and_then(|cursor| cursor.unrecorded_below),
         }
     }
 }

@@ -3,10 +3,18 @@
 //! Products are variable time, also `b_scan·T`: the time a scan takes may tell about the scan key to
 //! somebody who can measure single products on the machine that scans.
 
+use std::ops::Range;
+
 use secp256k1::hashes::{Hash, HashEngine, sha256t_hash_newtype};
 use secp256k1::{PublicKey, SECP256K1, Scalar};
 
-use super::{CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint};
+use super::{
+    CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint,
+    chunk_numbers,
+};
+
+/// Tweaks whose first outputs are held at the same time.
+const CHUNK_TWEAKS: usize = 64;
 
 sha256t_hash_newtype! {
     /// The tag with which output tweaks are hashed.
@@ -134,6 +142,19 @@ impl Scanner {
             Err(_) => FirstOutput::Infinity,
         })
     }
+
+    /// One candidate of the tweak with this first output, as [`CandidateScanner::chunks`] numbers them.
+    fn candidate(&self, output: Option<&FirstOutput>, number: usize) -> [u8; 32] {
+        let label = number.checked_sub(1).map(|label| &self.labels[label]);
+        match (output, label) {
+            (None, _) | (Some(FirstOutput::Infinity), None) => [0; 32],
+            (Some(FirstOutput::Infinity), Some(label)) => x_coordinate(label),
+            (Some(FirstOutput::Point(first)), None) => x_coordinate(first),
+            (Some(FirstOutput::Point(first)), Some(label)) => first
+                .combine(label)
+                .map_or([0; 32], |sum| x_coordinate(&sum)),
+        }
+    }
 }
 
 impl CandidateScanner for Scanner {
@@ -141,27 +162,26 @@ impl CandidateScanner for Scanner {
         1 + self.labels.len()
     }
 
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<[u8; 32]>) {
-        candidates.clear();
-        candidates.reserve(tweaks.len().saturating_mul(self.candidates_per_tweak()));
-        for tweak in tweaks {
-            match self.first_output(tweak) {
-                None => {
-                    let end = candidates.len() + self.candidates_per_tweak();
-                    candidates.resize(end, [0; 32]);
+    fn chunks(
+        &self,
+        tweaks: &[TweakPoint],
+        _: Option<&[TweakPoint]>,
+        numbers: Range<usize>,
+        take: &mut dyn FnMut(CandidateChunk<'_>),
+    ) {
+        let mut keys = Vec::new();
+        for (run, tweaks) in tweaks.chunks(CHUNK_TWEAKS).enumerate() {
+            let outputs: Vec<_> = tweaks.iter().map(|t| self.first_output(t)).collect();
+            for numbers in chunk_numbers(numbers.clone(), tweaks.len()) {
+                keys.clear();
+                for output in &outputs {
+                    keys.extend(numbers.clone().map(|n| self.candidate(output.as_ref(), n)));
                 }
-                Some(FirstOutput::Infinity) => {
-                    candidates.push([0; 32]);
-                    candidates.extend(self.labels.iter().map(x_coordinate));
-                }
-                Some(FirstOutput::Point(first)) => {
-                    candidates.push(x_coordinate(&first));
-                    candidates.extend(self.labels.iter().map(|label| {
-                        first
-                            .combine(label)
-                            .map_or([0; 32], |sum| x_coordinate(&sum))
-                    }));
-                }
+                take(CandidateChunk {
+                    first_tweak: run * CHUNK_TWEAKS,
+                    numbers,
+                    keys: &keys,
+                });
             }
         }
     }
