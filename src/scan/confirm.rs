@@ -256,3 +256,45 @@ impl<'a> Outputs<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::OutPoint;
+    use secp256k1::SecretKey;
+
+    use super::*;
+    use crate::bip352::keys::ScanKey;
+
+    #[test]
+    fn a_find_whose_key_does_not_verify_is_an_error() {
+        let scan_key = ScanKey::from_bytes([3; 32]).expect("a key");
+        let secret = SecretKey::from_slice(&[4; 32]).expect("a key");
+        let keys = ReceiverKeys::new(scan_key, secret.public_key(SECP256K1), []);
+        let t_k = Scalar::from_be_bytes([5; 32]).expect("below n");
+        let p_k = keys
+            .spend_pubkey
+            .add_exp_tweak(SECP256K1, &t_k)
+            .expect("a point");
+        let output = TaprootOutput {
+            outpoint: OutPoint::null(),
+            key: p_k.x_only_public_key().0.serialize(),
+            value_sat: 1,
+        };
+        for (scalar, is_right) in [([5; 32], true), ([6; 32], false), ([0; 32], false)] {
+            let payment = Payment {
+                k: 0,
+                t_k: Scalar::from_be_bytes(scalar).expect("below n"),
+                p_k: Some(p_k),
+            };
+            let taken = Taken {
+                output: &output,
+                label: None,
+            };
+            let found = payment.output(&keys, taken);
+            assert_eq!(
+                found.err(),
+                (!is_right).then_some(Unverified(output.outpoint))
+            );
+        }
+    }
+}

@@ -13,7 +13,7 @@ use spindex::scan::Scanner;
 use super::server::{Served, Server};
 use super::{Run, assert_report, identity, oracle, settings, world};
 
-/// The library, but for every second tweak: it gets the candidates of the one before.
+/// The library, but every tweak gets the candidates of the next one.
 struct Displaced;
 
 struct DisplacedScanner(Box<dyn CandidateScanner>);
@@ -53,9 +53,7 @@ impl CandidateScanner for DisplacedScanner {
         take: &mut dyn FnMut(CandidateChunk<'_>),
     ) {
         let mut displaced = tweaks.to_vec();
-        for pair in displaced.chunks_exact_mut(2) {
-            pair[1] = pair[0];
-        }
+        displaced.rotate_left(1);
         self.0.chunks(&displaced, multiples, numbers, take);
     }
 }

@@ -237,9 +237,13 @@ pub(super) fn confirm(
     }
     let listed: Vec<[u8; 32]> = listed.map(|output| output.key).collect();
     let mut unresolved = 0;
-    for (_, key) in &hit.matched {
+    for (tweak, key) in &hit.matched {
+        let is_own = || {
+            let row = own.get(key);
+            row.is_some_and(|row| row.tweak == tweak.to_compressed())
+        };
         match with_key.get(key).and_then(BTreeSet::first) {
-            Some(outpoint) if !own.contains_key(key) => return Err(Unverified(*outpoint)),
+            Some(outpoint) if !is_own() => return Err(Unverified(*outpoint)),
             Some(_) => {}
             None if hit.elements.holds_besides(key, &listed) => unresolved += 1,
             None => {}
@@ -281,3 +285,6 @@ pub(super) fn match_spends(
         .collect::<Result<_, _>>()?;
     Ok(hits.into_iter().flatten().collect())
 }
+
+#[cfg(test)]
+mod tests;
