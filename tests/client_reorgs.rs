@@ -14,7 +14,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bitcoin::{Amount, Network, OutPoint, TxOut, Txid};
+use bitcoin::{Amount, BlockHash, Network, OutPoint, TxOut, Txid};
 use secp256k1::rand::rngs::StdRng;
 use secp256k1::rand::seq::SliceRandom;
 use secp256k1::rand::{Rng, SeedableRng};
@@ -89,6 +89,7 @@ struct Sum {
     payments: usize,
     found: usize,
     unresolved: usize,
+    /// Outputs found late, in blocks that the report before called unresolved.
     revived: usize,
     deepest: u32,
 }
@@ -110,7 +111,10 @@ impl Scene {
             Stop::new(),
             |_| (),
         );
-        let state = ApiState { store, node: None };
+        let state = ApiState {
+            store,
+            node: Some(chain.clone()),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut server = JoinSet::new();
@@ -129,7 +133,7 @@ impl Scene {
             match scene.rng.gen_range(0..4) {
                 0 => scene.pay(),
                 1 => scene.spend(),
-                _ => drop(scene.chain.mine(5)),
+                _ => drop(scene.chain.mine(3)),
             }
         }
         scene.sync().await;
@@ -165,18 +169,20 @@ impl Scene {
         }
     }
 
-    /// A block that spends some of what the wallet has, mostly of what it got last.
+    /// A block that spends some of what the wallet has, of some transactions all of it.
     fn spend(&mut self) {
-        let paid = self.chain.paid_outputs();
-        let unspent: Vec<&PaidOutput> = paid
-            .iter()
-            .filter(|paid| paid.block.is_some() && paid.spent_by.is_none())
-            .collect();
-        let recent = &unspent[unspent.len().saturating_sub(12)..];
+        let mut unspent: BTreeMap<Txid, Vec<PaidOutput>> = BTreeMap::new();
+        for paid in self.chain.paid_outputs() {
+            if paid.block.is_some() && paid.spent_by.is_none() {
+                unspent.entry(paid.outpoint.txid).or_default().push(paid);
+            }
+        }
         let mut spent = Vec::new();
-        for paid in recent {
-            if self.rng.gen_bool(0.6) {
-                spent.push(self.spendable(paid));
+        for outputs in unspent.values() {
+            if self.rng.gen_bool(0.3) {
+                let most = self.rng.gen_range(1..=4);
+                let some = outputs.iter().take(most);
+                spent.extend(some.map(|paid| self.spendable(paid)));
             }
         }
         if !spent.is_empty() {
@@ -309,7 +315,11 @@ impl Scene {
                     height: spent.height,
                     hash: spent.block_hash,
                 };
-                (spent.spending_txid.expect("the server tells"), block)
+                let txid = spent.spending_txid;
+                (
+                    txid.unwrap_or_else(|| panic!("{what}: nobody tells who spent {found:?}")),
+                    block,
+                )
             });
             assert_eq!(spent, paid.spent_by, "{what}: {}", paid.outpoint);
             let at = BlockId {
@@ -385,8 +395,8 @@ fn taproot_outputs(block: &SimulatedBlock, txid: Txid) -> Vec<TaprootOutput> {
 async fn play(seed: u64, sum: &mut Sum) {
     let mut scene = Scene::new(seed).await;
     let mut kept = state();
-    let mut known = BTreeSet::new();
-    let mut unresolved_before = 0;
+    let mut known: BTreeSet<OutPoint> = BTreeSet::new();
+    let mut unresolved: BTreeSet<BlockHash> = BTreeSet::new();
     for step in 0..scene.rng.gen_range(3..7) {
         let what = format!("seed {seed}, step {step}");
         // At first, and now and then, only part of the chain is scanned before something happens.
@@ -418,16 +428,14 @@ async fn play(seed: u64, sum: &mut Sum) {
         scene.assert_true(&report, &what);
         kept = client.into_state();
         sum.scans += 1;
-        let found: BTreeSet<OutPoint> = report.found.iter().map(|f| f.outpoint).collect();
-        if unresolved_before > report.unresolved.len() {
-            let late = report
-                .found
-                .iter()
-                .filter(|found| found.height < HEIGHT - DEEPEST);
-            sum.revived += late.filter(|f| !known.contains(&f.outpoint)).count();
-        }
-        known = found;
-        unresolved_before = report.unresolved.len();
+        let new = report.found.iter().filter(|f| !known.contains(&f.outpoint));
+        sum.revived += new.filter(|f| unresolved.contains(&f.block_hash)).count();
+        known = report.found.iter().map(|f| f.outpoint).collect();
+        unresolved = report
+            .unresolved
+            .iter()
+            .map(|block| block.block_hash)
+            .collect();
         sum.found += report.found.len();
         sum.unresolved += report.unresolved.len();
         sum.payments = sum.payments.max(scene.chain.paid_outputs().len());

@@ -158,12 +158,13 @@ pub(super) fn match_outputs(
 /// What a block with matches has for the wallet.
 pub(super) struct Confirmed {
     pub(super) found: Vec<Find>,
-    /// Matches of the filter that nothing explains of what the server lists: keys of outputs it does not list, or
-    /// chance.
+    /// Matches of the filter that nothing known explains, nor anything the server lists: keys of outputs it does not
+    /// list, or chance.
     pub(super) unresolved: u32,
 }
 
-/// Puts every transaction with a matched key to the full rules.
+/// Puts every transaction with a matched key to the full rules. `is_known` tells the keys of outputs that an earlier scan
+/// of the block has found.
 ///
 /// The server does not say which transaction a tweak is of. A second transaction of the block that pays to a key of the
 /// wallet's (somebody copied it) is therefore found too: its output can be spent just the same.
@@ -174,6 +175,7 @@ pub(super) fn confirm(
     scanner: &Scanner,
     hit: &Hit,
     utxos: &[OracleUtxo],
+    is_known: impl Fn(&[u8; 32]) -> bool,
 ) -> Result<Confirmed, Unverified> {
     let mut transactions: HashMap<Txid, Vec<TaprootOutput>> = HashMap::new();
     for utxo in utxos {
@@ -245,6 +247,7 @@ pub(super) fn confirm(
         match with_key.get(key).and_then(BTreeSet::first) {
             Some(outpoint) if !is_own() => return Err(Unverified(*outpoint)),
             Some(_) => {}
+            None if is_known(key) => {}
             None if hit.elements.holds_besides(key, &listed) => unresolved += 1,
             None => {}
         }

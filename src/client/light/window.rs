@@ -127,10 +127,18 @@ impl LightClient {
             .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
             .try_collect()
             .await?;
+        let known: HashSet<(BlockHash, [u8; 32])> = self
+            .state
+            .contents
+            .found
+            .values()
+            .map(|row| (row.block_hash, row.key))
+            .collect();
         let scanner = scanner.clone();
         let confirmed = off_worker(move || {
             let confirmed = fetched.par_iter().map(|(hit, utxos)| {
-                let confirmed = confirm(&scanner, hit, utxos);
+                let is_known = |key: &[u8; 32]| known.contains(&(hit.block_hash, *key));
+                let confirmed = confirm(&scanner, hit, utxos, is_known);
                 let confirmed = confirmed.map_err(|source| ClientError::Unverified {
                     height: hit.height,
                     source,
