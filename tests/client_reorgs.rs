@@ -222,8 +222,8 @@ impl Scene {
             0 => self.pay(),
             1 | 2 => self.spend(),
             3 => drop(self.chain.mine(self.rng.gen_range(1..4))),
-            4 if !self.tips.is_empty() => {
-                let tip = *self.tips.choose(&mut self.rng).unwrap();
+            4 if !self.tips_elsewhere().is_empty() => {
+                let tip = *self.tips_elsewhere().choose(&mut self.rng).unwrap();
                 return self.change(|chain| chain.activate(tip.hash).unwrap().disconnected.len());
             }
             _ => {
@@ -250,6 +250,14 @@ impl Scene {
             }
         }
         0
+    }
+
+    /// Tips of branches that are not part of the active one: no node goes back on its own branch.
+    fn tips_elsewhere(&self) -> Vec<BlockId> {
+        let active = self.chain.active_blocks();
+        let active: BTreeSet<BlockHash> = active.iter().map(|block| block.id.hash).collect();
+        let tips = self.tips.iter().copied();
+        tips.filter(|tip| !active.contains(&tip.hash)).collect()
     }
 
     fn change(&mut self, change: impl FnOnce(&SimulatedChain) -> usize) -> u32 {

@@ -162,7 +162,7 @@ async fn run(args: DemoArgs) -> Result<()> {
         store,
         node: Some(chain.clone()),
     };
-    let serving = tokio::spawn(serve_api(listener, state, stop.clone()));
+    let serving = tokio::spawn(serve_api(listener, state, engine.clone(), stop.clone()));
     let oracle = Arc::new(HttpOracle::new(&url, HttpSettings::default())?);
 
     let identity = Identity {

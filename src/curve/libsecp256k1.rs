@@ -9,8 +9,8 @@ use secp256k1::hashes::{Hash, HashEngine, sha256t_hash_newtype};
 use secp256k1::{PublicKey, SECP256K1, Scalar};
 
 use super::{
-    CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint,
-    chunk_numbers,
+    CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget,
+    TweakPoint, chunk_numbers,
 };
 
 /// Tweaks whose first outputs are held at the same time.
@@ -63,23 +63,16 @@ pub(crate) fn nonzero_scalar(bytes: [u8; 32]) -> Option<Scalar> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LibSecp256k1;
 
+/// It is what the others are compared with.
+impl Sampled for LibSecp256k1 {}
+
 impl Engine for LibSecp256k1 {
     fn name(&self) -> &'static str {
         "libsecp256k1"
     }
 
     fn scanner(&self, target: &ScanTarget) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-        let point =
-            |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
-        Ok(Box::new(Scanner {
-            scan_key: nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?,
-            spend_key: point(&target.spend_key, "spend key")?,
-            labels: target
-                .labels
-                .iter()
-                .map(|label| point(label, "label"))
-                .collect::<Result<_, _>>()?,
-        }))
+        Ok(Box::new(Scanner::new(target)?))
     }
 
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
@@ -113,7 +106,7 @@ impl Engine for LibSecp256k1 {
 }
 
 /// A target with its keys parsed.
-struct Scanner {
+pub(super) struct Scanner {
     scan_key: Scalar,
     spend_key: PublicKey,
     labels: Vec<PublicKey>,
@@ -132,6 +125,30 @@ enum FirstOutput {
 }
 
 impl Scanner {
+    /// See [`Engine::scanner`].
+    pub(super) fn new(target: &ScanTarget) -> Result<Self, InvalidTarget> {
+        let point =
+            |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
+        Ok(Self {
+            scan_key: nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?,
+            spend_key: point(&target.spend_key, "spend key")?,
+            labels: target
+                .labels
+                .iter()
+                .map(|label| point(label, "label"))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The candidates of a tweak with these numbers, as [`CandidateScanner::chunks`] counts them.
+    ///
+    /// # Panics
+    /// If there are none with these numbers.
+    pub(super) fn two_candidates(&self, tweak: &TweakPoint, numbers: [usize; 2]) -> [[u8; 32]; 2] {
+        let output = self.first_output(tweak);
+        numbers.map(|number| self.candidate(output.as_ref(), number))
+    }
+
     /// `P_0 = B_spend + t_0·G`; `None` if the tweak is off the curve or `t_0` no valid scalar.
     fn first_output(&self, tweak: &TweakPoint) -> Option<FirstOutput> {
         let shared_secret = unpack(tweak)?.mul_tweak(SECP256K1, &self.scan_key).ok()?;
@@ -156,6 +173,8 @@ impl Scanner {
         }
     }
 }
+
+impl Sampled for Scanner {}
 
 impl CandidateScanner for Scanner {
     fn candidates_per_tweak(&self) -> usize {

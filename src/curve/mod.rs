@@ -15,13 +15,16 @@
 //! | `multiply` | many points, each times a scalar of its own |
 //! | `generator`, `sha256`, `outputs` | from shared secrets to candidate output keys |
 //! | `points` | decompression and sums of many points |
-//! | `kernel`, `scanner` | the engines: batches, validation, fallback, self-check |
+//! | `kernel`, `scanner` | the engines: batches, validation, fallback |
+//! | `known`, `sampling` | their self-check: results that are known, results that were handed out |
 //! | `arch` | backends: all `unsafe` code of the crate |
 //!
 #![doc = include_str!("../../docs/kernel.md")]
 
 mod arch;
 mod batch;
+#[cfg(test)]
+pub(crate) mod failing;
 mod field;
 mod field_4x64;
 #[cfg(any(target_arch = "x86_64", test))]
@@ -32,6 +35,7 @@ mod generator;
 mod group;
 mod inverse;
 mod kernel;
+mod known;
 pub mod libsecp256k1;
 #[doc(hidden)]
 pub mod measure;
@@ -41,6 +45,7 @@ mod points;
 mod products;
 #[cfg(test)]
 mod reference;
+mod sampling;
 mod scalar;
 mod scanner;
 mod schedule;
@@ -54,6 +59,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use sampling::{Sampled, covered};
 pub use selection::{EngineKind, UnknownEngine, UnsupportedEngine, engine};
 
 use field::FieldElement;
@@ -154,8 +160,9 @@ pub struct Product {
 
 /// An implementation of the curve work that scanning and indexing are bound by.
 ///
-/// All results are exact, whatever the implementation: `docs/kernel.md` says how the batched ones make sure of it.
-pub trait Engine: Send + Sync {
+/// All results are exact, whatever the implementation: `docs/kernel.md` says how the batched ones make sure of it. Against
+/// faults of the machine they compare samples, so take what is to be stored, sent or reported from [`covered`].
+pub trait Engine: Sampled + Send + Sync {
     /// Short name for logs, settings and tables.
     fn name(&self) -> &'static str;
 
@@ -209,10 +216,16 @@ pub trait Engine: Send + Sync {
     fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>>;
 }
 
+impl fmt::Debug for dyn Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.name())
+    }
+}
+
 impl EngineStatus {
     /// What to say of an engine that [`is_broken`](Self::is_broken).
-    pub const BROKEN: &str = "the curve engine computed a wrong result, found by its self-check; libsecp256k1 has taken \
-        over, and is slower. Force it with --engine libsecp256k1, check this machine's processor and memory, and report it";
+    pub const BROKEN: &str = "the curve engine computed a wrong result, found by its self-check; what it had handed out since \
+        the last good one is computed again by libsecp256k1, which has taken over and is slower. Force it with --engine libsecp256k1, check this machine's processor and memory, and report it";
 
     /// Whether the engine has found itself wrong, which callers are to report, once per process.
     ///
@@ -306,8 +319,8 @@ impl<'a> CandidateChunk<'a> {
     }
 }
 
-/// A scan prepared for one wallet: tweaks in, candidate output keys out.
-pub trait CandidateScanner: Send + Sync {
+/// A scan prepared for one wallet: tweaks in, candidate output keys out. What is to be relied on goes through [`covered`].
+pub trait CandidateScanner: Sampled + Send + Sync {
     /// Candidates per tweak: 1 for the plain address and 1 for each label.
     fn candidates_per_tweak(&self) -> usize;
 
@@ -418,8 +431,8 @@ pub struct Match {
     pub key: [u8; 32],
 }
 
-/// A scan prepared for several wallets.
-pub trait WalletsScanner: Send + Sync {
+/// A scan prepared for several wallets. What is to be relied on goes through [`covered`].
+pub trait WalletsScanner: Sampled + Send + Sync {
     /// How many.
     fn wallets(&self) -> usize;
 
@@ -449,6 +462,19 @@ pub trait WalletsScanner: Send + Sync {
 
 /// Several wallets, one after the other.
 struct EachWallet(Vec<Box<dyn CandidateScanner>>);
+
+impl Sampled for EachWallet {
+    fn is_broken(&self) -> bool {
+        self.0.iter().any(|scanner| scanner.is_broken())
+    }
+
+    fn confirm(&self) -> bool {
+        // Each of them, also after one that is wrong.
+        self.0
+            .iter()
+            .fold(true, |right, scanner| scanner.confirm() & right)
+    }
+}
 
 impl WalletsScanner for EachWallet {
     fn wallets(&self) -> usize {

@@ -9,16 +9,18 @@ use zeroize::Zeroizing;
 use super::arch::Backend;
 use super::batch::{Degenerate, Lockstep, Points, full_batch, groups_for};
 use super::group::AffinePoint;
-use super::kernel::{Core, MIN_POINTS, batch_points};
-use super::libsecp256k1::LibSecp256k1;
+use super::kernel::{Core, Health, MIN_POINTS, batch_points};
+use super::known::Known;
+use super::libsecp256k1;
 use super::outputs::{OutputStage, OutputTargets};
 use super::points::are_on_curve;
 use super::products::ProductStage;
+use super::sampling::{Last, scatter};
 use super::scalar::Scalar;
 use super::schedule::{Bases, Schedule};
 use super::wallets::{BucketDigits, WalletsStage};
 use super::{
-    CandidateChunk, CandidateScanner, EachWallet, Engine, InvalidTarget, ScanTarget, TweakPoint,
+    CandidateChunk, CandidateScanner, EachWallet, InvalidTarget, Sampled, ScanTarget, TweakPoint,
     WalletsScanner, chunk_numbers,
 };
 
@@ -34,16 +36,16 @@ pub(super) fn one_wallet<B: Backend>(
     core: &Arc<Core>,
     target: &ScanTarget,
 ) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-    let exact = LibSecp256k1.scanner(target)?;
+    let exact = libsecp256k1::Scanner::new(target)?;
     let Some((key, targets)) = prepare(core, target) else {
-        return Ok(exact);
+        return Ok(Box::new(exact));
     };
     let schedules = (
         Schedule::new(&key, Bases::One),
         Schedule::new(&key, Bases::Two),
     );
     let (Some(schedule), Some(schedule_of_two)) = schedules else {
-        return Ok(exact);
+        return Ok(Box::new(exact));
     };
     Ok(Box::new(WalletScanner {
         backend,
@@ -52,6 +54,7 @@ pub(super) fn one_wallet<B: Backend>(
         schedule_of_two,
         targets,
         exact,
+        last: Last::default(),
         rooms: Mutex::default(),
     }))
 }
@@ -69,7 +72,8 @@ pub(super) fn many_wallets<B: Backend>(
         if let Some((key, targets)) = prepare(core, target)
             && let Some(digits) = BucketDigits::new(&key)
         {
-            shared.push((wallet, digits, targets));
+            let exact = libsecp256k1::Scanner::new(target)?;
+            shared.push((wallet, digits, targets, exact));
         }
     }
     if shared.len() < 2 {
@@ -80,8 +84,9 @@ pub(super) fn many_wallets<B: Backend>(
     let mut shared = shared.into_iter().peekable();
     while shared.peek().is_some() {
         let mut pass = Pass::default();
-        for (wallet, digits, targets) in shared.by_ref().take(size) {
+        for (wallet, digits, targets, exact) in shared.by_ref().take(size) {
             pass.wallets.push(wallet);
+            pass.exact.push(exact);
             pass.digits.push(digits);
             pass.targets.push(targets);
         }
@@ -92,6 +97,7 @@ pub(super) fn many_wallets<B: Backend>(
         core: Arc::clone(core),
         passes,
         scanners,
+        last: Last::default(),
         rooms: Mutex::default(),
     }))
 }
@@ -176,6 +182,14 @@ impl Input {
         all.then_some(()).ok_or(Degenerate)
     }
 
+    /// Distrusts the engine if it takes a tweak of the curve for one that is none, whose payment nobody would miss.
+    fn judge_invalid(&self, health: &Health, tweaks: &[TweakPoint]) {
+        let mut judged = self.is_valid.iter().zip(tweaks);
+        if judged.any(|(is_valid, tweak)| !is_valid && libsecp256k1::unpack(tweak).is_some()) {
+            health.distrust();
+        }
+    }
+
     /// Zeros for the candidates of what was no point.
     fn blank_invalid(&self, per_tweak: usize, candidates: &mut [[u8; 32]]) {
         for (is_valid, candidates) in self.is_valid.iter().zip(candidates.chunks_mut(per_tweak)) {
@@ -186,29 +200,46 @@ impl Input {
     }
 }
 
-/// Whether an exact scan of one tweak of a batch gives the same candidates with these numbers.
-fn agrees(
-    exact: &dyn CandidateScanner,
-    tweaks: &[TweakPoint],
-    numbers: &Range<usize>,
-    candidates: &[[u8; 32]],
-    sample: usize,
-) -> bool {
-    let tweak = &tweaks[sample..=sample];
-    let candidates = &candidates[sample * numbers.len()..][..numbers.len()];
-    let mut is_same = true;
-    exact.chunks(tweak, None, numbers.clone(), &mut |chunk| {
-        let start = chunk.numbers.start - numbers.start;
-        is_same &= candidates[start..][..chunk.keys.len()] == *chunk.keys;
-    });
-    is_same
+/// What was handed out for a tweak: two of its candidates, or twice the same.
+struct Judged {
+    tweak: TweakPoint,
+    numbers: [usize; 2],
+    candidates: [[u8; 32]; 2],
+}
+
+impl Judged {
+    /// Of tweak `place` of a batch whose candidates with these numbers these are: the first, and another one for each
+    /// `count`.
+    fn new(
+        tweaks: &[TweakPoint],
+        numbers: &Range<usize>,
+        candidates: &[[u8; 32]],
+        place: usize,
+        count: u64,
+    ) -> Self {
+        let own = &candidates[place * numbers.len()..][..numbers.len()];
+        let others = numbers.len() as u64 - 1;
+        let other = (count + place as u64).checked_rem(others);
+        let other = other.map_or(0, |other| 1 + other as usize);
+        Self {
+            tweak: tweaks[place],
+            numbers: [numbers.start, numbers.start + other],
+            candidates: [own[0], own[other]],
+        }
+    }
+
+    fn agrees(&self, exact: &libsecp256k1::Scanner) -> bool {
+        self.candidates == exact.two_candidates(&self.tweak, self.numbers)
+    }
 }
 
 /// What the candidates of a batch are computed with, once its shared secrets are known.
 struct OutputRoom<'a, B: Backend> {
     core: &'a Core,
-    /// The same scan on libsecp256k1, or one that uses it for few tweaks.
-    exact: &'a dyn CandidateScanner,
+    /// The same scan on libsecp256k1.
+    exact: &'a libsecp256k1::Scanner,
+    /// What a batch is left to that is not accepted.
+    fallback: &'a dyn CandidateScanner,
     targets: &'a OutputTargets,
     input: &'a Input,
     lockstep: &'a mut Lockstep<B>,
@@ -217,18 +248,21 @@ struct OutputRoom<'a, B: Backend> {
 }
 
 impl<B: Backend> OutputRoom<'_, B> {
-    /// Hands over the candidates of a batch of tweaks, `done` telling whether its shared secrets could be computed. A
-    /// chunk that is not accepted, and all of the batch after it, is left to the exact scan.
+    /// Hands over the candidates of a batch of tweaks, `done` telling whether its shared secrets could be computed, and
+    /// to `keep` what is to be compared later. A chunk that is not accepted, and all of the batch after it, is left to the
+    /// fallback.
     fn chunks(
         self,
         done: Result<&Points<B>, Degenerate>,
         tweaks: &[TweakPoint],
         numbers: Range<usize>,
+        keep: &dyn Fn(Judged),
         take: &mut dyn FnMut(CandidateChunk<'_>),
     ) {
         let Self {
             core,
             exact,
+            fallback,
             targets,
             input,
             lockstep,
@@ -240,6 +274,7 @@ impl<B: Backend> OutputRoom<'_, B> {
             let table = core.table.ok_or(Degenerate)?;
             outputs.multiply(lockstep, table, hash, shared_secrets)
         });
+        input.judge_invalid(&core.health, tweaks);
         let end = numbers.end;
         for numbers in chunk_numbers(numbers, tweaks.len()) {
             candidates.resize(tweaks.len() * numbers.len(), [0; 32]);
@@ -247,10 +282,13 @@ impl<B: Backend> OutputRoom<'_, B> {
                 done = outputs.candidates(lockstep, targets, numbers.clone(), candidates);
                 input.blank_invalid(numbers.len(), candidates);
             }
-            let agrees = |sample| agrees(exact, tweaks, &numbers, candidates, sample);
+            let count = core.health.batches();
+            let judged = |place| Judged::new(tweaks, &numbers, candidates, place, count);
+            let agrees = |place| judged(place).agrees(exact);
             if !core.health.accept(done, tweaks.len(), agrees) {
-                return exact.chunks(tweaks, None, numbers.start..end, take);
+                return fallback.chunks(tweaks, None, numbers.start..end, take);
             }
+            keep(judged(scatter(count) % tweaks.len()));
             take(CandidateChunk {
                 first_tweak: 0,
                 numbers,
@@ -268,7 +306,8 @@ struct WalletScanner<B: Backend> {
     schedule_of_two: Schedule,
     targets: OutputTargets,
     /// The same scan on libsecp256k1.
-    exact: Box<dyn CandidateScanner>,
+    exact: libsecp256k1::Scanner,
+    last: Last<Judged>,
     rooms: Rooms<WalletRoom<B>>,
 }
 
@@ -311,7 +350,8 @@ impl<B: Backend> WalletScanner<B> {
         let done = self.multiply_batch(room, tweaks, multiples);
         let output_room = OutputRoom {
             core: &self.core,
-            exact: &*self.exact,
+            exact: &self.exact,
+            fallback: &self.exact,
             targets: &self.targets,
             input: &room.input,
             lockstep: &mut room.lockstep,
@@ -319,7 +359,8 @@ impl<B: Backend> WalletScanner<B> {
             candidates: &mut room.candidates,
         };
         let shared_secrets = done.map(|()| &room.products.value);
-        output_room.chunks(shared_secrets, tweaks, numbers, take);
+        let keep = |judged| self.last.put(judged);
+        output_room.chunks(shared_secrets, tweaks, numbers, &keep, take);
     }
 
     /// Computes the shared secrets of a batch.
@@ -349,6 +390,23 @@ impl<B: Backend> WalletScanner<B> {
             products.resize(groups, Bases::One);
             products.multiply(lockstep, &self.schedule, &[&input.points])
         }
+    }
+}
+
+impl<B: Backend> Sampled for WalletScanner<B> {
+    fn is_broken(&self) -> bool {
+        self.core.health.is_broken()
+    }
+
+    fn confirm(&self) -> bool {
+        let (backend, core) = (self.backend, &self.core);
+        core.health.confirm(|| {
+            let Some(last) = self.last.take() else {
+                return true;
+            };
+            let known = Known::shared().and_then(|known| known.one_wallet_agrees(backend, core));
+            last.agrees(&self.exact) && known == Some(true)
+        })
     }
 }
 
@@ -390,6 +448,8 @@ struct SharedScanner<B: Backend> {
     passes: Vec<Pass>,
     /// Each wallet by itself.
     scanners: Vec<Box<dyn CandidateScanner>>,
+    /// With pass and place in it of the wallet.
+    last: Last<(usize, usize, Judged)>,
     rooms: Rooms<SharedRoom<B>>,
 }
 
@@ -400,6 +460,8 @@ struct Pass {
     wallets: Vec<usize>,
     digits: Vec<BucketDigits>,
     targets: Vec<OutputTargets>,
+    /// Their scans on libsecp256k1.
+    exact: Vec<libsecp256k1::Scanner>,
 }
 
 struct SharedRoom<B: Backend> {
@@ -433,7 +495,7 @@ impl<B: Backend> SharedScanner<B> {
     fn scan_batch(
         &self,
         room: &mut SharedRoom<B>,
-        pass: &Pass,
+        (pass_number, pass): (usize, &Pass),
         tweaks: &[TweakPoint],
         take: &mut dyn FnMut(usize, CandidateChunk<'_>),
     ) {
@@ -450,10 +512,14 @@ impl<B: Backend> SharedScanner<B> {
         outputs.resize(tweaks.len(), groups);
         input.load(self.backend, tweaks);
         let done = products.multiply(lockstep, &pass.digits, &input.points);
-        for (i, (wallet, targets)) in pass.wallets.iter().zip(&pass.targets).enumerate() {
+        // Of the wallets, one in turn is to be compared later.
+        let kept = scatter(self.core.health.batches()) % pass.wallets.len();
+        for (i, wallet) in pass.wallets.iter().enumerate() {
+            let targets = &pass.targets[i];
             let output_room = OutputRoom {
                 core: &self.core,
-                exact: &*self.scanners[*wallet],
+                exact: &pass.exact[i],
+                fallback: &*self.scanners[*wallet],
                 targets,
                 input,
                 lockstep,
@@ -462,10 +528,35 @@ impl<B: Backend> SharedScanner<B> {
             };
             let shared_secrets = done.map(|()| products.product(i));
             let numbers = 0..targets.per_tweak();
-            output_room.chunks(shared_secrets, tweaks, numbers, &mut |chunk| {
+            let keep = |judged| {
+                if i == kept {
+                    self.last.put((pass_number, i, judged));
+                }
+            };
+            output_room.chunks(shared_secrets, tweaks, numbers, &keep, &mut |chunk| {
                 take(*wallet, chunk);
             });
         }
+    }
+}
+
+impl<B: Backend> Sampled for SharedScanner<B> {
+    fn is_broken(&self) -> bool {
+        self.core.health.is_broken()
+    }
+
+    fn confirm(&self) -> bool {
+        let (backend, core) = (self.backend, &self.core);
+        let together = core.health.confirm(|| {
+            let Some((pass, at, last)) = self.last.take() else {
+                return true;
+            };
+            let known = Known::shared().and_then(|known| known.many_wallets_agree(backend, core));
+            last.agrees(&self.passes[pass].exact[at]) && known == Some(true)
+        });
+        self.scanners
+            .iter()
+            .fold(together, |right, scanner| scanner.confirm() & right)
     }
 }
 
@@ -496,7 +587,7 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
             || SharedRoom::new(self.backend),
             |room| {
                 for (batch, tweaks) in tweaks.chunks(size).enumerate() {
-                    for pass in passes {
+                    for pass in passes.iter().enumerate() {
                         self.scan_batch(room, pass, tweaks, &mut |wallet, chunk| {
                             take(wallet, chunk.behind(batch * size));
                         });

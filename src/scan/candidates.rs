@@ -10,8 +10,8 @@ use crate::curve::{CandidateChunk, CandidateScanner, SCAN_BATCH, TweakPoint, bat
 pub(super) fn scan<T: Send>(
     engine: &dyn CandidateScanner,
     tweaks: &[TweakPoint],
-    begin: impl Fn(Range<usize>) -> T + Sync,
-    take: impl Fn(&mut T, CandidateChunk<'_>) + Sync,
+    begin: &(impl Fn(Range<usize>) -> T + Sync),
+    take: &(impl Fn(&mut T, CandidateChunk<'_>) + Sync),
 ) -> Vec<T> {
     let numbers = 0..engine.candidates_per_tweak();
     let batch = batch_for_threads(tweaks.len(), rayon::current_num_threads(), SCAN_BATCH);

@@ -5,6 +5,8 @@
 
 mod candidates;
 mod confirm;
+#[cfg(test)]
+mod failing_engine;
 
 use std::fmt;
 use std::ops::Range;
@@ -16,7 +18,7 @@ use zeroize::Zeroize;
 
 use crate::bip352::keys::ReceiverKeys;
 use crate::curve::{
-    CandidateChunk, CandidateScanner, Engine, EngineStatus, InvalidTarget, TweakPoint,
+    CandidateChunk, CandidateScanner, Engine, EngineStatus, InvalidTarget, TweakPoint, covered,
 };
 
 /// An output of a transaction that is checked in full.
@@ -118,7 +120,8 @@ impl Scanner {
 
     /// Computes the candidates of every tweak, in batches of tweaks on rayon, and hands them over chunk by chunk, so that
     /// memory does not grow with labels times tweaks. `begin` is called for each batch, `take` with what it made and each
-    /// chunk of the batch; what became of all batches is given back in the order of the tweaks.
+    /// chunk of the batch; what became of all batches is given back in the order of the tweaks. If the engine finds
+    /// itself wrong all of it begins anew, so neither may keep or report anything elsewhere.
     ///
     /// Candidate 0 of a tweak is the plain one, the others are those of the labels by ascending m; one that does not exist
     /// (a tweak off the curve) is all zeros. Blocks the calling thread: not for an async worker.
@@ -128,7 +131,8 @@ impl Scanner {
         begin: impl Fn(Range<usize>) -> T + Sync,
         take: impl Fn(&mut T, CandidateChunk<'_>) + Sync,
     ) -> Vec<T> {
-        let batches = candidates::scan(self.scanner.as_ref(), tweaks, begin, take);
+        let scanner = self.scanner.as_ref();
+        let batches = covered(scanner, || candidates::scan(scanner, tweaks, &begin, &take));
         if self.engine.status().is_news(&self.engine_reported) {
             tracing::error!("{}", EngineStatus::BROKEN);
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use spindex::client::{ClientError, LightClient, State};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::{
-    CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint,
+    CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget,
+    TweakPoint,
 };
 use spindex::scan::Scanner;
 
@@ -17,6 +18,11 @@ use super::{Run, assert_report, identity, oracle, settings, world};
 struct Displaced;
 
 struct DisplacedScanner(Box<dyn CandidateScanner>);
+
+// No sample tells.
+impl Sampled for Displaced {}
+
+impl Sampled for DisplacedScanner {}
 
 impl Engine for Displaced {
     fn name(&self) -> &'static str {

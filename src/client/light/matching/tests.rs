@@ -76,7 +76,7 @@ fn a_match_is_resolved_by_what_is_listed_and_by_nothing_else() {
     let foreign = keys_of(tweak(2))[0];
     let match_own = (tweak(1), own);
 
-    let listed = confirm(
+    let listed = confirm_unknown(
         &scanner,
         &hit(&[own, foreign], &[match_own]),
         &[utxo(1, 0, own)],
