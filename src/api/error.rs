@@ -139,6 +139,14 @@ impl QueryError {
         }
     }
 
+    /// After how many seconds the same request is worth another try, where that can be said.
+    pub fn retry_after_seconds(&self) -> Option<u32> {
+        match self {
+            Self::Compacting(_) => Some(20),
+            _ => None,
+        }
+    }
+
     /// The text for the peer: fixed words, or what the peer itself caused.
     pub fn wire_text(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {

@@ -151,7 +151,12 @@ fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
 fn refuse(error: &QueryError) -> Response {
     error.log();
     let body = serde_json::json!({ "error": error.wire_text() });
-    json(error.status(), body.to_string())
+    let mut response = json(error.status(), body.to_string());
+    if let Some(seconds) = error.retry_after_seconds() {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 /// For unknown paths, and for known paths with another method.
