@@ -9,6 +9,8 @@
 //! Servers answer by height, and the chain may change between two answers. So the filters, which name their block,
 //! are fetched before everything else of a block, and near the tip the block hashes of a window are asked once more
 //! after everything was fetched: then all of it is of one chain. What was stored of another chain is taken back.
+//! Answers that cannot all be true of one block (fewer outputs in a filter than tweaks, a spent index that is not the
+//! spent filter's) are taken for a change of the chain too, and are an error if they stay.
 //!
 //! What cannot be seen from here: a server that lies, outputs below the dust limit asked for, and, on servers that
 //! forget transactions whose taproot outputs are all spent (version 1 does), payments received and spent before the

@@ -130,3 +130,53 @@ async fn nothing_named_is_nothing_to_do() {
         .unwrap_err();
     assert!(matches!(error, ClientError::NothingToDo), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_calls_name_in_whatever_order_each_gets_the_truth() {
+    let rounds = std::env::var("SPINDEX_OUTPOINT_ROUNDS").map_or(40, |n| n.parse().unwrap());
+    let mut rng = StdRng::seed_from_u64(44);
+    let mut base = World::new(44, 1);
+    base.grow(45);
+    let outpoints = base.unspent.clone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    let server = Server::start(Served::new(base.clone())).await;
+    // The chain at several heights, so that it can leave off there.
+    let mut worlds = vec![base];
+    let mut checked = 0;
+    for round in 0..rounds {
+        if rng.gen_bool(0.2) {
+            worlds.truncate(worlds.len().saturating_sub(rng.gen_range(0..3)).max(1));
+        }
+        let mut world = worlds.last().unwrap().fork(1000 + round);
+        world.grow(rng.gen_range(0..6));
+        worlds.push(world.clone());
+        server.switch(world.clone());
+
+        let named: Vec<OutPoint> = outpoints
+            .iter()
+            .filter(|_| rng.gen_bool(0.3))
+            .copied()
+            .collect();
+        if named.is_empty() {
+            continue;
+        }
+        let mut run = Run::watching(&named).state(&path);
+        run.settings.window_blocks = rng.gen_range(1..9);
+        run.settings.rescan = rng.gen_bool(0.1);
+        if rng.gen_bool(0.1) {
+            run.settings.from = Some(rng.gen_range(1..45));
+        }
+        if rng.gen_bool(0.3) {
+            // Some calls stop halfway.
+            run.settings.to = Some(rng.gen_range(45..=world.tip()));
+        }
+        let report = run.run(&server).await.unwrap();
+        assert_eq!(spends(&report).len(), named.len());
+        if run.settings.to.is_none() {
+            assert_eq!(spends(&report), expected(&world, &named), "round {round}");
+            checked += 1;
+        }
+    }
+    assert!(checked > rounds / 3, "too few rounds end at the tip");
+}
