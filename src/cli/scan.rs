@@ -35,7 +35,9 @@ pub(super) struct ScanArgs {
     oracle: String,
     #[command(flatten)]
     wallet: WalletSource,
-    /// Also look for who spends this taproot output, such as a process tip (may be repeated)
+    /// Also look for who spends this taproot output, such as a process tip (may be repeated). Only those named in this
+    /// call are followed and printed; of others the state keeps how far they were followed. A server cannot tell
+    /// whether an output exists
     #[arg(long, value_name = "TXID:VOUT")]
     outpoint: Vec<OutPoint>,
     /// File with such outpoints, one a line; `#` begins a comment
@@ -61,15 +63,20 @@ pub(super) struct ScanArgs {
     /// Ask once more for everything that the server did not list when its block was scanned ("unresolved")
     #[arg(long, env = "SPINDEX_ASK_AGAIN")]
     ask_again: bool,
+    /// Scan again from --from, or from where the scan began. Spends are looked for anew, outputs that were found stay
+    #[arg(long)]
+    rescan: bool,
     /// Blocks whose requests are under way at a time
     #[arg(
         long,
         env = "SPINDEX_CONCURRENCY",
         value_name = "N",
-        default_value_t = 32
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
     )]
-    concurrency: usize,
-    /// Proxy such as socks5://127.0.0.1:9050; it resolves the server's name too
+    concurrency: u16,
+    /// Proxy such as socks5://127.0.0.1:9050; it resolves the server's name too. Without one the environment's
+    /// (http_proxy, ...) is used, but not for a server on this machine
     #[arg(
         long,
         env = "SPINDEX_PROXY",
@@ -78,7 +85,12 @@ pub(super) struct ScanArgs {
     )]
     proxy: Option<String>,
     /// How long to wait for an answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
     timeout: u64,
     /// File with progress and finds, no secrets [default: a file per wallet in the data directory]
     #[arg(long, value_name = "FILE")]
@@ -102,9 +114,6 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
              SPINDEX_SPEND_PUBKEY) or an outpoint (--outpoint)"
         ));
     }
-    if args.concurrency == 0 || args.timeout == 0 {
-        return Err(usage!("--concurrency and --timeout must be at least 1"));
-    }
     let state = open_state(&args, &common, keys.as_ref())?;
     let settings = LightSettings {
         from: args.from,
@@ -112,7 +121,8 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         dust_limit_sat: args.dust_limit,
         cut_through: args.cut_through,
         ask_again: args.ask_again,
-        concurrency: args.concurrency,
+        rescan: args.rescan,
+        concurrency: args.concurrency.into(),
         ..LightSettings::new(network)
     };
     let http = HttpSettings {
@@ -251,8 +261,12 @@ pub(super) fn print_report(
         }
     }
     for watched in &report.watched {
+        // Whether the output exists is not known, so it is not said to be unspent.
         let spent = watched.spend.as_ref().map_or_else(
-            || "unspent".to_owned(),
+            || match report.scanned_to {
+                Some(to) => format!("no spend in blocks {} to {to}", watched.from),
+                None => "no block scanned".to_owned(),
+            },
             |spend| format!("spent {}", spend_text(spend)),
         );
         writeln!(out, "{}  {spent}", watched.outpoint)?;
@@ -263,10 +277,14 @@ pub(super) fn print_report(
         .iter()
         .filter(|found| found.spent.is_none())
         .count();
-    let reached = report.scanned_to.map_or_else(
-        || "no block to scan".to_owned(),
-        |height| format!("scanned up to {height}"),
-    );
+    let reached = match report.scanned_to {
+        Some(to) if report.oracle_height < to => format!(
+            "scanned {} to {to}, beyond the server's last block {}",
+            report.from, report.oracle_height
+        ),
+        Some(to) => format!("scanned {} to {to}", report.from),
+        None => "no block to scan".to_owned(),
+    };
     writeln!(
         out,
         "{reached} ({}): {} found, {unspent} unspent, {} sat",

@@ -49,14 +49,14 @@ pub struct Spend {
     pub op_return: Vec<Vec<u8>>,
 }
 
-/// A watched outpoint.
+/// A watched outpoint. Whether there is such an output is not known: no server tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Watched {
     /// What is watched; as text `txid:vout`.
     pub outpoint: OutPoint,
     /// Height from which spends were looked for.
     pub from: u32,
-    /// The spend, if one was found up to the scanned height.
+    /// The spend, `None` if there was none in the blocks from there to the scanned height.
     pub spend: Option<Spend>,
 }
 
@@ -91,7 +91,7 @@ pub struct ScanReport {
     pub unspent_sat: u64,
     /// Outputs of the wallet, by height, then outpoint.
     pub found: Vec<Found>,
-    /// Watched outpoints, by outpoint.
+    /// The outpoints that this client watches, by outpoint; not those that the state holds beside them.
     pub watched: Vec<Watched>,
     /// What the filters matched and the server does not list, by height. The server is asked again after a
     /// reorganisation that can have changed it, and on request.

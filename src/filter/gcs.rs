@@ -402,6 +402,11 @@ impl Elements {
     }
 }
 
+/// The count N, checked against the length of the stream.
+pub(super) fn element_count(filter: &[u8]) -> Result<u64, FilterError> {
+    Decoder::new(filter).map(|decoder| decoder.remaining)
+}
+
 /// Positions in `queries`, ascending, of the elements the filter probably holds.
 ///
 /// With no query the filter's count is checked and its stream is not; otherwise the whole stream is.

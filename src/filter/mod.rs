@@ -43,6 +43,14 @@ pub fn build<E: AsRef<[u8]>>(block: &BlockHash, elements: &[E]) -> Vec<u8> {
     gcs::encode(FilterKey::of(block), elements)
 }
 
+/// How many elements a filter holds, repeats included.
+///
+/// # Errors
+/// A count that is none, or that the stream cannot hold.
+pub fn element_count(filter: &[u8]) -> Result<u64, FilterError> {
+    gcs::element_count(filter)
+}
+
 /// Positions in `queries`, ascending, of the elements the filter of `block` probably holds: all that it does hold,
 /// and others at a rate of 1/784931 each.
 ///

@@ -27,6 +27,19 @@ pub enum ClientError {
         /// Last height asked for.
         to: u32,
     },
+    /// The server does not reach the first height.
+    #[error(
+        "{oracle} ends at height {tip}, below {from}, the first height to scan: give a lower --from, or wait until the \
+         server has that block"
+    )]
+    BeyondTip {
+        /// The server.
+        oracle: String,
+        /// First height asked for, now or when the stored scan was begun.
+        from: u32,
+        /// The server's last height.
+        tip: u32,
+    },
     /// A state of another wallet or network.
     #[error("the state belongs to {actual}, not to {expected}: use another state file")]
     ForeignState {

@@ -8,8 +8,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::{BlockFilters, Oracle, OracleError, TweakQuery};
+use super::super::{BlockFilters, Oracle, TweakQuery};
+use super::Interrupted;
+use super::reorg::changed;
 use crate::curve::TweakPoint;
+use crate::filter;
 
 /// A window that has not filled up after this long is worked on as it is, so that progress is stored on slow links.
 const WINDOW_PATIENCE: Duration = Duration::from_secs(20);
@@ -25,22 +28,32 @@ pub(super) struct FetchedBlock {
 
 /// Fetches blocks by their heights in a task of its own; stops when dropped.
 pub(super) struct Fetcher {
-    blocks: mpsc::Receiver<Result<FetchedBlock, OracleError>>,
+    blocks: mpsc::Receiver<Result<FetchedBlock, Interrupted>>,
     /// Aborts the task when dropped.
     _task: JoinSet<()>,
 }
 
-/// The filters first: whatever is fetched after them can be checked against the block they name.
+/// The filters first: whatever is fetched after them can be checked against the block they name. The tweaks name none,
+/// but each is of a transaction with a taproot output, and every such output is in the filter.
 async fn fetch(
     oracle: Arc<dyn Oracle>,
     height: u32,
     query: Option<TweakQuery>,
-) -> Result<FetchedBlock, OracleError> {
+) -> Result<FetchedBlock, Interrupted> {
     let filters = oracle.filters(height).await?;
     let tweaks = match query {
         Some(query) => oracle.tweaks(height, query).await?,
         None => Vec::new(),
     };
+    // An unreadable count is an error of its own, where the filter is matched.
+    let elements = filter::element_count(&filters.new_utxos);
+    if let Ok(elements) = elements
+        && elements < tweaks.len() as u64
+    {
+        let tweaks = tweaks.len();
+        let what = format!("{tweaks} tweaks, but {elements} outputs in the new-utxos filter");
+        return Err(changed(height, &what));
+    }
     Ok(FetchedBlock {
         height,
         filters,
@@ -88,7 +101,7 @@ impl Fetcher {
         max_bytes: usize,
         tweak_weight: usize,
         fetched: &mut (dyn FnMut(u32) + Send),
-    ) -> Result<Vec<FetchedBlock>, OracleError> {
+    ) -> Result<Vec<FetchedBlock>, Interrupted> {
         let mut window = Vec::new();
         let mut bytes = 0;
         let mut deadline = Instant::now() + WINDOW_PATIENCE;

@@ -14,7 +14,7 @@ use super::fetch::FetchedBlock;
 use super::matching::{Find, Hit, SpentHit, Unspent, confirm, match_outputs, match_spends};
 use super::reorg::changed;
 use super::{ClientError, Interrupted, LightClient, Segment};
-use crate::filter::{FilterError, spent_item};
+use crate::filter::{FilterError, spent_filter, spent_item};
 use crate::scan::Scanner;
 
 /// Blocks whose outputs or spends are fetched at the same time: their answers may be tens of megabytes.
@@ -58,9 +58,8 @@ impl LightClient {
             cursor
         });
         let wallet_next = cursor.as_ref().map_or(0, |cursor| cursor.next);
-        let watched = contents
-            .watched
-            .iter()
+        let watched = self
+            .followed()
             .filter(|(_, row)| row.next == Some(first.height))
             .map(|(outpoint, row)| {
                 let mut row = row.clone();
@@ -178,9 +177,8 @@ impl LightClient {
     /// Known outpoints that may be spent in the window that begins at `first`, those just found in it included.
     fn unspent(&self, segment: &Segment, first: u32, found: &[Find]) -> Vec<Unspent> {
         let contents = &self.state.contents;
-        let watched = contents
-            .watched
-            .iter()
+        let watched = self
+            .followed()
             .filter(|(_, row)| match row.next {
                 None => segment.wallet,
                 Some(next) => next == first,
@@ -222,7 +220,7 @@ impl LightClient {
         let hits =
             hits.map_err(|(block, source)| self.bad_filter(blocks, block, "spent", source))?;
         let spends: Vec<Vec<(OutPoint, Spend)>> = futures::stream::iter(hits)
-            .map(|hit| self.confirm_spends(hit))
+            .map(|hit| self.confirm_spends(hit, blocks))
             .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
             .try_collect()
             .await?;
@@ -235,7 +233,11 @@ impl LightClient {
     }
 
     /// Asks the spent index which of the matches are real, and who spent them.
-    async fn confirm_spends(&self, hit: SpentHit) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
+    async fn confirm_spends(
+        &self,
+        hit: SpentHit,
+        blocks: &Arc<Vec<FetchedBlock>>,
+    ) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
         let index = self.oracle.spent_index(hit.height).await?;
         if index.block_hash.is_some_and(|hash| hash != hit.block_hash) {
             return Err(changed(
@@ -243,14 +245,21 @@ impl LightClient {
                 "blocks of the spent filter and of the spent index",
             ));
         }
-        // A filter that matches has elements, and they are those of the index.
-        if index.items.is_empty() {
+        // The filter is one of exactly these items, and has one form.
+        let (blocks, items) = (blocks.clone(), index.items);
+        let (fits, items) = off_worker(move || {
+            let built = spent_filter(&hit.block_hash, &items);
+            let mut blocks = blocks.iter();
+            let fits = blocks.any(|b| b.height == hit.height && b.filters.spent == built);
+            (fits, items.into_iter().collect::<HashSet<[u8; 8]>>())
+        })
+        .await;
+        if !fits {
             return Err(changed(
                 hit.height,
-                "a spent filter with elements and an empty spent index",
+                "the spent filter is not that of the spent index",
             ));
         }
-        let items: HashSet<[u8; 8]> = index.items.into_iter().collect();
         let spent: Vec<OutPoint> = hit
             .matched
             .into_iter()

@@ -160,7 +160,7 @@ pub(in crate::client) struct FoundRow {
 pub(in crate::client) struct WatchedRow {
     /// First height at which a spend is looked for.
     pub(in crate::client) from: u32,
-    /// Next height to look at while that is below the wallet's; `None` once both go together.
+    /// Next height to look at, `None` while that is the cursor's: of an outpoint that lags behind it, or is not followed.
     pub(in crate::client) next: Option<u32>,
 }
 
