@@ -5,100 +5,23 @@
     reason = "a broken fixture fails the test at once"
 )]
 
-use std::sync::{Arc, Mutex};
+#[path = "client_http/passing.rs"]
+mod passing;
+#[path = "client_http/redirects.rs"]
+mod redirects;
+#[path = "client_http/server.rs"]
+mod server;
+
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::response::Response;
 use bitcoin::{Transaction, absolute, consensus, transaction};
+use server::{Server, oracle, response, settings};
 use spindex::client::{HttpOracle, HttpSettings, Oracle, OracleError, TweakQuery};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 const HASH: &str = "0000007d60f5ffc47975418ac8331c0ea52cf551730ef7ead7ff9082a536f13c";
-
-type Asked = Arc<Mutex<Vec<String>>>;
-
-/// A server whose n-th answer is `answers(n)`, counted from 0; what it was asked is written down.
-struct Server {
-    address: String,
-    asked: Asked,
-    _task: JoinSet<()>,
-}
-
-type Answers = Arc<dyn Fn(usize) -> Response + Send + Sync>;
-
-impl Server {
-    async fn start(answers: impl Fn(usize) -> Response + Send + Sync + 'static) -> Self {
-        async fn answer(
-            State((asked, answers)): State<(Asked, Answers)>,
-            request: Request,
-        ) -> Response {
-            let (head, body) = request.into_parts();
-            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-            let number = {
-                let mut asked = asked.lock().unwrap();
-                let header = |name| head.headers.get(name).map_or("", |v| v.to_str().unwrap());
-                asked.push(format!(
-                    "{} {} agent={} accept={} type={} auth={} body={}",
-                    head.method,
-                    head.uri,
-                    header("user-agent"),
-                    header("accept-encoding"),
-                    header("content-type"),
-                    header("authorization"),
-                    String::from_utf8_lossy(&body),
-                ));
-                asked.len() - 1
-            };
-            answers(number)
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let asked = Asked::default();
-        let state = (asked.clone(), Arc::new(answers) as Answers);
-        let router = Router::new().fallback(answer).with_state(state);
-        let mut task = JoinSet::new();
-        task.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self {
-            address,
-            asked,
-            _task: task,
-        }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
-    }
-
-    fn oracle(&self) -> HttpOracle {
-        oracle(&format!("http://{}", self.address))
-    }
-}
-
-fn settings() -> HttpSettings {
-    HttpSettings {
-        timeout: Duration::from_secs(20),
-        attempts: 3,
-        first_delay: Duration::from_micros(100),
-        max_body_bytes: 10_000,
-        ..HttpSettings::default()
-    }
-}
-
-fn oracle(url: &str) -> HttpOracle {
-    HttpOracle::new(url, settings()).unwrap()
-}
-
-fn response(status: u16, body: impl Into<Body>) -> Response {
-    Response::builder()
-        .status(status)
-        .body(body.into())
-        .unwrap()
-}
 
 const FULL: TweakQuery = TweakQuery {
     dust_limit_sat: 0,
@@ -181,37 +104,11 @@ async fn compressed_answers_are_read_and_bounded() {
 }
 
 #[tokio::test]
-async fn passing_faults_are_tried_again_and_lasting_ones_named() {
-    let server = Server::start(|number| match number {
-        0 => response(500, ""),
-        1 => response(503, "busy"),
-        _ => response(200, r#"{"block_height":7}"#),
-    })
-    .await;
-    assert_eq!(server.oracle().tip().await, Ok(7));
-    assert_eq!(server.asked().len(), 3);
-
-    let server = Server::start(|_| response(500, "")).await;
-    let error = server.oracle().tip().await.unwrap_err();
-    assert_eq!(
-        error,
-        OracleError::Unreachable {
-            url: format!("http://{}/block-height", server.address),
-            attempts: 3,
-            reason: "status 500 Internal Server Error".to_owned(),
-        }
-    );
-    assert_eq!(server.asked().len(), 3);
-}
-
-#[tokio::test]
 async fn refusals_are_not_tried_again() {
     for (status, body) in [
-        (
-            500,
-            r#"{"error":"could could not retrieve data from database"}"#,
-        ),
         (200, r#"{"error":"no"}"#),
+        (500, r#"{"error":"could not fetch header inv"}"#),
+        (501, r#"{"error":"this server keeps tweaks only"}"#),
         (400, r#"{"error":"Invalid dustLimit parameter"}"#),
         (403, "go away\n"),
     ] {

@@ -6,8 +6,20 @@
     reason = "a broken fixture fails the test at once"
 )]
 
+#[path = "client_light/contradictions.rs"]
+mod contradictions;
+#[path = "client_light/faulty_engine.rs"]
+mod faulty_engine;
+#[path = "client_light/first_block.rs"]
+mod first_block;
+#[path = "client_light/outpoints.rs"]
+mod outpoints;
+#[path = "client_light/ranges.rs"]
+mod ranges;
 #[path = "client_light/server.rs"]
 mod server;
+#[path = "client_light/unresolved.rs"]
+mod unresolved;
 #[path = "client_light/world.rs"]
 mod world;
 
@@ -44,6 +56,7 @@ fn settings() -> LightSettings {
     LightSettings {
         concurrency: 5,
         window_blocks: 7,
+        settling: Duration::from_millis(1),
         ..LightSettings::new(Network::Regtest)
     }
 }
@@ -818,7 +831,7 @@ async fn an_outpoint_watched_later_is_looked_for_from_the_beginning() {
         .filter(|outpoint| !world.expected.contains_key(outpoint))
         .copied()
         .collect();
-    let (early, late) = strangers.split_at(strangers.len() / 2);
+    let early = &strangers[..strangers.len() / 2];
     let run = Run::new(&world.keys).state(&path);
     run.run(&server).await.unwrap();
     // In two further scans, the first of them stopped on its way, while the wallet's own goes on.
@@ -827,7 +840,7 @@ async fn an_outpoint_watched_later_is_looked_for_from_the_beginning() {
     server.switch(longer.clone());
     let run = run.watch(early).set(|s| s.to = Some(30));
     run.run(&server).await.unwrap();
-    let run = run.watch(late).set(|s| s.to = None);
+    let run = run.watch(&strangers).set(|s| s.to = None);
     server.with(|served| served.log.clear());
     let report = run.run(&server).await.unwrap();
     assert_report(&report, &longer, 1..=65, |_| true);
@@ -886,28 +899,6 @@ async fn a_scan_for_more_than_before_begins_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_height_the_scan_begins_where_the_server_does() {
-    let world = world(22, 50);
-    for first in [1, 2, 23, 50] {
-        let mut served = Served::new(world.clone());
-        served.first = first;
-        let server = Server::start(served).await;
-        let report = Run::new(&world.keys).run(&server).await.unwrap();
-        assert_report(&report, &world, first..=50, |_| true);
-    }
-    // A height the server has not is an error, not an empty block.
-    let mut served = Served::new(world.clone());
-    served.first = 20;
-    let server = Server::start(served).await;
-    let run = Run::new(&world.keys).set(|s| s.from = Some(10));
-    let error = run.run(&server).await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::Oracle(OracleError::Refused { .. })),
-        "{error}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn unfit_servers_and_settings_are_refused_before_anything_is_scanned() {
     let world = world(23, 30);
     let refused = async |change: fn(&mut Served), set: fn(&mut LightSettings), part: &str| {
@@ -963,16 +954,6 @@ async fn unfit_servers_and_settings_are_refused_before_anything_is_scanned() {
     let error =
         LightClient::new(oracle(&server), Some(scanner), [], other, settings()).unwrap_err();
     assert!(matches!(error, ClientError::ForeignState { .. }), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_to_scan_is_no_error() {
-    let world = world(24, 30);
-    let server = Server::start(Served::new(world.clone())).await;
-    let run = Run::new(&world.keys).set(|s| s.from = Some(31));
-    let report = run.run(&server).await.unwrap();
-    assert_eq!((report.scanned_to, report.from), (None, 31));
-    assert_eq!(report.found, vec![]);
 }
 
 #[test]

@@ -290,7 +290,7 @@ fn spend(
         })
         .collect();
     let scanner = Scanner::new(Arc::new(LibSecp256k1), wallet.keys()).unwrap();
-    let finds = scanner.confirm(&tweak, &outputs);
+    let finds = scanner.confirm(&tweak, &outputs).unwrap();
     let find = finds.iter().find(|find| find.outpoint == outpoint).unwrap();
     let secret: SecretKey = wallet
         .spend_key
@@ -314,9 +314,8 @@ fn post_tx(url: &str, tx: &Transaction) -> Value {
     runtime.block_on(async {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let body = serde_json::json!({"data": serialize_hex(tx)});
-        let request = reqwest::Client::new()
-            .post(format!("{url}/forward-tx"))
-            .json(&body);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.post(format!("{url}/forward-tx")).json(&body);
         request.send().await.unwrap().json().await.unwrap()
     })
 }
@@ -394,7 +393,8 @@ fn block_hash(url: &str, height: u32) -> Option<Value> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let answer = reqwest::get(format!("{url}/block-hash/{height}"));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = client.get(format!("{url}/block-hash/{height}")).send();
         let answer: Value = answer.await.unwrap().json().await.ok()?;
         Some(answer.get("block_hash")?.clone())
     })

@@ -374,6 +374,7 @@ impl Wallet {
         let tweak = TweakPoint::from_compressed(&found.tweak)?;
         scanner
             .confirm(&tweak, &outputs)
+            .ok()?
             .into_iter()
             .find(|output| output.outpoint == found.outpoint)
     }

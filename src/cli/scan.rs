@@ -35,7 +35,9 @@ pub(super) struct ScanArgs {
     oracle: String,
     #[command(flatten)]
     wallet: WalletSource,
-    /// Also look for who spends this taproot output, such as a process tip (may be repeated)
+    /// Also look for who spends this taproot output, such as a process tip (may be repeated). Only those named in this
+    /// call are followed and printed; of others the state keeps how far they were followed. A server cannot tell
+    /// whether an output exists
     #[arg(long, value_name = "TXID:VOUT")]
     outpoint: Vec<OutPoint>,
     /// File with such outpoints, one a line; `#` begins a comment
@@ -58,15 +60,23 @@ pub(super) struct ScanArgs {
     /// Ask only for transactions that still have an unspent taproot output: quicker, but blind to what is spent
     #[arg(long, env = "SPINDEX_CUT_THROUGH")]
     cut_through: bool,
+    /// Ask once more for everything that the server did not list when its block was scanned ("unresolved")
+    #[arg(long, env = "SPINDEX_ASK_AGAIN")]
+    ask_again: bool,
+    /// Scan again from --from, or from where the scan began. Spends are looked for anew, outputs that were found stay
+    #[arg(long)]
+    rescan: bool,
     /// Blocks whose requests are under way at a time
     #[arg(
         long,
         env = "SPINDEX_CONCURRENCY",
         value_name = "N",
-        default_value_t = 32
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
     )]
-    concurrency: usize,
-    /// Proxy such as socks5://127.0.0.1:9050; it resolves the server's name too
+    concurrency: u16,
+    /// Proxy such as socks5://127.0.0.1:9050; it resolves the server's name too. Without one the environment's
+    /// (http_proxy, ...) is used, but not for a server on this machine
     #[arg(
         long,
         env = "SPINDEX_PROXY",
@@ -75,7 +85,12 @@ pub(super) struct ScanArgs {
     )]
     proxy: Option<String>,
     /// How long to wait for an answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
     timeout: u64,
     /// File with progress and finds, no secrets [default: a file per wallet in the data directory]
     #[arg(long, value_name = "FILE")]
@@ -99,16 +114,15 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
              SPINDEX_SPEND_PUBKEY) or an outpoint (--outpoint)"
         ));
     }
-    if args.concurrency == 0 || args.timeout == 0 {
-        return Err(usage!("--concurrency and --timeout must be at least 1"));
-    }
     let state = open_state(&args, &common, keys.as_ref())?;
     let settings = LightSettings {
         from: args.from,
         to: args.to,
         dust_limit_sat: args.dust_limit,
         cut_through: args.cut_through,
-        concurrency: args.concurrency,
+        ask_again: args.ask_again,
+        rescan: args.rescan,
+        concurrency: args.concurrency.into(),
         ..LightSettings::new(network)
     };
     let http = HttpSettings {
@@ -247,21 +261,30 @@ pub(super) fn print_report(
         }
     }
     for watched in &report.watched {
+        // Whether the output exists is not known, so it is not said to be unspent.
         let spent = watched.spend.as_ref().map_or_else(
-            || "unspent".to_owned(),
+            || match report.scanned_to {
+                Some(to) => format!("no spend in blocks {} to {to}", watched.from),
+                None => "no block scanned".to_owned(),
+            },
             |spend| format!("spent {}", spend_text(spend)),
         );
         writeln!(out, "{}  {spent}", watched.outpoint)?;
     }
+    print_unresolved(out, report)?;
     let unspent = report
         .found
         .iter()
         .filter(|found| found.spent.is_none())
         .count();
-    let reached = report.scanned_to.map_or_else(
-        || "no block to scan".to_owned(),
-        |height| format!("scanned up to {height}"),
-    );
+    let reached = match report.scanned_to {
+        Some(to) if report.oracle_height < to => format!(
+            "scanned {} to {to}, beyond the server's last block {}",
+            report.from, report.oracle_height
+        ),
+        Some(to) => format!("scanned {} to {to}", report.from),
+        None => "no block to scan".to_owned(),
+    };
     writeln!(
         out,
         "{reached} ({}): {} found, {unspent} unspent, {} sat",
@@ -269,6 +292,39 @@ pub(super) fn print_report(
         report.found.len(),
         report.unspent_sat
     )
+}
+
+/// Heights named in a line at most.
+const HEIGHTS_NAMED: usize = 20;
+
+/// What the scan cannot know, if there is anything.
+fn print_unresolved(out: &mut dyn std::io::Write, report: &ScanReport) -> std::io::Result<()> {
+    if !report.unresolved.is_empty() {
+        let matches: u64 = report
+            .unresolved
+            .iter()
+            .map(|block| u64::from(block.matches))
+            .sum();
+        let named = report.unresolved.iter().take(HEIGHTS_NAMED);
+        let mut heights: Vec<String> = named.map(|block| block.height.to_string()).collect();
+        if let Some(more @ 1..) = report.unresolved.len().checked_sub(HEIGHTS_NAMED) {
+            heights.push(format!("{more} more"));
+        }
+        writeln!(
+            out,
+            "{matches} unresolved, at {}: the filters there match, and the server no longer lists the outputs. They are \
+             spent, or it is chance; after a reorganisation, or with --ask-again, it is asked again",
+            heights.join(", ")
+        )?;
+    }
+    if let Some(below) = report.unresolved_unknown_below {
+        writeln!(
+            out,
+            "what was unresolved below {below} is unknown, since an older program scanned there: only a scan with another \
+             state file tells"
+        )?;
+    }
+    Ok(())
 }
 
 fn spend_text(spend: &Spend) -> String {

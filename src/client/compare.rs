@@ -40,7 +40,7 @@ pub enum CompareError {
 /// What a comparison found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
-    /// The server, without credentials.
+    /// The server, and the proxy in between if there is one, without credentials.
     pub server: String,
     /// Its tip.
     pub server_tip: u32,
@@ -133,10 +133,11 @@ impl Job<'_> {
             .collect();
         heights.sort_unstable();
         heights.dedup();
-        for &height in &heights {
-            self.lists(height).await?;
+        for height in heights {
+            if self.lists(height).await? {
+                self.result.heights.push(height);
+            }
         }
-        self.result.heights = heights;
         if let Some(height) = first_difference
             && !self.result.differences.iter().any(|d| d.height == height)
         {
@@ -260,21 +261,22 @@ impl Job<'_> {
         self.lowest(first, common, Test::OtherDigest).await
     }
 
-    /// Compares the lists of tweaks of a block.
-    async fn lists(&mut self, height: u32) -> Result<(), CompareError> {
+    /// Compares the lists of tweaks of a block; `false` where the server does not have it.
+    async fn lists(&mut self, height: u32) -> Result<bool, CompareError> {
         if self.server.block_hash(height).await?.is_none() {
             self.note(format!("the server has no block {height}"));
-            return Ok(());
+            return Ok(false);
         }
         if !self.info.full_list && !self.info.full_list_with_dust_limit {
-            return self.cut_through(height).await;
+            self.cut_through(height).await?;
+            return Ok(true);
         }
         self.list(height, 0).await?;
         let with_outputs = self.snapshot.keep() == crate::store::Keep::Full;
         if self.info.full_list_with_dust_limit && with_outputs {
             self.list(height, DUST_LIMIT_SAT).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn list(&mut self, height: u32, dust_limit_sat: u64) -> Result<(), CompareError> {

@@ -1,7 +1,11 @@
 //! Version 1 of the HTTP interface, and the native routes of spindex servers.
 
+mod pause;
+mod proxy;
+mod redirect;
 mod transport;
 mod wire;
+mod words;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +20,10 @@ use super::{
 };
 use crate::curve::TweakPoint;
 
+use pause::Pause;
+use proxy::Way;
 pub use transport::HttpSettings;
 use transport::{Answer, reason, shown};
-
-/// What version 1 servers say of a height whose header they do not have.
-const UNKNOWN_HEADER: &str = "could not fetch header inv";
 
 /// Longest body of an answer that is one small object.
 const SMALL_BYTES: usize = 64 << 10;
@@ -38,6 +41,8 @@ pub struct HttpOracle {
     /// Ends with a slash, so that routes join below it.
     base: Url,
     settings: HttpSettings,
+    way: Way,
+    pause: Pause,
     /// Whether it has been logged that the server tells no details of spends.
     told_no_details: AtomicBool,
 }
@@ -78,24 +83,19 @@ impl HttpOracle {
 
         // A provider that is installed already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder()
+        let proxy = settings.proxy.as_deref();
+        let way = Way::to(&base, proxy);
+        if let Way::Environment(proxy) = &way {
+            let server = shown(&base);
+            tracing::info!(
+                "asking {server} through the proxy {proxy} that the environment sets, which sees what is asked"
+            );
+        }
+        let builder = Client::builder()
             .user_agent(&settings.user_agent)
             .timeout(settings.timeout)
-            .redirect(reqwest::redirect::Policy::limited(3));
-        if let Some(proxy) = &settings.proxy {
-            // The plain scheme would look names up here, outside of the proxy.
-            let proxy = match proxy.strip_prefix("socks5://") {
-                Some(rest) => format!("socks5h://{rest}"),
-                None => proxy.clone(),
-            };
-            let proxy = reqwest::Proxy::all(proxy).map_err(|_| {
-                OracleError::Setup(
-                    "the proxy's address cannot be used: give socks5://host:port or http://host:port"
-                        .to_owned(),
-                )
-            })?;
-            builder = builder.proxy(proxy);
-        }
+            .redirect(redirect::policy(&base));
+        let builder = way.take(builder, proxy)?;
         let client = builder.build().map_err(|error| {
             OracleError::Setup(format!("HTTP cannot be set up: {}", reason(error)))
         })?;
@@ -103,6 +103,8 @@ impl HttpOracle {
             client,
             base,
             settings,
+            way,
+            pause: Pause::default(),
             told_no_details: AtomicBool::new(false),
         })
     }
@@ -139,11 +141,54 @@ impl HttpOracle {
         })
     }
 
+    /// What it means that there is no filter: `Ok` where it may be there the next time.
+    ///
+    /// Version 1 servers have the same words for a filter that they could not read and for one of a block they never
+    /// indexed. Of such a block they have neither spends nor tweaks, though, and say so by bare lists.
+    async fn no_filter(&self, error: OracleError, height: u32) -> Result<OracleError, OracleError> {
+        let OracleError::Refused { url, message, .. } = &error else {
+            return Err(error);
+        };
+        let is_unknown = match message.as_str() {
+            words::UNKNOWN_HEADER => self.block_hash(height).await?.is_none(),
+            words::NO_FILTER => {
+                let spent = self.spent_index(height).await?;
+                let all = TweakQuery {
+                    dust_limit_sat: 0,
+                    cut_through: false,
+                };
+                spent.block_hash.is_none()
+                    && spent.items.is_empty()
+                    && self.tweaks(height, all).await?.is_empty()
+            }
+            _ => return Err(error),
+        };
+        if is_unknown {
+            return Err(OracleError::UnknownHeight {
+                url: url.clone(),
+                height,
+                message: message.clone(),
+            });
+        }
+        Ok(error)
+    }
+
     /// `None` for a server that cannot tell, and once a line in the log.
     fn no_details(&self, why: &OracleError) {
         if !self.told_no_details.swap(true, Ordering::Relaxed) {
             tracing::info!("no spending transactions and OP_RETURN data from this server: {why}");
         }
+    }
+}
+
+/// Whether a server has no route for the details of spends, or says in words that it cannot give them.
+fn tells_no_details(error: &OracleError) -> bool {
+    match error {
+        OracleError::NotFound { .. } => true,
+        OracleError::Refused {
+            status, message, ..
+        } => matches!(status, 404 | 405 | 501) || words::lack_details(message),
+        _ => false,
     }
 }
 
@@ -155,7 +200,7 @@ struct FilterAnswer {
 
 impl Oracle for HttpOracle {
     fn describe(&self) -> String {
-        shown(&self.base)
+        self.way.name(&self.base)
     }
 
     fn info(&self) -> BoxFuture<'_, Result<OracleInfo, OracleError>> {
@@ -180,7 +225,9 @@ impl Oracle for HttpOracle {
                 Ok(answer) => wire::block_hash(&answer.body)
                     .map(Some)
                     .map_err(|what| answer.malformed(what)),
-                Err(OracleError::Refused { message, .. }) if message == UNKNOWN_HEADER => Ok(None),
+                Err(OracleError::Refused { message, .. }) if message == words::UNKNOWN_HEADER => {
+                    Ok(None)
+                }
                 Err(error) => Err(error),
             }
         }
@@ -215,20 +262,23 @@ impl Oracle for HttpOracle {
         async move {
             let mut attempt = 1;
             let (new_utxos, spent) = loop {
-                let (new_utxos, spent) = try_join(
+                let both = try_join(
                     self.filter(format!("filter/new-utxos/{height}"), height),
                     self.filter(format!("filter/spent/{height}"), height),
-                )
-                .await?;
-                if new_utxos.block_hash == spent.block_hash {
-                    break (new_utxos, spent);
-                }
-                // The server changed branches between the two answers, and gives no signal when it has settled.
-                if attempt >= self.settings.attempts {
-                    return Err(spent.answer.malformed(format!(
+                );
+                let error = match both.await {
+                    Ok((new_utxos, spent)) if new_utxos.block_hash == spent.block_hash => {
+                        break (new_utxos, spent);
+                    }
+                    // The server changed branches between the two answers, and gives no signal when it has settled.
+                    Ok((new_utxos, spent)) => spent.answer.malformed(format!(
                         "block {} where the new-utxos filter names {}",
                         spent.block_hash, new_utxos.block_hash
-                    )));
+                    )),
+                    Err(error) => self.no_filter(error, height).await?,
+                };
+                if attempt >= self.settings.attempts {
+                    return Err(error);
                 }
                 tokio::time::sleep(self.delay(attempt)).await;
                 attempt += 1;
@@ -270,7 +320,7 @@ impl Oracle for HttpOracle {
                     .parse(move |body| wire::spend_details(body, height))
                     .await
                     .map(Some),
-                Err(why @ (OracleError::NotFound { .. } | OracleError::Refused { .. })) => {
+                Err(why) if tells_no_details(&why) => {
                     self.no_details(&why);
                     Ok(None)
                 }

@@ -9,25 +9,31 @@
 //! Servers answer by height, and the chain may change between two answers. So the filters, which name their block,
 //! are fetched before everything else of a block, and near the tip the block hashes of a window are asked once more
 //! after everything was fetched: then all of it is of one chain. What was stored of another chain is taken back.
+//! Answers that cannot all be true of one block (fewer outputs in a filter than tweaks, a spent index that is not the
+//! spent filter's) are taken for a change of the chain too, and are an error if they stay.
 //!
-//! What cannot be seen from here: a server that lies, outputs below the dust limit asked for, and, on servers that
-//! forget transactions whose taproot outputs are all spent (version 1 does), payments received and spent before the
-//! scan reached them: their filter matches, and there is nothing to fetch.
+//! What cannot be seen from here: a server that lies, and outputs below the dust limit asked for. Servers that forget
+//! transactions whose taproot outputs are all spent (version 1 does) do not list payments received and spent before the
+//! scan reached them: their filter matches, and there is nothing to fetch. Such matches are kept, reported, and asked for
+//! again when a reorganisation may have revived the outputs. With cut-through even the match is missing.
 
 mod error;
 mod fetch;
+mod first_block;
 mod matching;
 mod reorg;
+mod unresolved;
 mod window;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::{Network, OutPoint};
 
-use super::report::{Found, ScanReport, Watched};
-use super::state::{Change, Coverage, Cursor, Identity, State, WalletId, WatchedRow};
+use super::report::{Found, ScanReport, Unresolved, Watched};
+use super::state::{Change, Coverage, Cursor, Identity, Labels, State, WalletId, WatchedRow};
 use super::{Oracle, OracleError, OracleInfo, TweakQuery};
 use crate::scan::Scanner;
 
@@ -37,6 +43,12 @@ use fetch::Fetcher;
 
 /// How often a scan begins again after a change of the chain without finishing a window in between.
 const MAX_RESTARTS: u32 = 6;
+
+/// Most blocks whose requests are in flight at the same time.
+const MAX_CONCURRENCY: usize = 4096;
+
+/// The highest height there can be: Bitcoin Core counts in signed 32-bit numbers.
+const MAX_HEIGHT: u32 = i32::MAX as u32;
 
 /// What is scanned, and with how much at once.
 #[derive(Debug, Clone)]
@@ -49,14 +61,23 @@ pub struct LightSettings {
     pub to: Option<u32>,
     /// Only transactions whose highest taproot output reaches this, in satoshi; 0 for all.
     pub dust_limit_sat: u64,
-    /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already.
+    /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already, also if a
+    /// reorganisation revives it.
     pub cut_through: bool,
-    /// Blocks whose requests are in flight at the same time, at least 1.
+    /// Ask once more for everything that is unresolved ([`ScanReport::unresolved`]), not only for what a reorganisation
+    /// may have changed.
+    pub ask_again: bool,
+    /// Begin again at `from`, or where the scan began, once. Spends are looked for anew; outputs that were found stay,
+    /// for a server may have forgotten them since.
+    pub rescan: bool,
+    /// Blocks whose requests are in flight at the same time, 1 to 4096; others count as the nearest of these.
     pub concurrency: usize,
     /// Most blocks in a window, at least 1.
     pub window_blocks: usize,
     /// Memory for the data of one window, about; as much is in use for what is fetched ahead.
     pub window_bytes: usize,
+    /// Wait before a scan begins again because the chain has changed meanwhile; longer each time.
+    pub settling: Duration,
 }
 
 impl LightSettings {
@@ -68,9 +89,12 @@ impl LightSettings {
             to: None,
             dust_limit_sat: 0,
             cut_through: false,
+            ask_again: false,
+            rescan: false,
             concurrency: 32,
             window_blocks: 256,
             window_bytes: 64 << 20,
+            settling: Duration::from_millis(100),
         }
     }
 }
@@ -98,8 +122,10 @@ pub struct LightClient {
     scanner: Option<Arc<Scanner>>,
     state: State,
     settings: LightSettings,
-    /// Given with this client; those of earlier runs are in the state.
-    watched: Vec<OutPoint>,
+    /// Given with this client. The state may hold others, of earlier runs: they wait until they are given again.
+    watched: BTreeSet<OutPoint>,
+    /// Whether the scan has begun again as the settings ask.
+    rescanned: bool,
     /// Lowest height to which the chain was taken back.
     reorganised_above: Option<u32>,
     /// Restarts since the last stored window.
@@ -126,8 +152,9 @@ struct Segment {
 }
 
 impl LightClient {
-    /// A client for a wallet, for outpoints, or both. `watched` joins the outpoints the state already holds. Only taproot
-    /// outputs can be watched: the filters hold no others.
+    /// A client for a wallet, for outpoints, or both. Of outpoints those in `watched` are followed and reported; others
+    /// that the state holds stay there as they are, so that following them later goes on where it stopped. Only taproot
+    /// outputs can be watched: the filters hold no others, and nothing tells whether an outpoint exists.
     ///
     /// # Errors
     /// Nothing to look for, an empty range, or a state of another wallet or network.
@@ -136,8 +163,9 @@ impl LightClient {
         scanner: Option<Scanner>,
         watched: impl IntoIterator<Item = OutPoint>,
         state: State,
-        settings: LightSettings,
+        mut settings: LightSettings,
     ) -> Result<Self, ClientError> {
+        settings.concurrency = settings.concurrency.clamp(1, MAX_CONCURRENCY);
         let expected = Identity {
             network: settings.network,
             wallet: scanner.as_ref().map(|scanner| WalletId::of(scanner.keys())),
@@ -153,8 +181,8 @@ impl LightClient {
         {
             return Err(ClientError::EmptyRange { from, to });
         }
-        let watched: Vec<OutPoint> = watched.into_iter().collect();
-        if scanner.is_none() && watched.is_empty() && state.contents.watched.is_empty() {
+        let watched: BTreeSet<OutPoint> = watched.into_iter().collect();
+        if scanner.is_none() && watched.is_empty() {
             return Err(ClientError::NothingToDo);
         }
         Ok(Self {
@@ -163,6 +191,7 @@ impl LightClient {
             state,
             settings,
             watched,
+            rescanned: false,
             reorganised_above: None,
             restarts: 0,
         })
@@ -203,7 +232,7 @@ impl LightClient {
                     }
                     tracing::info!(height, "the chain changed during the scan ({what})");
                     // Polling is all there is: a server gives no signal when it has settled on a branch.
-                    tokio::time::sleep(Duration::from_millis(100) * self.restarts).await;
+                    tokio::time::sleep(self.settings.settling.saturating_mul(self.restarts)).await;
                 }
             }
         }
@@ -215,8 +244,16 @@ impl LightClient {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<u32, Interrupted> {
         let tip = self.oracle.tip().await?;
+        if tip > MAX_HEIGHT {
+            return Err(OracleError::Malformed {
+                url: self.oracle.describe(),
+                what: format!("a last block at height {tip}, which no chain has"),
+            }
+            .into());
+        }
         self.take_back_stale(tip).await?;
         self.prepare(tip).await?;
+        self.ask_again(tip).await?;
         let target = self.settings.to.map_or(tip, |to| to.min(tip));
         let mut first = None;
         while let Some(segment) = self.next_segment(target) {
@@ -282,13 +319,18 @@ impl LightClient {
     /// Brings the state in line with what this client is to look for: where to begin, and what must be looked at again.
     async fn prepare(&mut self, tip: u32) -> Result<(), Interrupted> {
         let coverage = Coverage {
-            labels: self.scanner.as_ref().map_or_else(Vec::new, |scanner| {
-                scanner.keys().labels.iter().map(|label| label.m).collect()
-            }),
+            labels: self
+                .scanner
+                .as_ref()
+                .map_or_else(Labels::default, |scanner| {
+                    scanner.keys().labels.iter().map(|label| label.m).collect()
+                }),
             dust_limit_sat: self.settings.dust_limit_sat,
             cut_through: self.settings.cut_through,
         };
-        let cursor = match self.state.contents.cursor.clone() {
+        let mut roll_back_to = None;
+        let before = self.state.contents.cursor.clone();
+        let cursor = match before.clone() {
             None => {
                 let first = match self.settings.from {
                     Some(from) => from,
@@ -298,6 +340,7 @@ impl LightClient {
                     first,
                     next: first,
                     coverage,
+                    unrecorded_below: None,
                 }
             }
             Some(mut cursor) => {
@@ -315,70 +358,113 @@ impl LightClient {
                     );
                     cursor.next = cursor.first;
                 }
+                if self.settings.rescan && !self.rescanned {
+                    let again = self.settings.from.unwrap_or(cursor.first);
+                    cursor.next = cursor.next.min(again);
+                    roll_back_to = Some(i64::from(again) - 1);
+                    tracing::info!("scanning again from block {}", cursor.next);
+                }
                 cursor.coverage = coverage;
                 cursor
             }
         };
-        let from = self.settings.from.unwrap_or(cursor.first);
-        let watched = self
-            .watched
-            .iter()
-            .filter_map(|outpoint| {
-                let row = self.state.contents.watched.get(outpoint);
-                if row.is_some_and(|row| row.from <= from) {
-                    return None;
-                }
-                let row = WatchedRow {
-                    from,
-                    next: (from < cursor.next).then_some(from),
-                };
-                Some((*outpoint, row))
-            })
-            .collect();
+        self.has_something(&cursor, tip)?;
+        let watched = self.rows(before.as_ref(), &cursor, tip).await?;
+        // What was found is taken back with the blocks, and stays.
+        let found = self.state.contents.found.iter();
+        let found = found.map(|(outpoint, row)| (*outpoint, row.clone()));
+        let found = roll_back_to.map_or_else(Vec::new, |_| found.collect());
         self.state.apply(Change {
+            roll_back_to,
             cursor: Some(cursor),
+            found,
             watched,
             ..Change::default()
         })?;
+        self.rescanned = true;
         Ok(())
     }
 
-    /// The first height since taproot that the server can answer for.
-    async fn first_height(&self, tip: u32) -> Result<u32, Interrupted> {
-        let taproot = match self.settings.network {
-            Network::Bitcoin => 709_632,
-            Network::Testnet => 2_011_968,
-            _ => 1,
+    /// Whether there is a block to scan, or has been one.
+    fn has_something(&self, cursor: &Cursor, tip: u32) -> Result<(), ClientError> {
+        let from = match self.settings.from {
+            Some(from) if cursor.scanned_to().is_some() => from,
+            _ if cursor.scanned_to().is_some() => return Ok(()),
+            _ => cursor.first,
         };
-        let has = async |height| match self.oracle.filters(height).await {
-            Ok(_) => Ok(true),
-            Err(OracleError::Refused { .. } | OracleError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
-        };
-        if tip <= taproot || has(taproot).await? {
-            return Ok(taproot);
+        if from > tip {
+            return Err(ClientError::BeyondTip {
+                oracle: self.oracle.describe(),
+                from,
+                tip,
+            });
         }
-        // The server began later. It has its tip, or there is nothing to scan and the error says so.
-        self.oracle.filters(tip).await?;
-        let (mut lacking, mut having) = (taproot, tip);
-        while having - lacking > 1 {
-            let middle = lacking + (having - lacking) / 2;
-            if has(middle).await? {
-                having = middle;
-            } else {
-                lacking = middle;
+        match self.settings.to {
+            Some(to) if to < from => Err(ClientError::EmptyRange { from, to }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What changes in the rows of watched outpoints: those to follow from now on get one; those that are not, and went
+    /// along with the wallet's scan, stay behind.
+    async fn rows(
+        &self,
+        before: Option<&Cursor>,
+        cursor: &Cursor,
+        tip: u32,
+    ) -> Result<Vec<(OutPoint, WatchedRow)>, Interrupted> {
+        let known = &self.state.contents.watched;
+        let mut from = self.settings.from;
+        if from.is_none()
+            && self.scanner.is_none()
+            && self.watched.iter().any(|o| !known.contains_key(o))
+        {
+            // Where the scan of other outpoints began says nothing about these.
+            from = Some(match before {
+                Some(_) => self.first_height(tip).await?,
+                None => cursor.first,
+            });
+        }
+        let from = from.unwrap_or(cursor.first);
+        let new = self.watched.iter().filter_map(|outpoint| {
+            if known.get(outpoint).is_some_and(|row| row.from <= from) {
+                return None;
             }
-        }
-        tracing::info!("the server's first block is {having}");
-        Ok(having)
+            let row = WatchedRow {
+                from,
+                next: (from < cursor.next).then_some(from),
+            };
+            Some((*outpoint, row))
+        });
+        let left = known.iter().filter_map(|(outpoint, row)| {
+            if self.watched.contains(outpoint) || row.next.is_some() {
+                return None;
+            }
+            // Blocks that are scanned again are taken back for these outpoints too.
+            let next = before.map(|before| before.next.min(cursor.next).max(row.from));
+            let row = WatchedRow {
+                from: row.from,
+                next,
+            };
+            Some((*outpoint, row))
+        });
+        Ok(new.chain(left).collect())
+    }
+
+    /// Rows of the outpoints that are followed.
+    fn followed(&self) -> impl Iterator<Item = (&OutPoint, &WatchedRow)> {
+        let rows = self.state.contents.watched.iter();
+        rows.filter(|(outpoint, _)| self.watched.contains(outpoint))
     }
 
     /// The next heights to look at, up to `target`, in the order of heights.
     fn next_segment(&self, target: u32) -> Option<Segment> {
         let wallet_next = self.state.contents.cursor.as_ref()?.next;
         let nexts = || {
-            let watched = self.state.contents.watched.values();
-            watched.filter_map(|row| row.next).chain([wallet_next])
+            let watched = self.followed().filter_map(|(_, row)| row.next);
+            let found = self.state.contents.found.values();
+            let found = found.filter_map(|row| row.next);
+            watched.chain(found).chain([wallet_next])
         };
         let first = nexts().min()?;
         if first > target {
@@ -410,19 +496,19 @@ impl LightClient {
             self.oracle.clone(),
             segment.first..=segment.last,
             query,
-            self.settings.concurrency.max(1),
+            self.settings.concurrency,
         );
-        let bytes_per_tweak = self
+        let tweak_weight = self
             .scanner
             .as_ref()
-            .map_or(0, |scanner| matching::bytes_per_tweak(scanner));
+            .map_or(0, |scanner| matching::tweak_weight(scanner));
         let mut done = None;
         loop {
             let blocks = fetcher
                 .window(
                     self.settings.window_blocks.max(1),
                     self.settings.window_bytes,
-                    bytes_per_tweak,
+                    tweak_weight,
                     &mut |height| progress(height, done, &self.state),
                 )
                 .await?;
@@ -466,15 +552,27 @@ impl LightClient {
                 .filter(|found| found.spent.is_none())
                 .fold(0, |sum, found| sum.saturating_add(found.value_sat)),
             found,
-            watched: contents
-                .watched
-                .iter()
+            watched: self
+                .followed()
                 .map(|(outpoint, row)| Watched {
                     outpoint: *outpoint,
                     from: row.from,
                     spend: contents.spends.get(outpoint).cloned(),
                 })
                 .collect(),
+            unresolved: contents
+                .unresolved
+                .iter()
+                .map(|(height, row)| Unresolved {
+                    height: *height,
+                    block_hash: row.block_hash,
+                    matches: row.matches,
+                })
+                .collect(),
+            unresolved_unknown_below: contents
+                .cursor
+                .as_ref()
+                .and_then(|cursor| cursor.unrecorded_below),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::curve::TweakPoint;
 pub use compare::{Comparison, Difference, compare};
 pub use http::{HttpOracle, HttpSettings};
 pub use light::{ClientError, LightClient, LightSettings, Progress};
-pub use report::{Found, ScanReport, Spend, Watched};
+pub use report::{Found, ScanReport, Spend, Unresolved, Watched};
 pub use state::{Identity, State, StateError, WalletId};
 
 /// What a server says of itself.
@@ -120,6 +120,33 @@ pub enum OracleError {
         /// What went wrong the last time.
         reason: String,
     },
+    /// At every attempt, the answer that there is none now.
+    #[error(
+        "{url} could not answer in {attempts} attempts: {reason}; go on with the same command later"
+    )]
+    Busy {
+        /// What was asked.
+        url: String,
+        /// How often.
+        attempts: u32,
+        /// HTTP status of the last answer.
+        status: u16,
+        /// That status and the server's words, shortened.
+        reason: String,
+    },
+    /// The server says that it does not have the block.
+    #[error(
+        "{url} answered \"{message}\": the server does not have block {height}; scan from a higher block, or use \
+         another server"
+    )]
+    UnknownHeight {
+        /// What was asked.
+        url: String,
+        /// The height.
+        height: u32,
+        /// The server's words.
+        message: String,
+    },
     /// The server answered that it will not or cannot.
     #[error(
         "{url} answered \"{message}\" (status {status}); check that the server has indexed what is asked for"
@@ -146,6 +173,16 @@ pub enum OracleError {
         /// What is wrong with it.
         what: String,
     },
+    /// A redirect to another server, or to another question.
+    #[error(
+        "{url} redirects to {target}, which is not what was asked; if that is the right server, give its base address"
+    )]
+    Redirected {
+        /// What was asked.
+        url: String,
+        /// Where to, without credentials.
+        target: String,
+    },
     /// Wrong settings.
     #[error("{0}")]
     Setup(String),
@@ -155,7 +192,7 @@ pub enum OracleError {
 ///
 /// An error is never an empty answer: whoever gets an `Ok` may rely on it.
 pub trait Oracle: Send + Sync {
-    /// What it is, for logs and errors (a URL). No credentials.
+    /// What it is, for logs and errors (a URL, and the proxy in between if there is one). No credentials.
     fn describe(&self) -> String;
 
     /// What the server has.
@@ -174,7 +211,8 @@ pub trait Oracle: Send + Sync {
         query: TweakQuery,
     ) -> BoxFuture<'_, Result<Vec<TweakPoint>, OracleError>>;
 
-    /// Both filters of the block; an error where they do not name the same block.
+    /// Both filters of the block; an error where they do not name the same block, [`OracleError::UnknownHeight`] where
+    /// the server says that it does not have the block.
     fn filters(&self, height: u32) -> BoxFuture<'_, Result<BlockFilters, OracleError>>;
 
     /// Taproot outputs of the block's eligible transactions; of a transaction all of them, spent ones too, or none:

@@ -49,15 +49,28 @@ pub struct Spend {
     pub op_return: Vec<Vec<u8>>,
 }
 
-/// A watched outpoint.
+/// A watched outpoint. Whether there is such an output is not known: no server tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Watched {
     /// What is watched; as text `txid:vout`.
     pub outpoint: OutPoint,
     /// Height from which spends were looked for.
     pub from: u32,
-    /// The spend, if one was found up to the scanned height.
+    /// The spend, `None` if there was none in the blocks from there to the scanned height.
     pub spend: Option<Spend>,
+}
+
+/// A block with matches of its filter that the server lists no output for: outputs of the wallet that it does not list,
+/// since all taproot outputs of their transactions were spent when it was asked, or matches by chance (one candidate key in
+/// 784931).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unresolved {
+    /// Height of the block.
+    pub height: u32,
+    /// That block.
+    pub block_hash: BlockHash,
+    /// How many matches: one for each transaction that pays the wallet.
+    pub matches: u32,
 }
 
 /// The state after a scan.
@@ -78,8 +91,14 @@ pub struct ScanReport {
     pub unspent_sat: u64,
     /// Outputs of the wallet, by height, then outpoint.
     pub found: Vec<Found>,
-    /// Watched outpoints, by outpoint.
+    /// The outpoints that this client watches, by outpoint; not those that the state holds beside them.
     pub watched: Vec<Watched>,
+    /// What the filters matched and the server does not list, by height. The server is asked again after a
+    /// reorganisation that can have changed it, and on request.
+    pub unresolved: Vec<Unresolved>,
+    /// Heights below this were scanned by an older program, which did not keep what was unresolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unresolved_unknown_below: Option<u32>,
 }
 
 fn hex<S: Serializer>(bytes: &impl AsRef<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {

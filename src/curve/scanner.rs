@@ -1,13 +1,13 @@
 //! Scans on the batched engine: for one wallet, and for many in one pass.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secp256k1::PublicKey;
 use zeroize::Zeroizing;
 
 use super::arch::Backend;
-use super::batch::{Degenerate, Lockstep, full_batch, groups_for};
-use super::generator::GeneratorTable;
+use super::batch::{Degenerate, Lockstep, Points, full_batch, groups_for};
 use super::group::AffinePoint;
 use super::kernel::{Core, Health, MIN_POINTS, batch_points};
 use super::known::Known;
@@ -20,7 +20,8 @@ use super::scalar::Scalar;
 use super::schedule::{Bases, Schedule};
 use super::wallets::{BucketDigits, WalletsStage};
 use super::{
-    CandidateScanner, EachWallet, InvalidTarget, Sampled, ScanTarget, TweakPoint, WalletsScanner,
+    CandidateChunk, CandidateScanner, EachWallet, InvalidTarget, Sampled, ScanTarget, TweakPoint,
+    WalletsScanner, chunk_numbers,
 };
 
 /// What part of a full batch the batches of a pass for many wallets are: each wallet holds five batches of points.
@@ -36,7 +37,7 @@ pub(super) fn one_wallet<B: Backend>(
     target: &ScanTarget,
 ) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
     let exact = libsecp256k1::Scanner::new(target)?;
-    let Some((table, key, targets)) = prepare(backend, core, target) else {
+    let Some((key, targets)) = prepare(core, target) else {
         return Ok(Box::new(exact));
     };
     let schedules = (
@@ -49,7 +50,6 @@ pub(super) fn one_wallet<B: Backend>(
     Ok(Box::new(WalletScanner {
         backend,
         core: Arc::clone(core),
-        table,
         schedule,
         schedule_of_two,
         targets,
@@ -69,16 +69,16 @@ pub(super) fn many_wallets<B: Backend>(
     let mut shared = Vec::new();
     for (wallet, target) in targets.iter().enumerate() {
         scanners.push(one_wallet(backend, core, target)?);
-        if let Some((_, key, targets)) = prepare(backend, core, target)
+        if let Some((key, targets)) = prepare(core, target)
             && let Some(digits) = BucketDigits::new(&key)
         {
             let exact = libsecp256k1::Scanner::new(target)?;
             shared.push((wallet, digits, targets, exact));
         }
     }
-    let Some(table) = core.table.filter(|_| shared.len() > 1) else {
+    if shared.len() < 2 {
         return Ok(Box::new(EachWallet(scanners)));
-    };
+    }
     let mut passes = Vec::new();
     let size = batch_points(shared.len(), WALLETS_PER_PASS);
     let mut shared = shared.into_iter().peekable();
@@ -95,7 +95,6 @@ pub(super) fn many_wallets<B: Backend>(
     Ok(Box::new(SharedScanner {
         backend,
         core: Arc::clone(core),
-        table,
         passes,
         scanners,
         last: Last::default(),
@@ -103,16 +102,14 @@ pub(super) fn many_wallets<B: Backend>(
     }))
 }
 
-type Prepared<B> = (&'static GeneratorTable, Zeroizing<Scalar>, OutputTargets<B>);
-
 /// `None` if there is no table, or a sum of the wallet's points is infinity.
-fn prepare<B: Backend>(backend: B, core: &Core, target: &ScanTarget) -> Option<Prepared<B>> {
+fn prepare(core: &Core, target: &ScanTarget) -> Option<(Zeroizing<Scalar>, OutputTargets)> {
     let table = core.table?;
     let key = Zeroizing::new(Scalar::from_be_bytes(&target.scan_key)?);
     let point = |bytes: &[u8; 33]| PublicKey::from_slice(bytes).ok();
     let labels: Option<Vec<PublicKey>> = target.labels.iter().map(point).collect();
-    let targets = OutputTargets::new(backend, table, &point(&target.spend_key)?, &labels?)?;
-    Some((table, key, targets))
+    let targets = OutputTargets::new(table, &point(&target.spend_key)?, &labels?)?;
+    Some((key, targets))
 }
 
 /// Rooms that no call is using: as many as there were calls at the same time.
@@ -203,35 +200,101 @@ impl Input {
     }
 }
 
-/// What was handed out for a tweak: the plain candidate and that of a label, where there are labels.
+/// What was handed out for a tweak: two of its candidates, or twice the same.
 struct Judged {
     tweak: TweakPoint,
-    label: Option<usize>,
+    numbers: [usize; 2],
     candidates: [[u8; 32]; 2],
 }
 
 impl Judged {
-    /// Tweak `place` of a batch, with another label for each `number`.
+    /// Of tweak `place` of a batch whose candidates with these numbers these are: the first, and another one for each
+    /// `count`.
     fn new(
         tweaks: &[TweakPoint],
+        numbers: &Range<usize>,
         candidates: &[[u8; 32]],
-        per_tweak: usize,
         place: usize,
-        number: u64,
+        count: u64,
     ) -> Self {
-        let own = &candidates[place * per_tweak..][..per_tweak];
-        let labels = per_tweak as u64 - 1;
-        let label = (number + place as u64).checked_rem(labels);
-        let label = label.map(|label| label as usize);
+        let own = &candidates[place * numbers.len()..][..numbers.len()];
+        let others = numbers.len() as u64 - 1;
+        let other = (count + place as u64).checked_rem(others);
+        let other = other.map_or(0, |other| 1 + other as usize);
         Self {
             tweak: tweaks[place],
-            label,
-            candidates: [own[0], label.map_or([0; 32], |label| own[1 + label])],
+            numbers: [numbers.start, numbers.start + other],
+            candidates: [own[0], own[other]],
         }
     }
 
     fn agrees(&self, exact: &libsecp256k1::Scanner) -> bool {
-        self.candidates == exact.two_candidates(&self.tweak, self.label)
+        self.candidates == exact.two_candidates(&self.tweak, self.numbers)
+    }
+}
+
+/// What the candidates of a batch are computed with, once its shared secrets are known.
+struct OutputRoom<'a, B: Backend> {
+    core: &'a Core,
+    /// The same scan on libsecp256k1.
+    exact: &'a libsecp256k1::Scanner,
+    /// What a batch is left to that is not accepted.
+    fallback: &'a dyn CandidateScanner,
+    targets: &'a OutputTargets,
+    input: &'a Input,
+    lockstep: &'a mut Lockstep<B>,
+    outputs: &'a mut OutputStage<B>,
+    candidates: &'a mut Vec<[u8; 32]>,
+}
+
+impl<B: Backend> OutputRoom<'_, B> {
+    /// Hands over the candidates of a batch of tweaks, `done` telling whether its shared secrets could be computed, and
+    /// to `keep` what is to be compared later. A chunk that is not accepted, and all of the batch after it, is left to the
+    /// fallback.
+    fn chunks(
+        self,
+        done: Result<&Points<B>, Degenerate>,
+        tweaks: &[TweakPoint],
+        numbers: Range<usize>,
+        keep: &dyn Fn(Judged),
+        take: &mut dyn FnMut(CandidateChunk<'_>),
+    ) {
+        let Self {
+            core,
+            exact,
+            fallback,
+            targets,
+            input,
+            lockstep,
+            outputs,
+            candidates,
+        } = self;
+        let hash = &core.output_tweak;
+        let mut done = done.and_then(|shared_secrets| {
+            let table = core.table.ok_or(Degenerate)?;
+            outputs.multiply(lockstep, table, hash, shared_secrets)
+        });
+        input.judge_invalid(&core.health, tweaks);
+        let end = numbers.end;
+        for numbers in chunk_numbers(numbers, tweaks.len()) {
+            candidates.resize(tweaks.len() * numbers.len(), [0; 32]);
+            if done.is_ok() {
+                done = outputs.candidates(lockstep, targets, numbers.clone(), candidates);
+                input.blank_invalid(numbers.len(), candidates);
+            }
+            let count = core.health.batches();
+            let judged = |place| Judged::new(tweaks, &numbers, candidates, place, count);
+            let agrees = |place| judged(place).agrees(exact);
+            if !core.health.accept(done, tweaks.len(), agrees) {
+                return fallback.chunks(tweaks, None, numbers.start..end, take);
+            }
+            keep(judged(scatter(count) % tweaks.len()));
+            take(CandidateChunk {
+                first_tweak: 0,
+                numbers,
+                keys: candidates,
+            });
+        }
     }
 }
 
@@ -239,10 +302,9 @@ impl Judged {
 struct WalletScanner<B: Backend> {
     backend: B,
     core: Arc<Core>,
-    table: &'static GeneratorTable,
     schedule: Schedule,
     schedule_of_two: Schedule,
-    targets: OutputTargets<B>,
+    targets: OutputTargets,
     /// The same scan on libsecp256k1.
     exact: libsecp256k1::Scanner,
     last: Last<Judged>,
@@ -254,6 +316,7 @@ struct WalletRoom<B: Backend> {
     lockstep: Lockstep<B>,
     products: ProductStage<B>,
     outputs: OutputStage<B>,
+    candidates: Vec<[u8; 32]>,
 }
 
 impl<B: Backend> WalletRoom<B> {
@@ -263,6 +326,7 @@ impl<B: Backend> WalletRoom<B> {
             lockstep: Lockstep::new(backend, 0),
             products: ProductStage::new(backend),
             outputs: OutputStage::new(backend),
+            candidates: Vec::new(),
         }
     }
 }
@@ -274,58 +338,44 @@ impl<B: Backend> Drop for WalletRoom<B> {
 }
 
 impl<B: Backend> WalletScanner<B> {
-    fn scan(
-        &self,
-        tweaks: &[TweakPoint],
-        multiples: Option<&[TweakPoint]>,
-        candidates: &mut Vec<[u8; 32]>,
-    ) {
-        if tweaks.len() < MIN_POINTS || self.core.health.is_broken() {
-            return self.exact.candidates(tweaks, candidates);
-        }
-        let per_tweak = self.candidates_per_tweak();
-        candidates.clear();
-        candidates.resize(tweaks.len() * per_tweak, [0; 32]);
-        let size = batch_points(tweaks.len(), full_batch::<B>());
-        let mut multiples = multiples.map(|multiples| multiples.chunks(size));
-        with_room(
-            &self.rooms,
-            || WalletRoom::new(self.backend),
-            |room| {
-                for (tweaks, out) in tweaks
-                    .chunks(size)
-                    .zip(candidates.chunks_mut(size * per_tweak))
-                {
-                    let multiples = multiples.as_mut().map(|m| m.next().unwrap_or_default());
-                    let done = self.scan_batch(room, tweaks, multiples, out);
-                    room.input.judge_invalid(&self.core.health, tweaks);
-                    let number = self.core.health.batches();
-                    let judged = |place| Judged::new(tweaks, out, per_tweak, place, number);
-                    let agrees = |place| judged(place).agrees(&self.exact);
-                    if self.core.health.accept(done, tweaks.len(), agrees) {
-                        self.last.put(judged(scatter(number) % tweaks.len()));
-                        continue;
-                    }
-                    let mut exact = Vec::new();
-                    self.exact.candidates(tweaks, &mut exact);
-                    out.copy_from_slice(&exact);
-                }
-            },
-        );
-    }
-
+    /// Hands over the candidates of a batch.
     fn scan_batch(
         &self,
         room: &mut WalletRoom<B>,
         tweaks: &[TweakPoint],
         multiples: Option<&[TweakPoint]>,
-        out: &mut [[u8; 32]],
+        numbers: Range<usize>,
+        take: &mut dyn FnMut(CandidateChunk<'_>),
+    ) {
+        let done = self.multiply_batch(room, tweaks, multiples);
+        let output_room = OutputRoom {
+            core: &self.core,
+            exact: &self.exact,
+            fallback: &self.exact,
+            targets: &self.targets,
+            input: &room.input,
+            lockstep: &mut room.lockstep,
+            outputs: &mut room.outputs,
+            candidates: &mut room.candidates,
+        };
+        let shared_secrets = done.map(|()| &room.products.value);
+        let keep = |judged| self.last.put(judged);
+        output_room.chunks(shared_secrets, tweaks, numbers, &keep, take);
+    }
+
+    /// Computes the shared secrets of a batch.
+    fn multiply_batch(
+        &self,
+        room: &mut WalletRoom<B>,
+        tweaks: &[TweakPoint],
+        multiples: Option<&[TweakPoint]>,
     ) -> Result<(), Degenerate> {
         let WalletRoom {
             input,
             lockstep,
             products,
             outputs,
+            ..
         } = room;
         let groups = groups_for::<B>(tweaks.len());
         lockstep.resize(groups);
@@ -335,23 +385,11 @@ impl<B: Backend> WalletScanner<B> {
             input.load_multiples(self.backend, multiples)?;
             products.resize(groups, Bases::Two);
             let bases: [&[AffinePoint]; 2] = [&input.points, &input.multiples];
-            products.multiply(lockstep, &self.schedule_of_two, &bases)?;
+            products.multiply(lockstep, &self.schedule_of_two, &bases)
         } else {
             products.resize(groups, Bases::One);
-            products.multiply(lockstep, &self.schedule, &[&input.points])?;
+            products.multiply(lockstep, &self.schedule, &[&input.points])
         }
-        let hash = &self.core.output_tweak;
-        let shared_secrets = &products.value;
-        outputs.candidates(
-            lockstep,
-            self.table,
-            hash,
-            &self.targets,
-            shared_secrets,
-            out,
-        )?;
-        input.blank_invalid(self.targets.per_tweak(), out);
-        Ok(())
     }
 }
 
@@ -377,17 +415,29 @@ impl<B: Backend> CandidateScanner for WalletScanner<B> {
         self.targets.per_tweak()
     }
 
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<[u8; 32]>) {
-        self.scan(tweaks, None, candidates);
-    }
-
-    fn candidates_with_multiples(
+    fn chunks(
         &self,
         tweaks: &[TweakPoint],
-        multiples: &[TweakPoint],
-        candidates: &mut Vec<[u8; 32]>,
+        multiples: Option<&[TweakPoint]>,
+        numbers: Range<usize>,
+        take: &mut dyn FnMut(CandidateChunk<'_>),
     ) {
-        self.scan(tweaks, Some(multiples), candidates);
+        if tweaks.len() < MIN_POINTS || self.core.health.is_broken() {
+            return self.exact.chunks(tweaks, None, numbers, take);
+        }
+        let size = batch_points(tweaks.len(), full_batch::<B>());
+        let mut multiples = multiples.map(|multiples| multiples.chunks(size));
+        with_room(
+            &self.rooms,
+            || WalletRoom::new(self.backend),
+            |room| {
+                for (batch, tweaks) in tweaks.chunks(size).enumerate() {
+                    let multiples = multiples.as_mut().map(|m| m.next().unwrap_or_default());
+                    let mut take = |chunk: CandidateChunk<'_>| take(chunk.behind(batch * size));
+                    self.scan_batch(room, tweaks, multiples, numbers.clone(), &mut take);
+                }
+            },
+        );
     }
 }
 
@@ -395,8 +445,7 @@ impl<B: Backend> CandidateScanner for WalletScanner<B> {
 struct SharedScanner<B: Backend> {
     backend: B,
     core: Arc<Core>,
-    table: &'static GeneratorTable,
-    passes: Vec<Pass<B>>,
+    passes: Vec<Pass>,
     /// Each wallet by itself.
     scanners: Vec<Box<dyn CandidateScanner>>,
     /// With pass and place in it of the wallet.
@@ -405,24 +454,14 @@ struct SharedScanner<B: Backend> {
 }
 
 /// Wallets that are scanned for at the same time.
-struct Pass<B: Backend> {
+#[derive(Default)]
+struct Pass {
     /// Their places among all.
     wallets: Vec<usize>,
     digits: Vec<BucketDigits>,
-    targets: Vec<OutputTargets<B>>,
+    targets: Vec<OutputTargets>,
     /// Their scans on libsecp256k1.
     exact: Vec<libsecp256k1::Scanner>,
-}
-
-impl<B: Backend> Default for Pass<B> {
-    fn default() -> Self {
-        Self {
-            wallets: Vec::new(),
-            digits: Vec::new(),
-            targets: Vec::new(),
-            exact: Vec::new(),
-        }
-    }
 }
 
 struct SharedRoom<B: Backend> {
@@ -430,6 +469,7 @@ struct SharedRoom<B: Backend> {
     lockstep: Lockstep<B>,
     products: WalletsStage<B>,
     outputs: OutputStage<B>,
+    candidates: Vec<[u8; 32]>,
 }
 
 impl<B: Backend> SharedRoom<B> {
@@ -439,6 +479,7 @@ impl<B: Backend> SharedRoom<B> {
             lockstep: Lockstep::new(backend, 0),
             products: WalletsStage::new(backend),
             outputs: OutputStage::new(backend),
+            candidates: Vec::new(),
         }
     }
 }
@@ -450,42 +491,52 @@ impl<B: Backend> Drop for SharedRoom<B> {
 }
 
 impl<B: Backend> SharedScanner<B> {
-    /// Scans a batch for the wallets of a pass, from tweak `start` on.
+    /// Hands over the candidates of a batch for the wallets of a pass.
     fn scan_batch(
         &self,
         room: &mut SharedRoom<B>,
-        pass: &Pass<B>,
+        (pass_number, pass): (usize, &Pass),
         tweaks: &[TweakPoint],
-        start: usize,
-        candidates: &mut [Vec<[u8; 32]>],
-    ) -> Result<(), Degenerate> {
+        take: &mut dyn FnMut(usize, CandidateChunk<'_>),
+    ) {
         let SharedRoom {
             input,
             lockstep,
             products,
             outputs,
+            candidates,
         } = room;
         let groups = groups_for::<B>(tweaks.len());
         lockstep.resize(groups);
         products.resize(groups, pass.wallets.len());
         outputs.resize(tweaks.len(), groups);
         input.load(self.backend, tweaks);
-        products.multiply(lockstep, &pass.digits, &input.points)?;
-        for (i, (wallet, targets)) in pass.wallets.iter().zip(&pass.targets).enumerate() {
-            let per_tweak = targets.per_tweak();
-            let out = &mut candidates[*wallet][start * per_tweak..][..tweaks.len() * per_tweak];
-            let hash = &self.core.output_tweak;
-            outputs.candidates(
-                lockstep,
-                self.table,
-                hash,
+        let done = products.multiply(lockstep, &pass.digits, &input.points);
+        // Of the wallets, one in turn is to be compared later.
+        let kept = scatter(self.core.health.batches()) % pass.wallets.len();
+        for (i, wallet) in pass.wallets.iter().enumerate() {
+            let targets = &pass.targets[i];
+            let output_room = OutputRoom {
+                core: &self.core,
+                exact: &pass.exact[i],
+                fallback: &*self.scanners[*wallet],
                 targets,
-                products.product(i),
-                out,
-            )?;
-            input.blank_invalid(per_tweak, out);
+                input,
+                lockstep,
+                outputs,
+                candidates,
+            };
+            let shared_secrets = done.map(|()| products.product(i));
+            let numbers = 0..targets.per_tweak();
+            let keep = |judged| {
+                if i == kept {
+                    self.last.put((pass_number, i, judged));
+                }
+            };
+            output_room.chunks(shared_secrets, tweaks, numbers, &keep, &mut |chunk| {
+                take(*wallet, chunk);
+            });
         }
-        Ok(())
     }
 }
 
@@ -518,26 +569,17 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
         self.scanners[wallet].candidates_per_tweak()
     }
 
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<Vec<[u8; 32]>>) {
-        candidates.resize_with(self.scanners.len(), Vec::new);
+    fn chunks(&self, tweaks: &[TweakPoint], take: &mut dyn FnMut(usize, CandidateChunk<'_>)) {
         let is_small = tweaks.len() < MIN_POINTS || self.core.health.is_broken();
-        let mut is_alone = vec![true; self.scanners.len()];
         let passes = if is_small { &[][..] } else { &self.passes[..] };
-        for pass in passes {
-            for wallet in &pass.wallets {
-                is_alone[*wallet] = false;
-                let count = tweaks.len() * self.candidates_per_tweak(*wallet);
-                candidates[*wallet].clear();
-                candidates[*wallet].resize(count, [0; 32]);
-            }
+        let mut is_alone = vec![true; self.scanners.len()];
+        for wallet in passes.iter().flat_map(|pass| &pass.wallets) {
+            is_alone[*wallet] = false;
         }
-        for (wallet, scanner) in self
-            .scanners
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| is_alone[*i])
-        {
-            scanner.candidates(tweaks, &mut candidates[wallet]);
+        let alone = self.scanners.iter().enumerate();
+        for (wallet, scanner) in alone.filter(|(wallet, _)| is_alone[*wallet]) {
+            let numbers = 0..scanner.candidates_per_tweak();
+            scanner.chunks(tweaks, None, numbers, &mut |chunk| take(wallet, chunk));
         }
         let size = batch_points(tweaks.len(), full_batch::<B>() / WALLETS_SHARE);
         with_room(
@@ -545,34 +587,10 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
             || SharedRoom::new(self.backend),
             |room| {
                 for (batch, tweaks) in tweaks.chunks(size).enumerate() {
-                    let start = batch * size;
-                    for (pass_number, pass) in passes.iter().enumerate() {
-                        let done = self.scan_batch(room, pass, tweaks, start, candidates);
-                        room.input.judge_invalid(&self.core.health, tweaks);
-                        let number = self.core.health.batches();
-                        let judged = |place: usize| {
-                            let at = (number as usize).wrapping_add(place) % pass.wallets.len();
-                            let wallet = pass.wallets[at];
-                            let per_tweak = self.candidates_per_tweak(wallet);
-                            let out = &candidates[wallet][start * per_tweak..];
-                            let judged = Judged::new(tweaks, out, per_tweak, place, number);
-                            (pass_number, at, judged)
-                        };
-                        let agrees = |place| {
-                            let (_, at, judged) = judged(place);
-                            judged.agrees(&pass.exact[at])
-                        };
-                        if self.core.health.accept(done, tweaks.len(), agrees) {
-                            self.last.put(judged(scatter(number) % tweaks.len()));
-                            continue;
-                        }
-                        for wallet in &pass.wallets {
-                            let scanner = &self.scanners[*wallet];
-                            let mut own = Vec::new();
-                            scanner.candidates(tweaks, &mut own);
-                            let first = start * scanner.candidates_per_tweak();
-                            candidates[*wallet][first..][..own.len()].copy_from_slice(&own);
-                        }
+                    for pass in passes.iter().enumerate() {
+                        self.scan_batch(room, pass, tweaks, &mut |wallet, chunk| {
+                            take(wallet, chunk.behind(batch * size));
+                        });
                     }
                 }
             },

@@ -17,6 +17,7 @@ pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod node_source;
 pub(crate) mod proxy;
+pub(crate) mod served;
 pub(crate) mod spindex;
 
 /// A seed for what a test leaves to chance. A failed test prints it, and repeats its choices (though not its timing)

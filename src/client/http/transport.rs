@@ -7,10 +7,14 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode, Url};
 
 use super::super::{OracleError, off_worker};
-use super::{HttpOracle, ROWS_BYTES, wire};
+use super::redirect::Astray;
+use super::{HttpOracle, ROWS_BYTES, pause, wire, words};
 
 /// Longest wait between two attempts.
 const MAX_DELAY: Duration = Duration::from_secs(15);
+
+/// Most bytes read of an answer that only says why there is no other.
+const REASON_BYTES: usize = 4096;
 
 /// How a server is spoken to.
 #[derive(Clone)]
@@ -18,7 +22,7 @@ pub struct HttpSettings {
     /// For one attempt, from the first byte sent to the last received.
     pub timeout: Duration,
     /// `socks5://[user:password@]host:port` (names are resolved by the proxy) or `http://…`; without one the
-    /// environment's proxy settings count.
+    /// environment's proxy settings count, but not for a server on this machine.
     pub proxy: Option<String>,
     /// The `User-Agent` header.
     pub user_agent: String,
@@ -26,6 +30,9 @@ pub struct HttpSettings {
     pub attempts: u32,
     /// Wait after the first failed attempt, about doubled after each further one.
     pub first_delay: Duration,
+    /// Longest time that one request waits because the server asks for it (`Retry-After`). Such answers use up no
+    /// attempts.
+    pub patience: Duration,
     /// Longest body accepted, after decompression; routes whose answers are always short have bounds of their own.
     pub max_body_bytes: usize,
 }
@@ -38,6 +45,7 @@ impl Default for HttpSettings {
             user_agent: concat!("spindex/", env!("CARGO_PKG_VERSION")).to_owned(),
             attempts: 6,
             first_delay: Duration::from_millis(400),
+            patience: Duration::from_secs(600),
             max_body_bytes: ROWS_BYTES,
         }
     }
@@ -52,6 +60,7 @@ impl fmt::Debug for HttpSettings {
             .field("user_agent", &self.user_agent)
             .field("attempts", &self.attempts)
             .field("first_delay", &self.first_delay)
+            .field("patience", &self.patience)
             .field("max_body_bytes", &self.max_body_bytes)
             .finish()
     }
@@ -59,6 +68,7 @@ impl fmt::Debug for HttpSettings {
 
 /// An answer as it came, before anybody looked into it.
 pub(super) struct Answer {
+    /// What was asked, as errors name it.
     pub(super) url: String,
     pub(super) body: Vec<u8>,
 }
@@ -66,9 +76,53 @@ pub(super) struct Answer {
 /// How one attempt failed.
 enum Failure {
     /// Another attempt may succeed.
-    Passing(String),
+    Passing(Fault),
     /// It will not.
     Final(OracleError),
+}
+
+/// A passing failure.
+struct Fault {
+    /// The status of an answer that was none, `None` without an answer.
+    status: Option<u16>,
+    reason: String,
+    /// How long the server asks to be left alone.
+    wait: Option<Duration>,
+}
+
+impl Fault {
+    fn without_answer(reason: String) -> Self {
+        Self {
+            status: None,
+            reason,
+            wait: None,
+        }
+    }
+
+    /// Why the request is given up after this many attempts.
+    fn give_up(self, url: String, attempts: u32) -> OracleError {
+        let reason = match self.wait {
+            None => self.reason,
+            Some(wait) => format!(
+                "{}, and it asks to be left alone for {} s",
+                self.reason,
+                wait.as_secs()
+            ),
+        };
+        match self.status {
+            None => OracleError::Unreachable {
+                url,
+                attempts,
+                reason,
+            },
+            Some(status) => OracleError::Busy {
+                url,
+                attempts,
+                status,
+                reason,
+            },
+        }
+    }
 }
 
 /// A URL without user and password.
@@ -106,7 +160,7 @@ impl HttpOracle {
             .await
     }
 
-    /// Sends a request until it is answered, refused, or the attempts are used up.
+    /// Sends a request until it is answered, refused, or the attempts or the patience are used up.
     pub(super) async fn request(
         &self,
         method: Method,
@@ -115,27 +169,39 @@ impl HttpOracle {
         max_bytes: usize,
     ) -> Result<Answer, OracleError> {
         let max_bytes = max_bytes.min(self.settings.max_body_bytes);
-        let attempts = self.settings.attempts.max(1);
-        let mut attempt = 1;
+        let (mut made, mut failed) = (0, 0);
+        let mut waited = Duration::ZERO;
         loop {
-            let reason = match self
+            self.pause.over(self.settings.first_delay).await;
+            made += 1;
+            let fault = match self
                 .attempt(&method, &url, body.as_deref(), max_bytes)
                 .await
             {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(reason)) => reason,
+                Err(Failure::Passing(fault)) => fault,
             };
-            if attempt >= attempts {
-                return Err(OracleError::Unreachable {
-                    url: shown(&url),
-                    attempts,
-                    reason,
-                });
+            let name = self.way.name(&url);
+            tracing::debug!(url = %name, attempt = made, "{}; trying again", fault.reason);
+            if let Some(wait) = fault.wait {
+                // A server may ask for no time at all, again and again.
+                let wait = wait.max(self.delay(made));
+                waited = waited.saturating_add(wait);
+                if waited > self.settings.patience {
+                    return Err(fault.give_up(name, made));
+                }
+                if self.pause.extend(wait) {
+                    let seconds = wait.as_secs_f64();
+                    tracing::info!("{name}: {}; waiting {seconds:.1} s", fault.reason);
+                }
+                continue;
             }
-            tracing::debug!(url = %shown(&url), attempt, "{reason}; trying again");
-            tokio::time::sleep(self.delay(attempt)).await;
-            attempt += 1;
+            failed += 1;
+            if failed >= self.settings.attempts.max(1) {
+                return Err(fault.give_up(name, made));
+            }
+            tokio::time::sleep(self.delay(failed)).await;
         }
     }
 
@@ -162,36 +228,70 @@ impl HttpOracle {
                 .header(CONTENT_TYPE, "application/json")
                 .body(body.to_owned());
         }
-        let failed = |error: reqwest::Error| {
-            if error.is_builder() || error.is_redirect() {
-                Failure::Final(OracleError::Setup(format!(
-                    "{} cannot be asked: {}",
-                    shown(url),
-                    reason(error)
-                )))
-            } else {
-                Failure::Passing(reason(error))
-            }
-        };
+        let failed = |error| self.failed(url, error);
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
+        let wait = pause::retry_after(response.headers());
+        let is_success = status.is_success();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > max_bytes {
+            if is_success && body.len() + chunk.len() > max_bytes {
                 return Err(Failure::Final(OracleError::Malformed {
-                    url: shown(url),
+                    url: self.way.name(url),
                     what: format!("more than {max_bytes} bytes"),
                 }));
             }
             body.extend_from_slice(&chunk);
+            if !is_success && body.len() >= REASON_BYTES {
+                body.truncate(REASON_BYTES);
+                break;
+            }
         }
-        self.judge(url, status, body)
+        // Only a transaction that was forwarded may be answered with nothing.
+        if is_success && body.is_empty() && *method == Method::GET {
+            let reason = format!("status {status} and no body");
+            return Err(Failure::Passing(Fault::without_answer(reason)));
+        }
+        self.judge(url, status, wait, body)
     }
 
-    /// Tells answers from refusals. Servers put error objects under any status, so the body counts first.
-    fn judge(&self, url: &Url, status: StatusCode, body: Vec<u8>) -> Result<Answer, Failure> {
-        let url = shown(url);
-        if let Some(message) = wire::error_text(&body) {
+    fn failed(&self, url: &Url, error: reqwest::Error) -> Failure {
+        let name = self.way.name(url);
+        let astray = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<Astray>());
+        if let Some(Astray { target }) = astray {
+            let target = target.clone();
+            Failure::Final(OracleError::Redirected { url: name, target })
+        } else if error.is_builder() || error.is_redirect() {
+            let text = format!("{name} cannot be asked: {}", reason(error));
+            Failure::Final(OracleError::Setup(text))
+        } else {
+            Failure::Passing(Fault::without_answer(reason(error)))
+        }
+    }
+
+    /// Tells answers from refusals. A passing status comes before whatever text is under it; under any other status,
+    /// 200 included, an error object is a refusal.
+    fn judge(
+        &self,
+        url: &Url,
+        status: StatusCode,
+        wait: Option<Duration>,
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let url = self.way.name(url);
+        let words = wire::error_text(&body);
+        if is_passing(status) && !words.as_deref().is_some_and(words::are_final) {
+            let reason = match words {
+                Some(words) => format!("status {status}, \"{words}\""),
+                None => format!("status {status}"),
+            };
+            return Err(Failure::Passing(Fault {
+                status: Some(status.as_u16()),
+                reason,
+                wait,
+            }));
+        }
+        if let Some(message) = words {
             return Err(Failure::Final(OracleError::Refused {
                 url,
                 status: status.as_u16(),
@@ -200,14 +300,6 @@ impl HttpOracle {
         }
         if status.is_success() {
             return Ok(Answer { url, body });
-        }
-        if status.is_server_error()
-            || matches!(
-                status,
-                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
-            )
-        {
-            return Err(Failure::Passing(format!("status {status}")));
         }
         Err(Failure::Final(if status == StatusCode::NOT_FOUND {
             OracleError::NotFound { url }
@@ -218,6 +310,15 @@ impl HttpOracle {
                 message: wire::excerpt(&String::from_utf8_lossy(&body)),
             }
         }))
+    }
+}
+
+/// Whether a status says that the same request may be answered later.
+fn is_passing(status: StatusCode) -> bool {
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => true,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => false,
+        status => status.is_server_error(),
     }
 }
 

@@ -5,6 +5,7 @@ use bitcoin::{BlockHash, Network};
 use super::super::OracleError;
 use super::super::state::StateError;
 use crate::filter::FilterError;
+use crate::scan::Unverified;
 
 /// Why a scan stopped. What was stored before stays, and the same command goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,19 @@ pub enum ClientError {
         from: u32,
         /// Last height asked for.
         to: u32,
+    },
+    /// The server does not reach the first height.
+    #[error(
+        "{oracle} ends at height {tip}, below {from}, the first height to scan: give a lower --from, or wait until the \
+         server has that block"
+    )]
+    BeyondTip {
+        /// The server.
+        oracle: String,
+        /// First height asked for, now or when the stored scan was begun.
+        from: u32,
+        /// The server's last height.
+        tip: u32,
     },
     /// A state of another wallet or network.
     #[error("the state belongs to {actual}, not to {expected}: use another state file")]
@@ -71,6 +85,14 @@ pub enum ClientError {
         block_hash: BlockHash,
         /// What is wrong with it.
         source: FilterError,
+    },
+    /// What was computed for a block cannot be right.
+    #[error("block {height}: {source}")]
+    Unverified {
+        /// Height of the block.
+        height: u32,
+        /// Of which output.
+        source: Unverified,
     },
     /// Answers that do not fit each other, at every attempt.
     #[error(

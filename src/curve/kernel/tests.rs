@@ -1,11 +1,15 @@
 //! What an engine does when its backend computes wrongly.
 
+use std::ops::Range;
+
+use secp256k1::{Parity, SECP256K1, XOnlyPublicKey};
+
 use super::*;
 use crate::curve::arch::Portable;
 use crate::curve::covered;
 use crate::curve::failing::{Fault, Faulty};
 use crate::curve::suite::{public, secret};
-use crate::curve::{LEAST_BATCH, SCAN_BATCH, batch_for_threads};
+use crate::curve::{CHUNK_CANDIDATES, LEAST_BATCH, SCAN_BATCH, batch_for_threads};
 
 fn target() -> ScanTarget {
     ScanTarget {
@@ -202,6 +206,84 @@ fn what_another_call_is_comparing_is_not_confirmed_yet() {
         has_begun.recv().expect("sent above");
         assert!(!health.confirm(|| true));
     });
+}
+
+/// The numbers of each chunk that a scan hands over for the first run of tweaks, and all candidates put together.
+fn chunks(
+    scanner: &dyn CandidateScanner,
+    numbers: Range<usize>,
+) -> (Vec<Range<usize>>, Vec<[u8; 32]>) {
+    let tweaks = tweaks();
+    let mut seen = Vec::new();
+    let mut all = vec![[0; 32]; tweaks.len() * numbers.len()];
+    scanner.chunks(&tweaks, None, numbers.clone(), &mut |chunk| {
+        assert!(chunk.keys.len() <= CHUNK_CANDIDATES.max(tweaks.len()));
+        if chunk.first_tweak == 0 {
+            seen.push(chunk.numbers.clone());
+        }
+        for (tweak, keys) in chunk.by_tweak() {
+            let start = tweak * numbers.len() + chunk.numbers.start - numbers.start;
+            all[start..][..keys.len()].copy_from_slice(keys);
+        }
+    });
+    (seen, all)
+}
+
+#[test]
+fn many_labels_come_in_chunks_of_bounded_size() {
+    let target = ScanTarget {
+        labels: (0..10).map(|i| public(3 + i).serialize()).collect(),
+        ..target()
+    };
+    let mut expected = Vec::new();
+    let exact = LibSecp256k1.scanner(&target).expect("valid keys");
+    exact.candidates(&tweaks(), &mut expected);
+    let kernel = Kernel::new(Portable);
+    let scanner = kernel.scanner(&target).expect("valid keys");
+    // 20 tweaks leave room for three candidates each.
+    let (seen, all) = chunks(&*scanner, 0..11);
+    assert_eq!(seen, [0..3, 3..6, 6..9, 9..11]);
+    assert_eq!(all, expected);
+    assert_eq!(chunks(&*exact, 0..11), (seen, all));
+    // Some of them alone.
+    for scanner in [&*scanner, &*exact] {
+        let (seen, some) = chunks(scanner, 4..9);
+        assert_eq!(seen, [4..7, 7..9]);
+        for (some, all) in some.chunks(5).zip(expected.chunks(11)) {
+            assert_eq!(some, &all[4..9]);
+        }
+    }
+}
+
+#[test]
+fn a_fault_in_a_later_chunk_leaves_the_rest_to_the_library() {
+    let target = ScanTarget {
+        labels: (0..10).map(|i| public(3 + i).serialize()).collect(),
+        ..target()
+    };
+    // The last label is minus what one tweak pays to: its sum has no slope, whatever the chunks before.
+    let mut expected = Vec::new();
+    let exact = LibSecp256k1.scanner(&target).expect("valid keys");
+    exact.candidates(&tweaks(), &mut expected);
+    let key = XOnlyPublicKey::from_slice(&expected[0]).expect("a point");
+    let first = key.public_key(Parity::Even);
+    let mut fallen_back = 0;
+    for label in [first, first.negate(SECP256K1)] {
+        let mut target = target.clone();
+        target.labels[9] = label.serialize();
+        let exact = LibSecp256k1.scanner(&target).expect("valid keys");
+        exact.candidates(&tweaks(), &mut expected);
+        let kernel = Kernel::new(Portable);
+        let scanner = kernel.scanner(&target).expect("valid keys");
+        let (_, all) = chunks(&*scanner, 0..11);
+        assert_eq!(all, expected);
+        fallen_back += kernel.status().fallback_batches;
+        assert!(!kernel.status().is_broken);
+    }
+    assert_eq!(
+        fallen_back, 1,
+        "of the two keys with this x one is minus the output"
+    );
 }
 
 #[test]

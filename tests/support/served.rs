@@ -1,0 +1,76 @@
+//! A simulated chain that pays a wallet, an index of it from some height on, and the server over that index.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use bitcoin::Network;
+use spindex::api::ApiState;
+use spindex::api::http::router;
+use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
+use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::index::{IndexSettings, Indexer};
+use spindex::runtime::Stop;
+use spindex::store::{Store, StoreOptions};
+
+use super::index::options;
+
+/// The wallet that is paid.
+pub(crate) fn keys() -> ReceiverKeys {
+    let spend_key = SpendKey::from_bytes([4; 32]).unwrap();
+    let scan_key = ScanKey::from_bytes([3; 32]).unwrap();
+    ReceiverKeys::new(scan_key, spend_key.public_key(), [1])
+}
+
+/// A chain whose traffic pays the wallet's plain, labelled and change addresses.
+pub(crate) fn chain(seed: u64, blocks: u32) -> Arc<SimulatedChain> {
+    let recipients = [None, Some(1), Some(0)];
+    let chain = SimulatedChain::new(SimulationSettings {
+        seed,
+        recipients: recipients
+            .map(|label| keys().address(label, Network::Regtest).unwrap())
+            .to_vec(),
+        payment_percent: 25,
+        ..SimulationSettings::default()
+    });
+    chain.mine(blocks);
+    Arc::new(chain)
+}
+
+/// An index in memory of the chain from a height on.
+pub(crate) async fn index(chain: &Arc<SimulatedChain>, first_height: u32) -> Arc<Store> {
+    let options = StoreOptions {
+        first_height: Some(first_height),
+        ..options()
+    };
+    let backend = redb::backends::InMemoryBackend::new();
+    let store = Arc::new(Store::open_with_backend(backend, &options).unwrap());
+    let indexer = Indexer::new(
+        store.clone(),
+        chain.clone(),
+        Arc::new(LibSecp256k1),
+        IndexSettings::default(),
+        Stop::new(),
+        |_| (),
+    );
+    assert_eq!(indexer.sync(None).await.unwrap(), Some(chain.tip_id()));
+    store
+}
+
+/// Serves an index, with something of the test's in between; the address.
+pub(crate) async fn serve(
+    chain: &Arc<SimulatedChain>,
+    store: Arc<Store>,
+    between: impl FnOnce(Router) -> Router,
+) -> SocketAddr {
+    let state = ApiState {
+        store,
+        node: Some(chain.clone()),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = between(router(state));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
