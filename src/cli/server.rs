@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bitcoin::Network;
 use clap::Args;
 use tokio::net::TcpListener;
@@ -30,6 +30,8 @@ const DEFAULT_BIND: &str = "127.0.0.1:8000";
 const DEFAULT_UNDO_DEPTH: u32 = 288;
 /// Longest silence of the node before a request fails.
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A year, in seconds.
+const LONGEST_WAIT: u64 = 31_536_000;
 /// A sync of fewer blocks leaves too little slack in the file to be worth the time that compacting takes.
 const COMPACT_AFTER_BLOCKS: usize = 1_000;
 /// How long compaction waits for answers that are being given.
@@ -53,7 +55,13 @@ pub(super) struct SyncArgs {
     #[arg(long, value_name = "HEIGHT")]
     until: Option<u32>,
     /// How long to wait for a node that does not answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(
+        long,
+        env = "SPINDEX_WAIT",
+        value_name = "SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(..=LONGEST_WAIT)
+    )]
     wait: u64,
 }
 
@@ -135,7 +143,13 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         )?;
         indexer.check_source().await?;
         match sync_and_compact(&indexer, args.until, &store, &progress, &stop).await? {
-            _ if stop.is_requested() => tracing::info!("stopped; the next sync goes on from here"),
+            // What was asked for is not done, and a script that goes on from an exit status must not take it for done.
+            tip if stop.is_requested() => {
+                let reached = tip.map_or("before the first block".to_owned(), |tip| {
+                    format!("at height {}", tip.height)
+                });
+                bail!("stopped {reached} by a signal; the same command goes on from there");
+            }
             Some(tip) => tracing::info!(%tip, "in sync"),
             None => tracing::info!("the node's chain ends below the first height to index"),
         }
@@ -191,9 +205,6 @@ pub(super) fn block_on<T>(
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     if let Some(threads) = compute.threads {
-        if threads == 0 {
-            return Err(usage!("--threads must be at least 1"));
-        }
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()
@@ -228,7 +239,7 @@ pub(super) fn index_file(
         tweak_form: server.tweak_form.map(|name| name.0),
         multiples: server.multiples,
         undo_depth: server.undo_depth.unwrap_or(DEFAULT_UNDO_DEPTH),
-        cache_bytes: server.cache_mib.unwrap_or(256) << 20,
+        cache_bytes: config::mib(server.cache_mib.unwrap_or(256)),
     };
     Ok((path, options))
 }
@@ -300,23 +311,14 @@ pub(super) fn index_settings(
     let defaults = IndexSettings::default();
     let settings = IndexSettings {
         in_flight: server.in_flight.unwrap_or(defaults.in_flight),
-        budget_bytes: server
-            .fetch_mib
-            .map_or(defaults.budget_bytes, |mib| mib << 20),
-        batch_bytes: server
-            .batch_mib
-            .map_or(defaults.batch_bytes, |mib| mib << 20),
+        budget_bytes: server.fetch_mib.map_or(defaults.budget_bytes, config::mib),
+        batch_bytes: server.batch_mib.map_or(defaults.batch_bytes, config::mib),
         long_sync_blocks: server.long_sync_blocks.unwrap_or(defaults.long_sync_blocks),
         poll_interval: server
             .poll_ms
             .map_or(defaults.poll_interval, Duration::from_millis),
         give_up_after,
     };
-    if settings.in_flight == 0 || settings.batch_bytes == 0 || settings.poll_interval.is_zero() {
-        return Err(usage!(
-            "--in-flight, --batch-mib and --poll-ms must be at least 1"
-        ));
-    }
     Ok(settings)
 }
 
