@@ -188,7 +188,10 @@ impl Locked {
         let path = &self.path;
         let fresh = path.with_file_name(format!(".spindex-{}.new", random_name()));
         let file = create_new(&fresh)?;
-        fill(&fresh, &file, content)
+        // Whoever opens the new file from the renaming on waits until it is read back.
+        file.lock()
+            .map_err(failed("lock", &fresh))
+            .and_then(|()| fill(&fresh, &file, content))
             .and_then(|()| fs::rename(&fresh, path).map_err(failed("replace", path)))
             .inspect_err(|_| {
                 let _ = fs::remove_file(&fresh);

@@ -436,7 +436,10 @@ fn cause(error: &clap::Error) -> String {
     if let Some(source) = error.source() {
         return source.to_string();
     }
-    match error.get(ContextKind::ValidValue) {
+    let choices = error
+        .get(ContextKind::ValidValue)
+        .map(|choices| choices.to_string());
+    match choices.filter(|choices| !choices.is_empty()) {
         Some(choices) => format!("choose one of {choices}"),
         None => "it is empty".to_owned(),
     }
@@ -461,7 +464,7 @@ fn settings() -> clap::Command {
 }
 
 /// Every key a configuration file may have: the names of the flags, and the password, which is none.
-fn known_keys() -> BTreeSet<String> {
+pub(super) fn known_keys() -> BTreeSet<String> {
     let settings = settings();
     let flags = settings
         .get_arguments()

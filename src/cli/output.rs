@@ -29,9 +29,10 @@ pub(super) fn start_log(filter: &str) -> Result<()> {
 /// otherwise be a module that nobody has, and the log empty.
 fn log_filter(text: &str) -> Result<EnvFilter> {
     let mut filter = String::new();
-    for part in text.split(',').map(str::trim) {
+    let parts = text.split(',').map(str::trim);
+    for part in parts.filter(|part| !part.is_empty()) {
         let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
-        if level.parse::<LevelFilter>().is_err() || part.starts_with('=') {
+        if level.is_empty() || level.parse::<LevelFilter>().is_err() || part.starts_with('=') {
             return Err(usage!(
                 "bad value {text:?} for --log: {part:?} is neither a level (error, warn, info, debug, trace, off) nor a \
                  module's, such as spindex::index=debug"
@@ -179,7 +180,12 @@ mod tests {
     #[test]
     fn a_log_is_never_empty_by_mistake() {
         let shown = |text: &str| log_filter(text).unwrap().to_string();
-        for (text, most) in [("info", "info"), ("TRACE", "trace"), ("off", "off")] {
+        for (text, most) in [
+            ("info", "info"),
+            ("TRACE", "trace"),
+            ("off", "off"),
+            ("", "info"),
+        ] {
             assert_eq!(shown(text), most);
         }
         for modules in ["spindex::index=debug", "spindex::index=debug,warn"] {
@@ -194,12 +200,12 @@ mod tests {
         }
         for wrong in [
             "inof",
-            "",
             "spindex",
-            "info,",
+            "info,inof",
             "spindex=inof",
+            "spindex=",
             "=debug",
-            "spindex[=debug",
+            "a[=debug",
         ] {
             let error = log_filter(wrong).unwrap_err();
             assert!(error.is::<super::super::config::UsageError>());

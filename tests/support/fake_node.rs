@@ -12,6 +12,7 @@
 //! looked at.
 
 use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use bitcoin::consensus::encode::serialize_hex;
@@ -70,6 +71,8 @@ struct Script {
     rules: Vec<Rule>,
     /// The paths asked for.
     requests: Vec<String>,
+    /// Who is told of each.
+    watcher: Option<Sender<String>>,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -126,6 +129,13 @@ impl FakeNode {
         script.rules.iter().all(|rule| rule.times == 0)
     }
 
+    /// The paths asked for from now on, as they come; ends an earlier watch.
+    pub(crate) fn watch(&self) -> Receiver<String> {
+        let (sender, requests) = channel();
+        self.script.lock().unwrap().watcher = Some(sender);
+        requests
+    }
+
     /// The paths asked for since the last call, in order.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.script.lock().unwrap().requests)
@@ -153,6 +163,9 @@ async fn answer(mut stream: TcpStream, chain: Arc<SimulatedChain>, script: Share
     let rule = {
         let mut script = script.lock().unwrap();
         script.requests.push(path.clone());
+        if let Some(watcher) = &script.watcher {
+            let _ = watcher.send(path.clone());
+        }
         let mut rules = script.rules.iter_mut().rev();
         let newest = rules.find(|rule| rule.times > 0 && path.contains(&rule.part));
         newest.map(|rule| {
