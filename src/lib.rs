@@ -12,6 +12,7 @@ pub mod client;
 pub mod curve;
 pub mod filter;
 pub mod index;
+pub mod private_file;
 pub mod runtime;
 pub mod scan;
 pub mod store;

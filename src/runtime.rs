@@ -1,6 +1,9 @@
 //! The stop flag that every long loop polls and every wait can be woken by, work that cannot be woken, and what the system grants
 //! this process.
 
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
 use tokio::sync::{oneshot, watch};
 
 /// Runs blocking work on a thread of its own, which nobody waits for: whoever gives up this future leaves it to itself, and
@@ -56,30 +59,46 @@ impl Stop {
     }
 
     /// Waits, but no longer than until the stop; false if it was asked for.
-    pub async fn sleep(&self, duration: std::time::Duration) -> bool {
+    pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::select! {
             () = self.requested() => false,
             () = tokio::time::sleep(duration) => true,
         }
     }
 
-    /// Sets the flag at the first SIGINT or SIGTERM; a second one ends the process at once with status 130.
+    /// Sets the flag at the first SIGINT or SIGTERM; a later one ends the process at once with status 130. Those that come
+    /// with the first, as from programs that send theirs to a process and to its group, are one with it.
     ///
     /// # Errors
     /// The operating system refuses to install a handler.
     pub fn on_signal(&self) -> std::io::Result<()> {
         let stop = self.clone();
-        let mut signals = Signals::install()?;
+        let signals = futures::stream::unfold(Signals::install()?, async |mut signals| {
+            signals.next().await;
+            Some(((), signals))
+        });
         tokio::spawn(async move {
-            signals.next().await;
-            tracing::info!("stopping; a second signal stops at once");
-            stop.request();
-            signals.next().await;
+            stop.obey(signals).await;
             std::process::exit(130);
         });
         Ok(())
     }
+
+    /// Sets the flag at the first signal, and returns at one that comes later.
+    async fn obey(&self, signals: impl Stream<Item = ()>) {
+        let mut signals = std::pin::pin!(signals);
+        signals.next().await;
+        tracing::info!("stopping; a second signal stops at once");
+        self.request();
+        let together = async { while signals.next().await.is_some() {} };
+        // The time is over, or no signal can come any more.
+        let _ = tokio::time::timeout(TOGETHER, together).await;
+        signals.next().await;
+    }
 }
+
+/// Signals are one if they come within this time of the first.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 impl Default for Stop {
     fn default() -> Self {
@@ -124,5 +143,29 @@ impl Signals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc::unbounded;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn signals_that_come_together_are_one() {
+        let (signals, received) = unbounded();
+        let stop = Stop::new();
+        let obeying = stop.clone();
+        let mut obeyed = tokio::spawn(async move { obeying.obey(received).await });
+        assert!(!stop.is_requested());
+        for _ in 0..3 {
+            signals.unbounded_send(()).unwrap();
+        }
+        stop.requested().await;
+        let long = tokio::time::timeout(Duration::from_secs(3600), &mut obeyed);
+        assert!(long.await.is_err(), "the process would have ended");
+        signals.unbounded_send(()).unwrap();
+        obeyed.await.unwrap();
     }
 }

@@ -1,9 +1,10 @@
 //! `spindex sync` and `run` as processes that are killed at any moment, hundreds of times, and started again: the file
 //! always holds some committed state, and in the end it equals an index built fresh by a process nobody disturbed.
 //!
-//! The node is played by a server over a simulated chain, so that a life of a process takes a fraction of a second. What
-//! a kill hit is told by the file that it left: a copy of it is opened, so that the next process still finds it as it
-//! was left.
+//! The node is played by a server over a simulated chain, so that a life of a process takes a fraction of a second. When
+//! a process is killed is decided by what it has done: requests to the node, lines of its log, changes of its file. So
+//! every moment comes, however fast the machine is. What a kill hit is told by the file that it left: a copy of it is
+//! opened, so that the next process still finds it as it was left.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,10 +14,11 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::{sleep, yield_now};
+use std::time::Duration;
 
 use bitcoin::secp256k1::rand::rngs::StdRng;
 use bitcoin::secp256k1::rand::{Rng, SeedableRng};
@@ -25,7 +27,7 @@ use spindex::chain::generated::{ChainLength, ChainParameters, Target, generate};
 use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::store::{FILE_NAME, Store};
-use support::fake_node::FakeNode;
+use support::fake_node::{FakeNode, Reply};
 use support::index::{Contents, fresh_store, options};
 use support::random_seed;
 use support::spindex::{Spindex, command, run, stderr};
@@ -124,8 +126,8 @@ impl Scene {
         Some(tip)
     }
 
-    /// Counts a kill and gives the tip that it left.
-    fn count(&mut self) -> Option<BlockId> {
+    /// Counts a kill, and gives what it hit and the tip that it left.
+    fn count(&mut self) -> (Hit, Option<BlockId>) {
         let tip = self.tip();
         let active = self.chain.active_blocks();
         let hit = match tip {
@@ -137,7 +139,7 @@ impl Scene {
             },
         };
         *self.hits.entry(hit).or_default() += 1;
-        tip
+        (hit, tip)
     }
 
     /// Lets a process finish, and holds what is in the file against an index built fresh.
@@ -164,47 +166,82 @@ impl Scene {
         std::fs::remove_dir_all(self.home.path().join(".spindex")).unwrap();
     }
 
-    /// A moment, in time from now.
-    fn moment(&mut self, within: Duration) -> Duration {
-        within.mul_f64(self.rng.gen_range(0.0..1.0))
+    /// Waits for so many more requests to the node, doing something at each, and a little longer; not beyond the end of
+    /// the process.
+    fn wait_for_requests(
+        &mut self,
+        process: &mut Spindex,
+        requests: &Receiver<String>,
+        count: usize,
+        mut at_each: impl FnMut(&mut Self),
+    ) {
+        let mut left = count;
+        while left > 0 {
+            match requests.recv_timeout(LOOK_EVERY) {
+                Ok(_) => {
+                    left -= 1;
+                    at_each(self);
+                }
+                Err(RecvTimeoutError::Timeout) if !process.is_over() => {}
+                Err(_) => return,
+            }
+        }
+        self.pause();
     }
 
-    /// The same of a life; more often than by chance at the very start, where the file is made and opened.
-    fn moment_of(&mut self, life: Duration) -> Duration {
-        let within = match self.rng.gen_ratio(1, 4) {
-            true => life / 8,
-            false => life,
-        };
-        self.moment(within)
-    }
-
-    #[track_caller]
-    fn assert_hits(&self, kills: u32, least: &[(Hit, u32)]) {
-        eprintln!("{kills} kills: {:?}", self.hits);
-        assert_eq!(self.hits.values().sum::<u32>(), kills);
-        for (hit, least) in least {
-            let hits = self.hits.get(hit).copied().unwrap_or_default();
-            assert!(hits >= *least, "{hit:?} only {hits} times: {:?}", self.hits);
+    /// What a process does between two requests takes a few milliseconds; what comes of it is left to chance.
+    fn pause(&mut self) {
+        if self.rng.gen_ratio(2, 3) {
+            sleep(Duration::from_micros(self.rng.gen_range(0..10_000)));
         }
     }
+
+    /// The node answers nobody any more, until it behaves again.
+    fn hold(&self) {
+        self.node.on("/", Reply::Stall);
+    }
+
+    /// Reorganises the chain, or lets it grow. `other_branch` is where it may return to.
+    fn move_chain(&mut self, other_branch: &mut BlockId) {
+        let tip = self.chain.tip_id();
+        let depth = self.rng.gen_range(1..=12);
+        match self.rng.gen_range(0..10) {
+            0 => drop(self.chain.activate(other_branch.hash).unwrap()),
+            1..=3 => {
+                let blocks = depth + self.rng.gen_range(0..=2) - 1;
+                let orphaned = [Orphaned::Drop, Orphaned::Resubmit][self.rng.gen_range(0..2)];
+                self.chain.reorganize(depth, blocks, orphaned).unwrap();
+                *other_branch = tip;
+            }
+            _ => drop(self.chain.mine(self.rng.gen_range(1..=2))),
+        }
+    }
+
+    fn hits(&self, hit: Hit) -> u32 {
+        self.hits.get(&hit).copied().unwrap_or_default()
+    }
 }
+
+/// Between two looks at whether a process has ended by itself.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Over the start, the creation of the file, and the commits of a sync, until it is at the tip; then once more from
 /// nothing. All blocks are there from the start, for one large commit, or they come while the sync goes on, for many.
 #[test]
 fn a_sync_that_is_killed_at_any_moment_goes_on() {
     const KILLS: u32 = 80;
+    const OF_EACH: u32 = 8;
     const FIRST_HEIGHT: usize = 20;
     let mut scene = Scene::new(20, 180);
-    let started = Instant::now();
     scene.finish();
-    let whole = started.elapsed();
+    let whole = scene.node.requests().len();
     let fresh = scene.fresh();
     let blocks = scene.chain.active_blocks();
 
     let mut kills = 0;
     for life in 0.. {
-        if kills >= KILLS {
+        let (nothing, behind) = (scene.hits(Hit::Nothing), scene.hits(Hit::Behind));
+        if kills >= KILLS && nothing >= OF_EACH && behind >= OF_EACH {
             break;
         }
         scene.forget();
@@ -215,23 +252,51 @@ fn a_sync_that_is_killed_at_any_moment_goes_on() {
         scene.chain.activate(blocks[shown - 1].id.hash).unwrap();
         let mut last = None;
         loop {
-            let moment = Instant::now() + scene.moment_of(whole);
-            let sync = scene.start("sync");
-            while Instant::now() < moment {
-                shown = (shown + scene.rng.gen_range(1..4)).min(blocks.len());
-                scene.chain.activate(blocks[shown - 1].id.hash).unwrap();
-                let pause = scene.moment(Duration::from_millis(20));
-                sleep(pause.min(moment.saturating_duration_since(Instant::now())));
+            let requests = scene.node.watch();
+            let is_held = scene.rng.gen_ratio(1, 6);
+            if is_held {
+                scene.hold();
             }
-            match sync.kill_or_end() {
+            let mut sync = scene.start("sync");
+            if is_held {
+                scene.wait_for_requests(&mut sync, &requests, 1, |_| ());
+            } else if shown < blocks.len() && scene.rng.gen_ratio(1, 3) {
+                // The last commit for now: when the node has more, the index is behind.
+                while sync
+                    .next_line()
+                    .is_some_and(|line| !line.contains("indexed"))
+                {}
+                scene.hold();
+                shown += 1;
+                scene.chain.activate(blocks[shown - 1].id.hash).unwrap();
+            } else {
+                // More often than by chance at the very start, where the file is made and opened.
+                let most = match scene.rng.gen_ratio(1, 4) {
+                    true => whole / 8,
+                    false => whole,
+                };
+                let count = scene.rng.gen_range(1..=most);
+                scene.wait_for_requests(&mut sync, &requests, count, |scene| {
+                    if scene.rng.gen_ratio(1, 4) && shown < blocks.len() {
+                        shown += 1;
+                        scene.chain.activate(blocks[shown - 1].id.hash).unwrap();
+                    }
+                });
+            }
+            let ended = sync.kill_or_end();
+            scene.node.behave();
+            match ended {
                 None => {
                     kills += 1;
-                    let tip = scene.count().map(|tip| tip.height);
-                    // What was committed stays.
+                    let (_, tip) = scene.count();
+                    let tip = tip.map(|tip| tip.height);
+                    // What was committed stays, and without a node nothing comes.
                     assert!(tip >= last, "{tip:?} after {last:?}");
+                    assert!(!is_held || tip == last, "{tip:?} after {last:?}");
                     last = tip;
                 }
                 Some(lines) => {
+                    assert!(!is_held, "{lines:#?}");
                     assert!(lines.iter().any(|line| line.contains("in sync")));
                     if shown == blocks.len() && scene.tip() == Some(fresh.tip) {
                         break;
@@ -241,7 +306,7 @@ fn a_sync_that_is_killed_at_any_moment_goes_on() {
         }
         scene.compare(&fresh);
     }
-    scene.assert_hits(kills, &[(Hit::Nothing, 8), (Hit::Behind, 8)]);
+    eprintln!("{kills} kills: {:?}", scene.hits);
 }
 
 /// Over the start, block by block at the tip, and reorgs.
@@ -249,47 +314,55 @@ fn a_sync_that_is_killed_at_any_moment_goes_on() {
 fn a_run_that_is_killed_at_any_moment_goes_on() {
     const KILLS: u32 = 110;
     let mut scene = Scene::new(8, 120);
-    let started = Instant::now();
+    let requests = scene.node.watch();
     let mut first = scene.start("run");
     first.wait_for_height(120);
     first.kill();
-    let life = 3 * started.elapsed();
+    let whole = requests.try_iter().count();
     let mut other_branch = scene.chain.tip_id();
-    let mut last = None;
-    let mut kills_after_commits = 0;
-    for _ in 0..KILLS {
-        let moment = Instant::now() + scene.moment_of(life);
-        let running = scene.start("run");
-        while Instant::now() < moment {
-            let tip = scene.chain.tip_id();
-            let depth = scene.rng.gen_range(1..=12);
-            match scene.rng.gen_range(0..10) {
-                0 => drop(scene.chain.activate(other_branch.hash).unwrap()),
-                1..=3 => {
-                    let blocks = depth + scene.rng.gen_range(0..=2) - 1;
-                    let orphaned = [Orphaned::Drop, Orphaned::Resubmit][scene.rng.gen_range(0..2)];
-                    scene.chain.reorganize(depth, blocks, orphaned).unwrap();
-                    other_branch = tip;
+    for kill in 0..KILLS {
+        let requests = scene.node.watch();
+        if kill % 3 > 0 {
+            let count = scene.rng.gen_range(1..=whole + 60);
+            let mut running = scene.start("run");
+            scene.wait_for_requests(&mut running, &requests, count, |scene| {
+                if scene.rng.gen_ratio(1, 8) {
+                    scene.move_chain(&mut other_branch);
                 }
-                _ => drop(scene.chain.mine(scene.rng.gen_range(1..=2))),
-            }
-            let pause = scene.moment(Duration::from_millis(80));
-            sleep(pause.min(moment.saturating_duration_since(Instant::now())));
+            });
+            assert_eq!(running.kill_or_end(), None, "it ends by itself");
+            scene.count();
+            continue;
         }
-        let lines = running.kill_or_end();
-        assert_eq!(lines, None, "it ends by itself");
-        let tip = scene.count();
-        kills_after_commits += u32::from(tip != last);
-        last = tip;
+        // After the commit of a block that no index has yet.
+        let tip = scene.chain.mine(1)[0];
+        let mut running = scene.start("run");
+        running.wait_for_height(tip.height);
+        scene.hold();
+        let expected = match kill / 3 % 3 {
+            0 => Hit::AtTip,
+            1 => {
+                scene.chain.mine(1);
+                Hit::Behind
+            }
+            _ => {
+                let depth = scene.rng.gen_range(1..=12);
+                other_branch = tip;
+                scene
+                    .chain
+                    .reorganize(depth, depth + 1, Orphaned::Resubmit)
+                    .unwrap();
+                Hit::OffChain
+            }
+        };
+        scene.pause();
+        assert_eq!(running.kill_or_end(), None, "it ends by itself");
+        scene.node.behave();
+        assert_eq!(scene.count(), (expected, Some(tip)));
     }
     scene.chain.mine(1);
     scene.finish();
-    eprintln!("{kills_after_commits} of {KILLS} kills came after a commit");
-    assert!((10..KILLS - 10).contains(&kills_after_commits));
-    scene.assert_hits(
-        KILLS,
-        &[(Hit::Behind, 3), (Hit::OffChain, 5), (Hit::AtTip, 5)],
-    );
+    eprintln!("{KILLS} kills: {:?}", scene.hits);
 }
 
 /// From block files, whose undo data say which height created what is spent: locators are left for the end of the sync,
@@ -297,6 +370,7 @@ fn a_run_that_is_killed_at_any_moment_goes_on() {
 #[test]
 fn a_long_sync_that_is_killed_at_any_moment_goes_on() {
     const KILLS: u32 = 30;
+    const UNLOCATED: u32 = 5;
     let seed = random_seed();
     let mut rng = StdRng::seed_from_u64(seed);
     let home = tempfile::tempdir().unwrap();
@@ -330,20 +404,24 @@ fn a_long_sync_that_is_killed_at_any_moment_goes_on() {
     };
     let index = home.path().join(".spindex/regtest");
     let forget = || std::fs::remove_dir_all(&index).unwrap();
-    let started = Instant::now();
     let output = run(home.path(), &arguments(u32::MAX));
-    let whole = started.elapsed();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(!stderr(&output).contains("locating"), "{}", stderr(&output));
     let expected = Contents::of_file(&index.join(FILE_NAME));
+    // The lines of a long sync are as many, and some for locating.
+    let whole = stderr(&output).lines().count() + 2;
 
     let (mut kills, mut unlocated) = (0, 0);
-    while kills < KILLS {
+    while kills < KILLS || unlocated < UNLOCATED {
         forget();
         loop {
             let arguments = arguments(1);
-            let sync = Spindex::start(command(home.path(), &arguments));
-            sleep(whole.mul_f64(rng.gen_range(0.0..1.0)));
+            let mut sync = Spindex::start(command(home.path(), &arguments));
+            let mut lines = rng.gen_range(1..=whole);
+            while lines > 0 && sync.next_line().is_some() {
+                lines -= 1;
+            }
+            sleep(Duration::from_micros(rng.gen_range(0..10_000)));
             match sync.kill_or_end() {
                 Some(lines) => {
                     assert!(lines.iter().any(|line| line.contains("in sync")));
@@ -363,7 +441,6 @@ fn a_long_sync_that_is_killed_at_any_moment_goes_on() {
         assert_eq!(Contents::of_file(&index.join(FILE_NAME)), expected);
     }
     eprintln!("{unlocated} of {kills} kills left locators to be written");
-    assert!((5..=kills).contains(&unlocated), "{unlocated} of {kills}");
 }
 
 /// At the end of a long sync, where the file is compacted.
@@ -373,26 +450,47 @@ fn a_compaction_that_is_killed_at_any_moment_changes_nothing() {
     const BLOCKS: u32 = 1_005;
     let mut scene = Scene::new(1, BLOCKS);
     let fresh = scene.fresh();
-    let mut longest = Duration::ZERO;
+    // How often the file is seen to change while it is compacted; the first life is for finding that out.
+    let mut changes = None;
     let mut kills = 0;
     while kills < KILLS {
         let mut sync = scene.start("sync");
         sync.wait_for_height(BLOCKS);
-        let synced = Instant::now();
-        // The first one is for finding out how long it takes.
-        if longest.is_zero() {
-            sync.wait_for(&["compacted the index"]);
-            longest = synced.elapsed();
-        } else {
-            sleep(scene.moment(longest));
-        }
-        if sync.kill_or_end().is_none() {
-            kills += 1;
-            scene.count();
+        let most = changes.map_or(u32::MAX, |changes| scene.rng.gen_range(0..=changes));
+        let seen = wait_for_changes(&mut sync, &scene.index_file(), most);
+        changes.get_or_insert(seen);
+        match sync.kill_or_end() {
+            None => {
+                kills += 1;
+                assert_eq!(scene.count().0, Hit::AtTip);
+            }
+            Some(lines) => {
+                let compacted = |line: &String| line.contains("compacted the index");
+                assert!(lines.iter().any(compacted), "{lines:#?}");
+            }
         }
         scene.compare(&fresh);
         scene.forget();
     }
-    eprintln!("a compaction takes {longest:?}");
-    scene.assert_hits(KILLS, &[(Hit::AtTip, KILLS)]);
+    eprintln!("{changes:?} changes of the file are seen in a compaction");
+}
+
+/// Waits until a file has changed so many times, or its process has ended; how often it was seen to change.
+fn wait_for_changes(process: &mut Spindex, file: &Path, most: u32) -> u32 {
+    let look = || {
+        let metadata = std::fs::metadata(file).unwrap();
+        (metadata.len(), metadata.modified().unwrap())
+    };
+    let mut before = look();
+    let mut changes = 0;
+    while changes < most && !process.is_over() {
+        let now = look();
+        if now == before {
+            yield_now();
+        } else {
+            before = now;
+            changes += 1;
+        }
+    }
+    changes
 }

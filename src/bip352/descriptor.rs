@@ -20,6 +20,9 @@ use zeroize::Zeroizing;
 use super::address::versioned_payload;
 use super::keys::{ScanKey, SpendKey};
 
+/// No shorter than the longest key as text: prefix, separator, version, 65 bytes in fives of bits, checksum.
+const LONGEST_KEY: usize = 8 + 1 + 1 + (65_usize * 8).div_ceil(5) + 6;
+
 /// A parsed `spscan1…`/`spspend1…` key, bare or inside `sp(…)`. `Debug` shows no secret.
 #[derive(Debug, Clone)]
 pub enum DescriptorKey {
@@ -113,8 +116,9 @@ impl FromStr for DescriptorKey {
 }
 
 impl DescriptorKey {
-    /// The bech32m text. Secret: callers write it only to a wallet file or where the user asked for it.
-    pub fn to_secret_string(&self) -> String {
+    /// The bech32m text, wiped when dropped. Secret: callers write it only to a wallet file or where the user asked for
+    /// it.
+    pub fn to_secret_string(&self) -> Zeroizing<String> {
         let (prefix, spend) = match self {
             Self::Scan {
                 spend_pubkey,
@@ -133,17 +137,31 @@ impl DescriptorKey {
                 Zeroizing::new(spend_key.secret().as_ref().to_vec()),
             ),
         };
-        self.scan_key()
-            .secret()
-            .as_ref()
-            .iter()
-            .chain(spend.iter())
-            .copied()
-            .bytes_to_fes()
-            .with_checksum::<Bech32m>(&Hrp::parse_unchecked(prefix))
-            .with_witness_version(Fe32::Q)
-            .chars()
-            .collect()
+        // Room for all of it: growing would leave copies.
+        let mut text = Zeroizing::new(String::with_capacity(LONGEST_KEY));
+        text.extend(
+            self.scan_key()
+                .secret()
+                .as_ref()
+                .iter()
+                .chain(spend.iter())
+                .copied()
+                .bytes_to_fes()
+                .with_checksum::<Bech32m>(&Hrp::parse_unchecked(prefix))
+                .with_witness_version(Fe32::Q)
+                .chars(),
+        );
+        text
+    }
+
+    /// The key without the secret that spends: what finding payments takes, and no more.
+    pub fn to_scan(&self) -> Self {
+        let (Self::Scan { test_network, .. } | Self::Spend { test_network, .. }) = self;
+        Self::Scan {
+            scan_key: self.scan_key().clone(),
+            spend_pubkey: self.spend_pubkey(),
+            test_network: *test_network,
+        }
     }
 
     /// b_scan.

@@ -1,17 +1,21 @@
 //! Settings: defaults, then the configuration file, then the environment, then flags.
 
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use bitcoin::{Network, ScriptBuf};
-use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
-use zeroize::ZeroizeOnDrop;
+use clap::builder::{RangedU64ValueParser, Resettable};
+use clap::error::ContextKind;
+use clap::{Args, FromArgMatches, ValueEnum};
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
 
 use crate::chain::zmq::ZmqAddress;
 use crate::curve::{self, Engine, EngineKind, UnknownEngine};
@@ -59,13 +63,6 @@ impl fmt::Display for NetworkName {
     }
 }
 
-impl<'de> Deserialize<'de> for NetworkName {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        name.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// The challenge of a signet of one's own, in hex.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SignetChallenge(pub(super) ScriptBuf);
@@ -96,16 +93,8 @@ impl FromStr for EngineName {
     }
 }
 
-impl<'de> Deserialize<'de> for EngineName {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        name.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// Where blocks are read from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum SourceKind {
     /// The fastest of the following that works
     #[default]
@@ -118,16 +107,6 @@ pub(super) enum SourceKind {
     Rpc,
 }
 
-/// Reads a value of a configuration file as a flag would.
-fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: FromStr<Err: fmt::Display>,
-{
-    let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(serde::de::Error::custom)
-}
-
 /// What an index keeps, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeepName(pub(super) Keep);
@@ -138,13 +117,6 @@ impl FromStr for KeepName {
     fn from_str(name: &str) -> Result<Self, String> {
         let keep = Keep::from_name(name).map(Self);
         keep.ok_or_else(|| format!("unknown choice {name:?}; choose full or tweaks"))
-    }
-}
-
-impl<'de> Deserialize<'de> for KeepName {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        name.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -161,25 +133,23 @@ impl FromStr for TweakFormName {
     }
 }
 
-impl<'de> Deserialize<'de> for TweakFormName {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        name.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// A text that `Debug` masks and that is wiped when dropped.
-#[derive(Clone, Deserialize, Serialize, ZeroizeOnDrop)]
-#[serde(transparent)]
-pub(super) struct Secret(String);
+#[derive(Clone)]
+pub(super) struct Secret(Zeroizing<String>);
 
 impl Secret {
-    pub(super) fn new(text: String) -> Self {
-        Self(text)
+    pub(super) fn new(text: impl Into<Zeroizing<String>>) -> Self {
+        Self(text.into())
     }
 
     pub(super) fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 
@@ -189,13 +159,27 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// More threads than any machine has cores.
+pub(super) const MOST_THREADS: u64 = 4_096;
+
+/// More memory than any machine has: 1 TiB.
+const MOST_MIB: u64 = 1 << 20;
+
+/// A number in this range, both ends included.
+pub(super) fn whole(least: u64, most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least..=most)
+}
+
+/// As many bytes.
+pub(super) fn mib(mib: usize) -> usize {
+    mib.saturating_mul(1 << 20)
+}
+
 /// Settings of every command that works on a data directory.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct CommonSettings {
     /// Configuration file [default: spindex.toml in the data directory, if there is one]
     #[arg(long, env = "SPINDEX_CONFIG", value_name = "FILE")]
-    #[serde(skip)]
     pub(super) config: Option<PathBuf>,
     /// Network: main, test, testnet4, signet or regtest [default: main]
     #[arg(long, env = "SPINDEX_NETWORK")]
@@ -204,16 +188,14 @@ pub(super) struct CommonSettings {
     #[arg(long, env = "SPINDEX_DATA_DIR", value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
     #[command(flatten)]
-    #[serde(flatten)]
     pub(super) compute: ComputeSettings,
 }
 
 /// Settings of every command that computes.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct ComputeSettings {
     /// Threads for computing [default: one per core]
-    #[arg(long, env = "SPINDEX_THREADS", value_name = "N")]
+    #[arg(long, env = "SPINDEX_THREADS", value_name = "N", value_parser = whole(1, MOST_THREADS))]
     pub(super) threads: Option<usize>,
     /// Engine for the curve work: auto (the fastest this processor runs), ifma, avx512, avx2, portable or libsecp256k1
     #[arg(long, env = "SPINDEX_ENGINE", value_name = "NAME")]
@@ -221,8 +203,7 @@ pub(super) struct ComputeSettings {
 }
 
 /// Settings of the index and its server.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct ServerSettings {
     /// Where to read blocks from [default: auto]
     #[arg(long, env = "SPINDEX_SOURCE", value_name = "SOURCE")]
@@ -233,7 +214,6 @@ pub(super) struct ServerSettings {
     /// Challenge of a signet of one's own (the node's -signetchallenge), to read its block files with [default: what the
     /// node says]
     #[arg(long, env = "SPINDEX_SIGNET_CHALLENGE", value_name = "HEX")]
-    #[serde(deserialize_with = "parsed")]
     pub(super) signet_challenge: Option<SignetChallenge>,
     /// Address of Bitcoin Core's REST interface [default: the RPC URL, or http://127.0.0.1 and the network's port]
     #[arg(long, env = "SPINDEX_NODE_URL", value_name = "URL")]
@@ -253,7 +233,6 @@ pub(super) struct ServerSettings {
     /// Where the node publishes new blocks by ZMQ (its -zmqpubhashblock or -zmqpubsequence), tcp://HOST:PORT: they are
     /// then seen at once [default: what the node says, if it is on this machine]
     #[arg(long, env = "SPINDEX_ZMQ", value_name = "ADDR")]
-    #[serde(deserialize_with = "parsed")]
     pub(super) zmq: Option<ZmqAddress>,
     /// Address the HTTP server listens on [default: 127.0.0.1:8000]
     #[arg(long, env = "SPINDEX_HTTP_BIND", value_name = "ADDR")]
@@ -265,12 +244,12 @@ pub(super) struct ServerSettings {
     /// once, when the index is built [default: as the index is, full for a new one]
     #[arg(long, env = "SPINDEX_KEEP", value_name = "full|tweaks")]
     pub(super) keep: Option<KeepName>,
-    /// How to store a tweak: point (64 bytes, best for scans on the server) or compressed (33 bytes); chosen once, when
-    /// the index is built [default: as the index is, point for a new one]
+    /// How to store a tweak: point (64 bytes, ready for scans of the index itself) or compressed (33 bytes); chosen once,
+    /// when the index is built [default: as the index is, point for a new one]
     #[arg(long, env = "SPINDEX_TWEAK_FORM", value_name = "point|compressed")]
     pub(super) tweak_form: Option<TweakFormName>,
-    /// Store the multiple 2^64·T with each tweak T: 64 bytes more per tweak, for which a scan on the server saves 64 of
-    /// its about 130 doublings; chosen once, when the index is built [default: as the index is, false for a new one]
+    /// Store the multiple 2^64·T with each tweak T: 64 bytes more per tweak, for which a scan of the index itself (by the
+    /// library; no command does that yet) saves 64 of its about 130 doublings; chosen once, when the index is built [default: as the index is, false for a new one]
     #[arg(
         long,
         env = "SPINDEX_MULTIPLES",
@@ -284,25 +263,28 @@ pub(super) struct ServerSettings {
     #[arg(long, env = "SPINDEX_UNDO_DEPTH", value_name = "BLOCKS")]
     pub(super) undo_depth: Option<u32>,
     /// Requests to the node under way at a time [default: 8]
-    #[arg(long, env = "SPINDEX_IN_FLIGHT", value_name = "N")]
+    #[arg(long, env = "SPINDEX_IN_FLIGHT", value_name = "N", value_parser = whole(1, 1_000))]
     pub(super) in_flight: Option<usize>,
     /// Fetched blocks held in memory, in MiB of their serialized size [default: 128]
-    #[arg(long, env = "SPINDEX_FETCH_MIB", value_name = "MIB")]
+    #[arg(long, env = "SPINDEX_FETCH_MIB", value_name = "MIB", value_parser = whole(0, MOST_MIB))]
     pub(super) fetch_mib: Option<usize>,
     /// Most rows of a commit, in MiB; as many again are gathered for the next one meanwhile [default: 96]
-    #[arg(long, env = "SPINDEX_BATCH_MIB", value_name = "MIB")]
+    #[arg(long, env = "SPINDEX_BATCH_MIB", value_name = "MIB", value_parser = whole(1, MOST_MIB))]
     pub(super) batch_mib: Option<usize>,
     /// From how many missing blocks on a sync leaves the rows that find unspent outputs for its end, where the source
     /// knows which height created what is spent (files, rpc) [default: 2000]
     #[arg(long, env = "SPINDEX_LONG_SYNC_BLOCKS", value_name = "BLOCKS")]
     pub(super) long_sync_blocks: Option<u32>,
     /// Cache of the index file in MiB [default: 256]
-    #[arg(long, env = "SPINDEX_CACHE_MIB", value_name = "MIB")]
+    #[arg(long, env = "SPINDEX_CACHE_MIB", value_name = "MIB", value_parser = whole(0, MOST_MIB))]
     pub(super) cache_mib: Option<usize>,
     /// Pause between two looks at the node's tip, in milliseconds [default: 2000]
-    #[arg(long, env = "SPINDEX_POLL_MS", value_name = "MS")]
+    #[arg(long, env = "SPINDEX_POLL_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     pub(super) poll_ms: Option<u64>,
 }
+
+/// The RPC password in a configuration file.
+const PASSWORD_KEY: &str = "rpc_password";
 
 /// The environment variable of the RPC password.
 const RPC_PASSWORD_VARIABLE: &str = "SPINDEX_RPC_PASSWORD";
@@ -403,45 +385,115 @@ pub(super) fn complete(
             path.display()
         )
     })?;
-    let (common_file, server_file) = parse(&text)
-        .map_err(|error| usage!("{error:#} in the configuration file {}", path.display()))?;
+    let (common_file, server_file) = parse(&Zeroizing::new(text))
+        .map_err(|error| usage!("configuration file {}, {error:#}", path.display()))?;
+    if server_file.rpc_password.is_some() && is_open_to_others(&path) {
+        tracing::warn!(
+            "{path} holds a password and is open to other users of this machine: `chmod 600 {path}` takes that away",
+            path = path.display()
+        );
+    }
     Ok((common.over(common_file), server.over(server_file)))
 }
 
+/// The settings of a configuration file. A value is read as that of the flag with the key's name.
+///
+/// # Errors
+/// The line, the key, and what is wrong with it; never the value of the password.
 fn parse(text: &str) -> Result<(CommonSettings, ServerSettings)> {
+    let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
     // The parser's own message quotes the line, which may hold the password: only its position is passed on.
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error
-            .span()
-            .map_or(0, |span| text[..span.start.min(text.len())].lines().count());
-        anyhow::anyhow!("line {line} is no valid TOML")
+    let table = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        anyhow::anyhow!("line {}: no valid TOML", line(at))
     })?;
-    let known = known_keys();
-    if let Some(key) = table.keys().find(|key| !known.contains(key.as_str())) {
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        anyhow::bail!("unknown key `{key}` (known: {})", known.join(", "));
+    let command = settings();
+    let mut arguments = vec![String::new()];
+    let mut password = None;
+    for (key, value) in table.get_ref() {
+        let line = line(key.span().start);
+        let key = key.get_ref().as_ref();
+        let argument = command
+            .get_arguments()
+            .find(|argument| key != "config" && argument.get_id() == key);
+        let value = match (value.get_ref(), key, argument) {
+            (DeValue::String(text), PASSWORD_KEY, _) => {
+                password = Some(Secret::new(text.clone().into_owned()));
+                continue;
+            }
+            (_, PASSWORD_KEY, _) => bail!("line {line}: the value of `{key}` is no text"),
+            (_, _, None) => bail!(
+                "line {line}: unknown key `{key}` (known: {})",
+                known_keys().into_iter().collect::<Vec<_>>().join(", ")
+            ),
+            (DeValue::String(text), ..) => text.clone().into_owned(),
+            (DeValue::Boolean(value), ..) => value.to_string(),
+            (DeValue::Integer(number), ..) => {
+                match i128::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => number.to_string(),
+                    Err(_) => number.as_str().to_owned(),
+                }
+            }
+            _ => bail!(
+                "line {line}: the value of `{key}` is neither a text nor a whole number, true or false"
+            ),
+        };
+        let argument = format!("--{}={value}", key.replace('_', "-"));
+        command
+            .clone()
+            .try_get_matches_from(["", &argument])
+            .map_err(|error| {
+                anyhow::anyhow!("line {line}: bad value for `{key}`: {}", cause(&error))
+            })?;
+        arguments.push(argument);
     }
-    if table
-        .get("rpc_password")
-        .is_some_and(|password| !password.is_str())
-    {
-        anyhow::bail!("rpc_password is no text");
+    let matches = command.try_get_matches_from(arguments)?;
+    let mut server = ServerSettings::from_arg_matches(&matches)?;
+    server.rpc_password = password;
+    Ok((CommonSettings::from_arg_matches(&matches)?, server))
+}
+
+/// What is wrong with a value, without the flag and the usage that clap would name.
+fn cause(error: &clap::Error) -> String {
+    if let Some(source) = error.source() {
+        return source.to_string();
     }
-    let common = CommonSettings::deserialize(table.clone()).context("bad value")?;
-    let server = ServerSettings::deserialize(table).context("bad value")?;
-    Ok((common, server))
+    let choices = error
+        .get(ContextKind::ValidValue)
+        .map(|choices| choices.to_string());
+    match choices.filter(|choices| !choices.is_empty()) {
+        Some(choices) => format!("choose one of {choices}"),
+        None => "it is empty".to_owned(),
+    }
+}
+
+#[cfg(unix)]
+fn is_open_to_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_open_to_others(_: &Path) -> bool {
+    false
+}
+
+/// The flags that are keys of a configuration file, without their environment variables.
+fn settings() -> clap::Command {
+    let command =
+        ServerSettings::augment_args(CommonSettings::augment_args(clap::Command::new("")));
+    command.mut_args(|argument| argument.env(Resettable::Reset))
 }
 
 /// Every key a configuration file may have: the names of the flags, and the password, which is none.
-fn known_keys() -> BTreeSet<String> {
-    let command =
-        ServerSettings::augment_args(CommonSettings::augment_args(clap::Command::new("")));
-    let flags = command
+pub(super) fn known_keys() -> BTreeSet<String> {
+    let settings = settings();
+    let flags = settings
         .get_arguments()
         .map(|argument| argument.get_id().to_string());
     flags
         .filter(|key| key != "config")
-        .chain(["rpc_password".to_owned()])
+        .chain([PASSWORD_KEY.to_owned()])
         .collect()
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::config::{ComputeSettings, NetworkName};
-use super::output::{print_error, write_stdout};
+use super::output::write_stdout;
 use super::scan::{light_client, run_with_progress};
 use super::server::{block_on, serve_api};
 use super::wallet::WalletFile;
@@ -31,6 +31,7 @@ use crate::client::{
 use crate::curve::TweakPoint;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::index::{IndexSettings, Indexer};
+use crate::private_file::PrivateFolder;
 use crate::runtime::Stop;
 use crate::scan::{FoundOutput, Scanner, TaprootOutput};
 use crate::store::{FILE_NAME, Store, StoreOptions};
@@ -53,7 +54,7 @@ pub(super) struct DemoArgs {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(110..=100_000))]
     blocks: u32,
     /// Mean number of transactions in a block
-    #[arg(long, default_value_t = 12, value_name = "N")]
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000))]
     transactions: u32,
     /// Address of the demo's server; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
@@ -122,7 +123,7 @@ async fn run(args: DemoArgs) -> Result<()> {
         paid.len()
     ));
 
-    let folder = DemoFolder::create()?;
+    let folder = PrivateFolder::create(&std::env::temp_dir(), "spindex-demo")?;
     let options = StoreOptions {
         network: NETWORK,
         first_height: Some(0),
@@ -132,7 +133,7 @@ async fn run(args: DemoArgs) -> Result<()> {
         undo_depth: 288,
         cache_bytes: 64 << 20,
     };
-    let store = Arc::new(Store::open(&folder.path.join(FILE_NAME), &options)?);
+    let store = Arc::new(Store::open(&folder.path().join(FILE_NAME), &options)?);
     let settings = IndexSettings {
         poll_interval: Duration::from_millis(200),
         ..IndexSettings::default()
@@ -257,7 +258,7 @@ async fn run(args: DemoArgs) -> Result<()> {
         })?;
     }
     if !args.once {
-        let wallet_file = folder.path.join("demo.wallet");
+        let wallet_file = folder.path().join("demo.wallet");
         wallet.write(&wallet_file)?;
         keep_serving(&url, &wallet_file, &chain, &indexer, &stop, &report).await?;
     }
@@ -421,29 +422,4 @@ fn compare(paid: &[PaidOutput], found: &[Found]) -> Result<()> {
     }
     ensure!(paid == found, "amounts differ");
     Ok(())
-}
-
-/// A folder for the demo's index, gone with the demo.
-struct DemoFolder {
-    path: std::path::PathBuf,
-}
-
-impl DemoFolder {
-    fn create() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("spindex-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for DemoFolder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            print_error(
-                &anyhow::Error::new(error)
-                    .context(format!("cannot remove {}", self.path.display())),
-            );
-        }
-    }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod compaction;
 mod config;
+mod core_dumps;
 mod demo;
 mod output;
 mod scan;
@@ -23,7 +24,8 @@ pub use config::{NetworkName, UsageError};
 #[derive(Parser)]
 #[command(version, max_term_width = 110)]
 struct Cli {
-    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as "spindex=debug"
+    /// What to log to stderr: error, warn, info, debug, trace or off; or other levels for modules, such as
+    /// "spindex::index=debug", beside info for the rest
     #[arg(
         long,
         env = "SPINDEX_LOG",
@@ -58,9 +60,28 @@ enum Command {
     Tweaks(tweaks::TweaksArgs),
 }
 
+impl Command {
+    /// Whether it reads keys or the node's password.
+    fn holds_secrets(&self) -> bool {
+        match self {
+            Self::Run(_)
+            | Self::Sync(_)
+            | Self::Serve(_)
+            | Self::Scan(_)
+            | Self::Wallet(_)
+            | Self::Check(_) => true,
+            // The demo's keys follow from its seed.
+            Self::Demo(_) | Self::Bench(_) | Self::Tweaks(_) => false,
+        }
+    }
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.command.holds_secrets() {
+        core_dumps::refuse();
+    }
     let result = output::start_log(&cli.log).and_then(|()| match cli.command {
         Command::Run(args) => server::run(args),
         Command::Sync(args) => server::sync(args),
@@ -80,3 +101,6 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::Result;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::config::usage;
 use crate::index::BatchReport;
 
 /// Starts logging to stderr.
 pub(super) fn start_log(filter: &str) -> Result<()> {
-    let filter =
-        EnvFilter::try_new(filter).map_err(|error| usage!("bad value for --log: {error}"))?;
+    let filter = log_filter(filter)?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| LogWriter)
@@ -22,6 +22,27 @@ pub(super) fn start_log(filter: &str) -> Result<()> {
         .with_target(false)
         .init();
     Ok(())
+}
+
+/// A level, or levels of modules beside one for the rest, which is info if there is none: a mistyped word would
+/// otherwise be a module that nobody has, and the log empty.
+fn log_filter(text: &str) -> Result<EnvFilter> {
+    let mut filter = String::new();
+    let parts = text.split(',').map(str::trim);
+    for part in parts.filter(|part| !part.is_empty()) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if level.is_empty() || level.parse::<LevelFilter>().is_err() || part.starts_with('=') {
+            return Err(usage!(
+                "bad value {text:?} for --log: {part:?} is neither a level (error, warn, info, debug, trace, off) nor a \
+                 module's, such as spindex::index=debug"
+            ));
+        }
+        filter.push(',');
+        filter.push_str(part);
+    }
+    // Of two directives for the same, the last one counts.
+    EnvFilter::try_new(format!("info{filter}"))
+        .map_err(|error| usage!("bad value {text:?} for --log: {error}"))
 }
 
 /// All bars of the process, so that log lines can be written between them.
@@ -147,6 +168,42 @@ fn log_batch(report: &BatchReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_is_never_empty_by_mistake() {
+        let shown = |text: &str| log_filter(text).unwrap().to_string();
+        for (text, most) in [
+            ("info", "info"),
+            ("TRACE", "trace"),
+            ("off", "off"),
+            ("", "info"),
+        ] {
+            assert_eq!(shown(text), most);
+        }
+        for modules in ["spindex::index=debug", "spindex::index=debug,warn"] {
+            let filter = shown(modules);
+            assert!(filter.contains("spindex::index=debug"), "{filter}");
+            let rest = if modules.contains("warn") {
+                "warn"
+            } else {
+                "info"
+            };
+            assert!(filter.split(',').any(|part| part == rest), "{filter}");
+        }
+        for wrong in [
+            "inof",
+            "spindex",
+            "info,inof",
+            "spindex=inof",
+            "spindex=",
+            "=debug",
+            "a[=debug",
+        ] {
+            let error = log_filter(wrong).unwrap_err();
+            assert!(error.is::<super::super::config::UsageError>());
+            assert!(error.to_string().contains("--log"), "{error}");
+        }
+    }
 
     #[test]
     fn an_error_is_one_line_that_repeats_nothing() {

@@ -87,13 +87,14 @@ pub(super) struct ScanArgs {
     /// How long to wait for an answer, in seconds
     #[arg(
         long,
+        env = "SPINDEX_TIMEOUT",
         value_name = "SECONDS",
         default_value_t = 30,
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     timeout: u64,
     /// File with progress and finds, no secrets [default: a file per wallet in the data directory]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "SPINDEX_STATE", value_name = "FILE")]
     state: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]

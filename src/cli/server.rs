@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bitcoin::Network;
 use clap::Args;
 use tokio::net::TcpListener;
@@ -33,8 +33,10 @@ const DEFAULT_UNDO_DEPTH: u32 = 288;
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Files besides the connections of clients: the index, block files, the node's connections, the log, the runtime's own.
 const OTHER_FILES: u64 = 96;
-/// Connections of clients however few files may be open.
+/// Connections of clients, with those that wait, however few files may be open.
 const FEWEST_CONNECTIONS: usize = 8;
+/// A year, in seconds.
+const LONGEST_WAIT: u64 = 31_536_000;
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -54,7 +56,13 @@ pub(super) struct SyncArgs {
     #[arg(long, value_name = "HEIGHT")]
     until: Option<u32>,
     /// How long to wait for a node that does not answer, is behind the index, or has become another one, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(
+        long,
+        env = "SPINDEX_WAIT",
+        value_name = "SECONDS",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(..=LONGEST_WAIT)
+    )]
     wait: u64,
 }
 
@@ -138,7 +146,13 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         )?;
         indexer.check_source().await?;
         match sync_and_compact(&indexer, args.until, &store, &stop).await? {
-            _ if stop.is_requested() => tracing::info!("stopped; the next sync goes on from here"),
+            // What was asked for is not done, and a script that goes on from an exit status must not take it for done.
+            tip if stop.is_requested() => {
+                let reached = tip.map_or("before the first block".to_owned(), |tip| {
+                    format!("at height {}", tip.height)
+                });
+                bail!("stopped {reached} by a signal; the same command goes on from there");
+            }
             Some(tip) => tracing::info!(%tip, "in sync"),
             None => tracing::info!("the node's chain ends below the first height to index"),
         }
@@ -188,9 +202,6 @@ pub(super) fn block_on<T>(
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     if let Some(threads) = compute.threads {
-        if threads == 0 {
-            return Err(usage!("--threads must be at least 1"));
-        }
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()
@@ -213,14 +224,17 @@ pub(super) async fn serve_api(
     tracing::info!("serving HTTP on {}", listener.local_addr()?);
     let requested = async move { stop.requested().await };
     let defaults = ServeSettings::default();
-    let max_connections = connections(runtime::open_files_limit(), defaults.max_connections);
-    if max_connections < defaults.max_connections {
+    let most = defaults.max_connections + defaults.max_waiting_connections;
+    let places = connections(runtime::open_files_limit(), most);
+    if places < most {
         tracing::info!(
-            "at most {max_connections} connections at a time: few files may be open (ulimit -n)"
+            "at most {places} connections at a time: few files may be open (ulimit -n)"
         );
     }
+    let max_waiting_connections = places * defaults.max_waiting_connections / most;
     let settings = ServeSettings {
-        max_connections,
+        max_connections: places - max_waiting_connections,
+        max_waiting_connections,
         engine,
         ..defaults
     };
@@ -249,7 +263,7 @@ pub(super) fn index_file(
         tweak_form: server.tweak_form.map(|name| name.0),
         multiples: server.multiples,
         undo_depth: server.undo_depth.unwrap_or(DEFAULT_UNDO_DEPTH),
-        cache_bytes: server.cache_mib.unwrap_or(256) << 20,
+        cache_bytes: config::mib(server.cache_mib.unwrap_or(256)),
     };
     Ok((path, options))
 }
@@ -321,23 +335,14 @@ pub(super) fn index_settings(
     let defaults = IndexSettings::default();
     let settings = IndexSettings {
         in_flight: server.in_flight.unwrap_or(defaults.in_flight),
-        budget_bytes: server
-            .fetch_mib
-            .map_or(defaults.budget_bytes, |mib| mib << 20),
-        batch_bytes: server
-            .batch_mib
-            .map_or(defaults.batch_bytes, |mib| mib << 20),
+        budget_bytes: server.fetch_mib.map_or(defaults.budget_bytes, config::mib),
+        batch_bytes: server.batch_mib.map_or(defaults.batch_bytes, config::mib),
         long_sync_blocks: server.long_sync_blocks.unwrap_or(defaults.long_sync_blocks),
         poll_interval: server
             .poll_ms
             .map_or(defaults.poll_interval, Duration::from_millis),
         give_up_after,
     };
-    if settings.in_flight == 0 || settings.batch_bytes == 0 || settings.poll_interval.is_zero() {
-        return Err(usage!(
-            "--in-flight, --batch-mib and --poll-ms must be at least 1"
-        ));
-    }
     Ok(settings)
 }
 

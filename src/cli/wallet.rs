@@ -1,8 +1,8 @@
 //! `spindex wallet`: wallet files, addresses and labels; and where `spindex scan` takes its keys from.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::io::{BufRead, IsTerminal, Write};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,13 +10,14 @@ use bitcoin::Network;
 use bitcoin::hex::FromHex;
 use clap::{Args, Subcommand};
 use secp256k1::PublicKey;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::config::{NetworkName, Secret, usage};
 use super::output::write_stdout;
 use crate::bip352::descriptor::DescriptorKey;
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
+use crate::private_file::{self, Locked, PrivateFileError};
 
 #[derive(Args)]
 pub(super) struct WalletArgs {
@@ -34,7 +35,8 @@ enum Action {
         #[arg(long, env = "SPINDEX_NETWORK", default_value = "regtest")]
         network: NetworkName,
     },
-    /// Write a wallet file for a descriptor (sp(spscan1…), spscan1…, spspend1…), read from a prompt or from stdin
+    /// Write a wallet file for a descriptor (sp(spscan1…), spscan1…, spspend1…), read from a prompt or from stdin; a
+    /// secret that spends is not kept
     Import {
         /// Wallet file to write; it holds secrets and is readable by its owner only
         file: PathBuf,
@@ -53,13 +55,25 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Take other users' access to a wallet file away
+    Protect {
+        /// Wallet file
+        file: PathBuf,
+    },
 }
 
 pub(super) fn wallet(args: WalletArgs) -> Result<()> {
     match args.action {
         Action::New { file, network } => new_wallet(&file, network),
         Action::Import { file, network } => import_wallet(&file, network),
-        Action::Address { file, label, json } => print_addresses(&file, &label, json),
+        Action::Address { file, label, json } => {
+            let wallet = match label.is_empty() {
+                true => WalletFile::read(&file)?,
+                false => WalletFile::remember(&file, &label)?,
+            };
+            print_addresses(&wallet, json)
+        }
+        Action::Protect { file } => protect(&file),
     }
 }
 
@@ -82,25 +96,35 @@ fn import_wallet(path: &Path, network: NetworkName) -> Result<()> {
     if !key.fits(network.0) {
         bail!("the descriptor is not for {network}; choose its network with --network");
     }
-    create_wallet(path, &WalletFile::new(network, &key, []))
+    create_wallet(path, &WalletFile::new(network, &key.to_scan(), []))?;
+    if matches!(key, DescriptorKey::Spend { .. }) {
+        tracing::warn!(
+            "the descriptor holds the secret that spends, which is not kept: {} has the scan key and the public spend key \
+             alone, which find payments. Spend with the wallet that the descriptor comes from",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 fn create_wallet(path: &Path, wallet: &WalletFile) -> Result<()> {
     wallet.create(path)?;
-    print_addresses(path, &[], false)
+    print_addresses(wallet, false)
 }
 
-fn print_addresses(path: &Path, new_labels: &[u32], json: bool) -> Result<()> {
-    let mut wallet = WalletFile::read(path)?;
-    let labels_before = wallet.labels.len();
-    wallet.labels.extend(new_labels);
-    if wallet.labels.len() > labels_before {
-        // Written beside the old file and moved over it: a full disk cannot take the keys away.
-        let fresh = path.with_extension("new");
-        wallet.write(&fresh, OpenOptions::new().create(true).truncate(true))?;
-        std::fs::rename(&fresh, path)
-            .with_context(|| format!("cannot replace {}", path.display()))?;
+fn protect(path: &Path) -> Result<()> {
+    match private_file::protect(path)? {
+        true => tracing::warn!(
+            "{} was open to other users of this machine, and is its owner's alone now. Whoever has read it can find its \
+             payments, and spend them if it has a key that spends: if that may be, move to a new wallet",
+            path.display()
+        ),
+        false => tracing::info!("{} is its owner's alone", path.display()),
     }
+    Ok(())
+}
+
+fn print_addresses(wallet: &WalletFile, json: bool) -> Result<()> {
     let keys = wallet.receiver_keys()?;
     let network = wallet.network()?.0;
     let text = |label| {
@@ -147,7 +171,7 @@ fn random_key<K>(from_bytes: impl Fn([u8; 32]) -> Option<K>) -> K {
 }
 
 /// A wallet file: TOML with the network, the descriptor key and the labels handed out.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WalletFile {
     network: String,
@@ -175,35 +199,58 @@ impl WalletFile {
     /// # Errors
     /// The file exists or cannot be written.
     pub(super) fn create(&self, path: &Path) -> Result<()> {
-        self.write(path, OpenOptions::new().create_new(true))
+        Ok(private_file::create(path, self.to_toml().as_bytes())?)
     }
 
     fn read(path: &Path) -> Result<Self> {
-        let text = Zeroizing::new(
-            std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the wallet file {}", path.display()))?,
-        );
+        let content = private_file::read(path).map_err(with_cure)?;
+        Self::parse(path, &content)
+    }
+
+    /// The file with these labels, which are in it when this returns, whoever else adds some meanwhile.
+    fn remember(path: &Path, labels: &[u32]) -> Result<Self> {
+        let file = Locked::wait_for(path).map_err(with_cure)?;
+        let mut wallet = Self::parse(path, &file.read()?)?;
+        let labels_before = wallet.labels.len();
+        wallet.labels.extend(labels);
+        if wallet.labels.len() > labels_before {
+            // Only what is understood is written anew.
+            wallet.receiver_keys()?;
+            file.replace(wallet.to_toml().as_bytes())?;
+        }
+        Ok(wallet)
+    }
+
+    fn parse(path: &Path, content: &[u8]) -> Result<Self> {
+        let wallet = std::str::from_utf8(content)
+            .ok()
+            .and_then(|text| toml::from_str(text).ok());
         // The parser's own message may quote the line with the key.
-        toml::from_str(&text).map_err(|_| {
-            anyhow::anyhow!(
+        wallet.with_context(|| {
+            format!(
                 "{} is no wallet file; make one with `spindex wallet new` or `spindex wallet import`",
                 path.display()
             )
         })
     }
 
-    fn write(&self, path: &Path, options: &mut OpenOptions) -> Result<()> {
-        let text =
-            Zeroizing::new(toml::to_string(self).context("cannot write the wallet as TOML")?);
-        options.write(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-        let mut file = options
-            .open(path)
-            .with_context(|| format!("cannot create the wallet file {}", path.display()))?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .with_context(|| format!("cannot write the wallet file {}", path.display()))
+    /// The file's text. Secret.
+    fn to_toml(&self) -> Zeroizing<String> {
+        // Room for all of it: growing would leave copies of the key.
+        let room = 64 + self.network.len() + self.key.expose().len() + 12 * self.labels.len();
+        let mut text = Zeroizing::new(String::with_capacity(room));
+        text.push_str("network = \"");
+        text.push_str(&self.network);
+        text.push_str("\"\nkey = \"");
+        text.push_str(self.key.expose());
+        text.push_str("\"\nlabels = [");
+        for (number, label) in self.labels.iter().enumerate() {
+            let separator = if number == 0 { "" } else { ", " };
+            // Writing to a text does not fail.
+            let _ = write!(text, "{separator}{label}");
+        }
+        text.push_str("]\n");
+        text
     }
 
     fn network(&self) -> Result<NetworkName> {
@@ -217,6 +264,17 @@ impl WalletFile {
             key.spend_pubkey(),
             self.labels.iter().copied(),
         ))
+    }
+}
+
+/// A refusal with what mends a wallet file.
+fn with_cure(error: PrivateFileError) -> anyhow::Error {
+    match &error {
+        PrivateFileError::Exposed { path, .. } => anyhow::anyhow!(
+            "{error}, and so does `spindex wallet protect {}`; whoever has read it knows its keys",
+            path.display()
+        ),
+        _ => error.into(),
     }
 }
 
@@ -324,16 +382,48 @@ impl WalletSource {
     }
 }
 
+/// Most bytes of a descriptor with all that may be around it.
+const LONGEST_SECRET: usize = 4096;
+
 /// A line from the terminal without echo, or the first line of stdin where that is no terminal.
 fn read_secret(prompt: &str) -> Result<Zeroizing<String>> {
-    let mut line = Zeroizing::new(String::new());
     if std::io::stdin().is_terminal() {
-        *line = rpassword::prompt_password(prompt).context("cannot read from the terminal")?;
-    } else {
-        std::io::stdin()
-            .lock()
-            .read_line(&mut line)
-            .context("cannot read from stdin")?;
+        let line = rpassword::prompt_password(prompt).context("cannot read from the terminal")?;
+        return Ok(Zeroizing::new(line));
+    }
+    // Byte by byte into a place that never grows: a buffer in between, or an outgrown one, would keep the secret.
+    let mut stdin = unbuffered_stdin()?;
+    let mut line = Zeroizing::new(String::with_capacity(LONGEST_SECRET));
+    let mut byte = Zeroizing::new([0]);
+    loop {
+        match stdin.read(&mut *byte) {
+            Ok(0) => break,
+            Ok(_) if byte[0] == b'\n' => break,
+            Ok(_) if !byte.is_ascii() => {
+                bail!("what is on stdin is no descriptor: it is not plain text")
+            }
+            Ok(_) if line.len() == LONGEST_SECRET => {
+                bail!("what is on stdin is no descriptor: its line is too long")
+            }
+            Ok(_) => line.push(byte[0].into()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("cannot read from stdin"),
+        }
     }
     Ok(line)
+}
+
+/// stdin without the buffer that the standard library puts before it, and never wipes.
+#[cfg(unix)]
+fn unbuffered_stdin() -> Result<impl Read> {
+    use std::os::fd::AsFd;
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    Ok(std::fs::File::from(
+        stdin.context("cannot read from stdin")?,
+    ))
+}
+
+#[cfg(not(unix))]
+fn unbuffered_stdin() -> Result<impl Read> {
+    Ok(std::io::stdin().lock())
 }

@@ -1,8 +1,8 @@
 //! Scan height and finds on disk, so that a scan resumes where the last one stopped.
 //!
 //! One redb file per wallet and network. It holds no secret: not the scan key, nor the secret tweaks of outputs,
-//! which the scan key and the public tweak give again. It does tell what the wallet owns, so on Unix a new file is
-//! readable by its owner alone. Each window of blocks is one durable transaction.
+//! which the scan key and the public tweak give again. It does tell what the wallet owns, so on Unix the file is its
+//! owner's alone, and one that is not is refused. Each window of blocks is one durable transaction.
 
 mod rows;
 
@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::report::Spend;
 use crate::bip352::keys::ReceiverKeys;
+use crate::private_file::{self, PrivateFileError};
 
 pub(super) use rows::{Coverage, Cursor, FoundRow, Labels, UnresolvedRow, WatchedRow};
 
@@ -121,6 +122,9 @@ pub enum StateError {
         /// Which row, and how.
         what: String,
     },
+    /// It is not its owner's alone, or cannot be opened.
+    #[error("the state file cannot be used: {0}")]
+    NotPrivate(#[from] PrivateFileError),
     /// Reading or writing failed.
     #[error("{path}: {source}; check the disk and the permissions")]
     Storage {
@@ -179,16 +183,11 @@ impl State {
     /// Opens the file, or makes it. Its folder must exist.
     ///
     /// # Errors
-    /// A file in use, of another wallet or network, of another format, or damaged.
+    /// A file in use, of another wallet or network, of another format, or damaged; a link, or a file that other users can
+    /// read or change.
     pub fn open(path: &Path, identity: Identity) -> Result<Self, StateError> {
         let storage = |error: redb::Error| storage_error(path, error);
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options
-            .open(path)
-            .map_err(|error| storage(redb::Error::Io(error)))?;
+        let file = private_file::open_or_create(path)?;
         let database = redb::backends::FileBackend::new(file)
             .and_then(|backend| builder().create_with_backend(backend))
             .map_err(|error| storage(error.into()))?;

@@ -104,9 +104,20 @@ impl<B: Backend> Points<B> {
     }
 }
 
-/// Changes the number of groups of a column.
+/// Changes the number of groups of a column that may hold secrets. What goes is overwritten, be it the end of a column
+/// that shrinks or all of one that has to move to grow, whose values are then zeros.
 pub(crate) fn resize<B: Backend>(backend: B, column: &mut Column<B>, groups: usize) {
-    column.resize(groups, [backend.splat(&FieldElement::ZERO); CHAINS]);
+    let zeros = [backend.splat(&FieldElement::ZERO); CHAINS];
+    let kept = match groups > column.capacity() {
+        true => 0,
+        false => groups.min(column.len()),
+    };
+    let gone = &mut column[kept..];
+    if !gone.is_empty() {
+        gone.fill(zeros);
+        std::hint::black_box(&*gone);
+    }
+    column.resize(groups, zeros);
 }
 
 /// Overwrites a column that held secrets.

@@ -14,6 +14,8 @@
 //! | [`AddX`] (x only) | 4M + 1S | P = ±Q |
 //! | [`DoubleAdd`], then [`DoubleAddEnd`] | 9M + 2S | P = ±Q, P + Q = ±P |
 
+use zeroize::Zeroize;
+
 use super::arch::Backend;
 use super::field::{FieldElement, Sum, Tight};
 
@@ -24,7 +26,7 @@ pub(crate) const CHAINS: usize = 4;
 pub(crate) type Group<B> = [Tight<B>; CHAINS];
 
 /// An affine point in packed form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroize)]
 #[repr(C, align(64))]
 pub(crate) struct AffinePoint {
     pub(crate) x: FieldElement,

@@ -75,9 +75,9 @@ impl<B: Backend> OutputStage<B> {
     pub(crate) fn resize(&mut self, points: usize, groups: usize) {
         self.multiples.resize(self.backend, groups);
         self.entries.resize(self.backend, groups);
-        self.secrets.resize(points, AffinePoint::generator());
-        self.coordinates.resize(points, FieldElement::ZERO);
-        self.scalars.resize(points, [0; 4]);
+        resize_secrets(&mut self.secrets, points, AffinePoint::generator());
+        resize_secrets(&mut self.coordinates, points, FieldElement::ZERO);
+        resize_secrets(&mut self.scalars, points, [0; 4]);
         self.is_scalar.resize(points, false);
     }
 
@@ -150,8 +150,8 @@ impl<B: Backend> OutputStage<B> {
     #[inline(never)]
     fn hash_secrets(&mut self, hash: &TaggedHash) {
         let results = self.scalars.iter_mut().zip(&mut self.is_scalar);
+        let mut message = [0; MESSAGE_BYTES];
         for (secret, (scalar, is_scalar)) in self.secrets.iter().zip(results) {
-            let mut message = [0; MESSAGE_BYTES];
             message[0] = 2 + u8::from(secret.y.is_odd());
             message[1..33].copy_from_slice(&secret.x.to_be_bytes());
             let state = hash.hash(&message);
@@ -159,7 +159,17 @@ impl<B: Backend> OutputStage<B> {
             *scalar = [word(6), word(4), word(2), word(0)];
             *is_scalar = Scalar::from_words(*scalar).is_some_and(|scalar| !scalar.is_zero());
         }
+        message.zeroize();
     }
+}
+
+/// Changes the length of a list of secrets; those that go are wiped, which are all where the list has to move.
+fn resize_secrets<T: Zeroize + Clone>(secrets: &mut Vec<T>, len: usize, blank: T) {
+    if len > secrets.capacity() {
+        secrets.zeroize();
+    }
+    secrets.iter_mut().skip(len).for_each(Zeroize::zeroize);
+    secrets.resize(len, blank);
 }
 
 impl<B: Backend> Drop for OutputStage<B> {
@@ -168,9 +178,6 @@ impl<B: Backend> Drop for OutputStage<B> {
         self.entries.wipe(self.backend);
         self.coordinates.zeroize();
         self.scalars.zeroize();
-        for secret in &mut self.secrets {
-            secret.x.zeroize();
-            secret.y.zeroize();
-        }
+        self.secrets.zeroize();
     }
 }

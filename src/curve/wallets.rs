@@ -171,6 +171,9 @@ impl<B: Backend> WalletsStage<B> {
         let backend = self.backend;
         self.power.resize(backend, groups);
         resize(backend, &mut self.beta_x, groups);
+        for register in self.registers.iter_mut().skip(wallets * REGISTERS) {
+            register.wipe(backend);
+        }
         self.registers
             .resize_with(wallets * REGISTERS, || Points::new(backend, 0));
         for register in &mut self.registers {

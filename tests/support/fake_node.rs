@@ -14,6 +14,7 @@
 //! looked at.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ struct Script {
     requests: Vec<String>,
     /// How often each fault was left to chance and came.
     struck: BTreeMap<&'static str, u32>,
+    /// Who is told of each.
+    watcher: Option<Sender<String>>,
 }
 
 type Shared = Arc<Mutex<Script>>;
@@ -107,6 +110,7 @@ impl FakeNode {
             chance: None,
             requests: Vec::new(),
             struck: BTreeMap::new(),
+            watcher: None,
         }));
         let shared = Arc::clone(&script);
         let server = tokio::spawn(async move {
@@ -180,6 +184,13 @@ impl FakeNode {
         script.rules.iter().all(|rule| rule.times == 0)
     }
 
+    /// The paths asked for from now on, as they come; ends an earlier watch.
+    pub(crate) fn watch(&self) -> Receiver<String> {
+        let (sender, requests) = channel();
+        self.script.lock().unwrap().watcher = Some(sender);
+        requests
+    }
+
     /// The paths asked for since the last call, in order.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.script.lock().unwrap().requests)
@@ -225,6 +236,9 @@ async fn answer(mut stream: TcpStream, script: Shared) -> Option<()> {
     let path = request.path();
     let (rule, chain) = {
         let mut script = script.lock().unwrap();
+        if let Some(watcher) = &script.watcher {
+            let _ = watcher.send(path.clone());
+        }
         (script.reply_to(&path), Arc::clone(&script.chain))
     };
     let asked = match &rule {

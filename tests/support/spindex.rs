@@ -64,6 +64,22 @@ impl Spindex {
         }
     }
 
+    /// Waits for the next line of the log; `None` at its end.
+    pub(crate) fn next_line(&mut self) -> Option<String> {
+        let line = match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => panic!("no line after {:#?}", self.seen),
+        };
+        self.seen.push(line.clone());
+        Some(line)
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for a line of the log that has all of these texts in it.
     pub(crate) fn wait_for(&mut self, texts: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;

@@ -22,10 +22,13 @@ use super::{Measuring, cpu_name, engines, median, pool};
 use crate::BlockId;
 use crate::bip352::inputs::TweakInputs;
 use crate::bip352::tweak::tweaks;
+use crate::chain::files::{FilesSettings, FilesSource};
+use crate::chain::generated::{ChainLength, ChainParameters, Summary, Target, generate};
 use crate::chain::parse::parse_spent_outputs;
 use crate::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, RawBlock};
-use crate::curve::{Engine, TWEAK_BATCH};
+use crate::curve::{self, Engine, EngineKind, TWEAK_BATCH};
 use crate::index::{IndexSettings, Indexer, derive_records, tweak_candidates};
+use crate::private_file::PrivateFolder;
 use crate::runtime::Stop;
 use crate::store::{FILE_NAME, Store, StoreOptions, Update};
 
@@ -36,12 +39,21 @@ const FIRST_HEIGHT: u32 = 1;
 pub(super) struct IndexBenchArgs {
     #[command(flatten)]
     measuring: Measuring,
-    /// Answer of Bitcoin Core's /rest/block/HASH.bin, plain or .zst
-    #[arg(long, value_name = "FILE")]
-    block: PathBuf,
+    /// Answer of Bitcoin Core's /rest/block/HASH.bin, plain or .zst [default: a made-up block like mainnet's]
+    #[arg(long, value_name = "FILE", requires = "spent")]
+    block: Option<PathBuf>,
     /// Answer of Bitcoin Core's /rest/spenttxouts/HASH.bin, plain or .zst
-    #[arg(long, value_name = "FILE")]
-    spent: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "block")]
+    spent: Option<PathBuf>,
+    /// Mean number of transactions in blocks of the chain that the made-up block is taken from
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = ChainParameters::MAINNET.transactions_per_block,
+        conflicts_with = "block",
+        value_parser = clap::value_parser!(u32).range(10..=10_000)
+    )]
+    transactions: u32,
     /// How many times the block is replayed, each time as a block of its own
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     blocks: u32,
@@ -112,9 +124,6 @@ struct Subject {
 }
 
 pub(super) fn bench_index(args: IndexBenchArgs) -> Result<()> {
-    let original = read_block(&args.block, &args.spent)?;
-    let replay = Arc::new(Replay::new(&original, args.blocks)?);
-    let tweaks = tweak_candidates(&original).count() * args.blocks as usize;
     let scratch = Scratch::new(args.dir)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
     let one = pool(1)?;
@@ -123,6 +132,20 @@ pub(super) fn bench_index(args: IndexBenchArgs) -> Result<()> {
         .num_threads(most)
         .build_global()
         .context("cannot start threads")?;
+    let original = match (&args.block, &args.spent) {
+        (Some(block), Some(spent)) => read_block(block, spent)?,
+        _ => runtime.block_on(made_up_block(args.transactions, &scratch))?,
+    };
+    let replay = Arc::new(Replay::new(&original, args.blocks)?);
+    let eligible = tweak_candidates(&original).count();
+    let tweaks = eligible * args.blocks as usize;
+    let block = BlockReport {
+        is_made_up: args.block.is_none(),
+        transactions: original.prevouts.decode().len(),
+        eligible,
+        bytes: original.size_bytes(),
+    };
+    drop(original);
 
     let mut subjects: Vec<Subject> = engines()
         .into_iter()
@@ -181,21 +204,71 @@ pub(super) fn bench_index(args: IndexBenchArgs) -> Result<()> {
             }
         })
         .collect();
-    print(&args.measuring, args.blocks, &rows)
+    print(&args.measuring, args.blocks, &block, &rows)
 }
 
-fn print(measuring: &Measuring, blocks: u32, rows: &[IndexRow]) -> Result<()> {
+/// The block that is replayed.
+#[derive(Debug, Serialize)]
+struct BlockReport {
+    is_made_up: bool,
+    /// The coinbase included.
+    transactions: usize,
+    eligible: usize,
+    /// Of the block and its spent outputs.
+    bytes: usize,
+}
+
+/// Length of the chain whose last block is replayed where no files are given. The first hundred blocks are empty, those
+/// after them fill up as there is more to spend.
+const MADE_UP_BLOCKS: u32 = 160;
+
+/// A block like mainnet's, with its spent outputs: the last one of a generated chain.
+async fn made_up_block(transactions: u32, scratch: &Scratch) -> Result<BlockWithPrevouts> {
+    let parameters = ChainParameters {
+        transactions_per_block: transactions,
+        ..ChainParameters::MAINNET
+    };
+    let length = ChainLength {
+        blocks: Some(MADE_UP_BLOCKS),
+        outputs: None,
+    };
+    let target = Target {
+        directory: scratch.0.path().join("blocks"),
+        xor: false,
+        most_file_bytes: None,
+    };
+    let engine = curve::engine(EngineKind::Auto)?;
+    let bar = progress_bar(u64::from(MADE_UP_BLOCKS), "blocks made up");
+    let progress = |summary: &Summary| bar.set_position(u64::from(summary.height));
+    generate(&parameters, length, &target, engine.as_ref(), progress)?;
+    bar.finish_and_clear();
+    let source = FilesSource::new(FilesSettings::new(target.directory, Network::Regtest));
+    source.check(Network::Regtest).await?;
+    let tip = source.tip().await?;
+    Ok(source.block(tip).await?)
+}
+
+fn print(measuring: &Measuring, blocks: u32, block: &BlockReport, rows: &[IndexRow]) -> Result<()> {
     let (cpu, rounds) = (cpu_name(), measuring.rounds);
     write_stdout(|out| {
         if measuring.json {
             let report = serde_json::json!({
-                "job": "index", "cpu": cpu, "rounds": rounds, "blocks": blocks, "rows": rows,
+                "job": "index", "cpu": cpu, "rounds": rounds, "blocks": blocks, "block": block,
+                "rows": rows,
             });
             return writeln!(out, "{report}");
         }
         writeln!(
             out,
-            "index on {cpu}, {blocks} blocks, medians of {rounds} rounds"
+            "index on {cpu}, {blocks} times {} of {} transactions ({} eligible, {:.2} MB with what it spends), medians of \
+             {rounds} rounds",
+            match block.is_made_up {
+                true => "a made-up block",
+                false => "a block",
+            },
+            block.transactions,
+            block.eligible,
+            block.bytes as f64 / 1e6
         )?;
         writeln!(
             out,
@@ -448,19 +521,17 @@ impl BlockSource for ReplaySource {
 }
 
 /// A folder that is removed at the end.
-struct Scratch(PathBuf);
+struct Scratch(PrivateFolder);
 
 impl Scratch {
     fn new(parent: Option<PathBuf>) -> Result<Self> {
         let parent = parent.unwrap_or_else(std::env::temp_dir);
-        let dir = parent.join(format!("spindex-bench-{}", std::process::id()));
-        std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        Ok(Self(dir))
+        Ok(Self(PrivateFolder::create(&parent, "spindex-bench")?))
     }
 
     /// An empty index, in place of the one before.
     fn store(&self) -> Result<Store> {
-        let file = self.0.join(FILE_NAME);
+        let file = self.0.path().join(FILE_NAME);
         if file.exists() {
             std::fs::remove_file(&file)
                 .with_context(|| format!("cannot remove {}", file.display()))?;
@@ -475,12 +546,5 @@ impl Scratch {
             cache_bytes: 256 << 20,
         };
         Ok(Store::open(&file, &options)?)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left is in a folder for temporary files.
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::config::{MOST_THREADS, whole};
 use super::output::{progress_bar, write_stdout};
 use crate::curve::{self, Engine, EngineKind};
 
@@ -57,7 +58,7 @@ struct Measuring {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Most threads to measure with [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, env = "SPINDEX_THREADS", value_name = "N", value_parser = whole(1, MOST_THREADS))]
     threads: Option<usize>,
     /// Print one JSON document
     #[arg(long)]

@@ -292,7 +292,7 @@ fn an_unusable_place_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let error = State::open(&folder.path().join("none/wallet.redb"), identity(None));
     let error = error.expect_err("no such folder");
-    assert!(matches!(error, StateError::Storage { .. }), "{error}");
+    assert!(matches!(error, StateError::NotPrivate(_)), "{error}");
     assert!(error.to_string().contains("none/wallet.redb"), "{error}");
 }
 

@@ -230,7 +230,7 @@ fn of_separate_islands_the_one_that_reaches_highest_is_the_end() {
     let heights = order.iter().map(|node| index.id(*node).unwrap().height);
     let wanted = (51..=60).rev().chain([31, 30]).chain((1..=20).rev());
     assert!(heights.eq(wanted));
-    assert_eq!(index.stronger_than(Some(tip)), []);
+    assert_eq!(index.stronger_than(Some(tip)), [0; 0]);
     let below = index.find(&blocks[57].hash).unwrap();
     assert_eq!(index.stronger_than(Some(below)).len(), 2);
 

@@ -1,0 +1,227 @@
+//! No memory is given back with a secret in it: an allocator looks into every block that is freed or moved.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, RwLock};
+
+use bitcoin::secp256k1::rand::SeedableRng;
+use bitcoin::secp256k1::rand::rngs::StdRng;
+use bitcoin::secp256k1::{PublicKey, SECP256K1, Scalar, SecretKey};
+use spindex::bip352::descriptor::DescriptorKey;
+use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
+use spindex::curve::{self, TweakPoint};
+use spindex::private_file::{self, Locked};
+use support::index::runnable_engines;
+
+/// The first and the second 8 bytes of each secret, sorted.
+static SECRETS: RwLock<Vec<[u64; 2]>> = RwLock::new(Vec::new());
+/// Blocks that were given back with one.
+static FOUND: AtomicUsize = AtomicUsize::new(0);
+/// Tests watch one after the other.
+static WATCHED: Mutex<()> = Mutex::new(());
+
+/// The system's allocator, watched.
+struct Watched;
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
+
+/// Looks for the secrets at every offset that is a multiple of `step`.
+fn look(block: *const u8, bytes: usize, step: usize) {
+    // A writer is putting new secrets in place, or this is its own memory.
+    let Ok(secrets) = SECRETS.try_read() else {
+        return;
+    };
+    if secrets.is_empty() || bytes < 16 {
+        return;
+    }
+    #[expect(
+        unsafe_code,
+        reason = "memory that was freed can only be seen by its allocator"
+    )]
+    // SAFETY: `at + 8 <= bytes`, and the block is not given back yet. It may hold bytes that were never written, of which
+    // nothing but their value, whatever it is, is looked at.
+    let word = |at: usize| unsafe { block.add(at).cast::<u64>().read_unaligned() };
+    for at in (0..=bytes - 16).step_by(step) {
+        let first = word(at);
+        let start = secrets.partition_point(|secret| secret[0] < first);
+        let alike = secrets[start..]
+            .iter()
+            .take_while(|secret| secret[0] == first);
+        if alike.into_iter().any(|secret| secret[1] == word(at + 8)) {
+            FOUND.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    }
+}
+
+/// The secrets that are watched for are numbers in words, which lie at multiples of their size and in blocks for words
+/// alone; otherwise they are bytes, and lie anywhere.
+static ARE_WORDS: AtomicBool = AtomicBool::new(false);
+
+#[expect(unsafe_code, reason = "the interface of allocators")]
+// SAFETY: everything is left to the system's allocator. A block that is to grow or shrink is moved, so that it is seen
+// what stays behind.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        match ARE_WORDS.load(Ordering::Relaxed) {
+            true if layout.align() < 8 => {}
+            true => look(block, layout.size(), 8),
+            false => look(block, layout.size(), 1),
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// Blocks given back with one of these secrets while `work` was done.
+fn leaks(secrets: &[[u8; 32]], are_words: bool, work: impl FnOnce()) -> usize {
+    let _alone = WATCHED.lock().unwrap();
+    let words = |secret: &[u8; 32]| {
+        let (words, _) = secret.as_chunks();
+        [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])]
+    };
+    let mut sorted: Vec<_> = secrets.iter().map(words).collect();
+    sorted.sort_unstable();
+    let nothing = std::mem::replace(&mut *SECRETS.write().unwrap(), sorted);
+    ARE_WORDS.store(are_words, Ordering::Relaxed);
+    FOUND.store(0, Ordering::Relaxed);
+    work();
+    let found = FOUND.load(Ordering::Relaxed);
+    let watched = std::mem::replace(&mut *SECRETS.write().unwrap(), nothing);
+    drop(watched);
+    found
+}
+
+fn secret(number: u64) -> SecretKey {
+    SecretKey::new(&mut StdRng::seed_from_u64(number))
+}
+
+#[test]
+fn the_watch_sees_a_secret_that_is_dropped_or_outgrown() {
+    let text = [7; 32];
+    let dropped = leaks(&[text], false, || drop(text.to_vec()));
+    assert_eq!(dropped, 1);
+    let outgrown = leaks(&[text], false, || {
+        let mut bytes = text.to_vec();
+        bytes.reserve(1000);
+        bytes.fill(0);
+    });
+    assert_eq!(outgrown, 1);
+    let wiped = leaks(&[text], false, || {
+        let mut bytes = text.to_vec();
+        bytes.fill(0);
+        std::hint::black_box(&bytes);
+    });
+    assert_eq!(wiped, 0);
+}
+
+/// Batches that shrink and grow, with one base and with two, for one wallet and for several.
+#[test]
+fn scans_leave_no_shared_secret_behind() {
+    const TWEAKS: usize = 300;
+    let keys = |number: u64| {
+        let scan_key = ScanKey::from_bytes(secret(number).secret_bytes()).unwrap();
+        let spend_key = SpendKey::from_bytes(secret(number + 1).secret_bytes()).unwrap();
+        ReceiverKeys::new(scan_key, spend_key.public_key(), [1])
+    };
+    let wallets: Vec<ReceiverKeys> = (0..17).map(|number| keys(10 * number)).collect();
+    let targets: Vec<_> = wallets.iter().map(ReceiverKeys::scan_target).collect();
+    let mut point = secret(1_000).public_key(SECP256K1);
+    let points: Vec<PublicKey> = (0..TWEAKS)
+        .map(|_| {
+            point = point.add_exp_tweak(SECP256K1, &Scalar::ONE).unwrap();
+            point
+        })
+        .collect();
+    let tweaks: Vec<TweakPoint> = points
+        .iter()
+        .map(|point| TweakPoint::from_compressed(&point.serialize()).unwrap())
+        .collect();
+    // x of b_scan·T for each tweak and for the wallets scanned for, in the byte order of words: little-endian.
+    let mut secrets = Vec::new();
+    for (number, wallet) in wallets.iter().enumerate() {
+        let tweaks = if number == 0 {
+            &tweaks[..]
+        } else {
+            &tweaks[..100]
+        };
+        for tweak in tweaks {
+            let shared_secret = wallet.scan_key.shared_secret(tweak).unwrap();
+            let mut x = shared_secret.point().x_only_public_key().0.serialize();
+            x.reverse();
+            secrets.push(x);
+        }
+    }
+    for (kind, name) in runnable_engines() {
+        let engine = curve::engine(kind).unwrap();
+        let multiples: Vec<TweakPoint> = engine.multiples(&tweaks).into_iter().flatten().collect();
+        let leaked = leaks(&secrets, true, || {
+            let mut candidates = Vec::new();
+            let scanner = engine.scanner(&targets[0]).unwrap();
+            for count in [100, TWEAKS, 40, 200] {
+                scanner.candidates(&tweaks[..count], &mut candidates);
+                scanner.candidates_with_multiples(
+                    &tweaks[..count],
+                    &multiples[..count],
+                    &mut candidates,
+                );
+            }
+        });
+        assert_eq!(leaked, 0, "{name}, one wallet");
+        let leaked = leaks(&secrets, true, || {
+            let mut candidates = Vec::new();
+            // More than share a pass, so that the second one has fewer.
+            let scanner = engine.wallets_scanner(&targets).unwrap();
+            for count in [40, 100, 64] {
+                scanner.candidates(&tweaks[..count], &mut candidates);
+            }
+        });
+        assert_eq!(leaked, 0, "{name}, {} wallets", targets.len());
+    }
+}
+
+#[test]
+fn keys_as_text_leave_nothing_behind() {
+    let scan_key = ScanKey::from_bytes(secret(1).secret_bytes()).unwrap();
+    let spend_key = SpendKey::from_bytes(secret(2).secret_bytes()).unwrap();
+    let key = DescriptorKey::Spend {
+        scan_key,
+        spend_key,
+        test_network: true,
+    };
+    // The text behind its prefix, and the keys in it.
+    let text = key.to_secret_string();
+    let part = |from: usize| <[u8; 32]>::try_from(&text.as_bytes()[from..from + 32]).unwrap();
+    let secrets = [
+        part(12),
+        part(50),
+        secret(1).secret_bytes(),
+        secret(2).secret_bytes(),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let leaked = leaks(&secrets, false, || {
+        let text = key.to_secret_string();
+        let read: DescriptorKey = text.parse().unwrap();
+        let path = folder.path().join("wallet");
+        private_file::create(&path, text.as_bytes()).unwrap();
+        drop(private_file::read(&path).unwrap());
+        let locked = Locked::wait_for(&path).unwrap();
+        let content = locked.read().unwrap();
+        locked.replace(&content).unwrap();
+        drop(read.to_scan().to_secret_string());
+    });
+    assert_eq!(leaked, 0);
+}
