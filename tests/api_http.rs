@@ -12,6 +12,8 @@ mod framing;
 mod lifetime;
 #[path = "api_http/load.rs"]
 mod load;
+#[path = "api_http/points.rs"]
+mod points;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "api_http/spends.rs"]
@@ -39,6 +41,8 @@ const PARSE: &str = "could not parse block height";
 const UNKNOWN: &str = "could not fetch header inv";
 const TWEAKS_ONLY: &str =
     "this server keeps tweaks only, see /info; ask for /tweak-index without a dust limit";
+const NO_BLOCK: &str =
+    "no block is indexed yet: while the first sync of this server is under way, try again later";
 const DATABASE: &str = "could could not retrieve data from database";
 
 async fn serve_chain(chain: &TestChain) -> (TestStore, Server) {
@@ -186,15 +190,28 @@ async fn networks_have_the_names_of_the_nodes_chain_option() {
 }
 
 #[tokio::test]
-async fn an_empty_index_answers_errors_only() {
+async fn before_the_first_block_every_route_says_that_there_is_none_yet() {
     let store = TestStore::new(Network::Regtest, 1);
     let server = Server::start(&store, None).await;
-    server.refused("info", 500, DATABASE).await;
-    server.refused("block-height", 500, DATABASE).await;
+    for route in ["info", "block-height", "v1/info", "v1/block-height"] {
+        server.refused(route, 503, NO_BLOCK).await;
+        // So that a client knows that waiting helps.
+        let headers = server.get(route).await.headers().clone();
+        assert_eq!(headers["retry-after"], "30", "{route}");
+    }
     for route in HEIGHT_ROUTES {
-        server.refused(&format!("{route}1"), 500, UNKNOWN).await;
+        server.refused(&format!("{route}1"), 503, NO_BLOCK).await;
         server.refused(&format!("{route}x"), 400, PARSE).await;
     }
+    // The first block, and nothing is left of that.
+    let mut chain = TestChain::new(1);
+    chain.mine(&[pays(&[1000])]);
+    store.connect(&chain.records());
+    server.ok("info").await;
+    assert_serves(&server, &chain).await;
+    server.refused("tweaks/2", 500, UNKNOWN).await;
+    let headers = server.get("tweaks/2").await.headers().clone();
+    assert!(!headers.contains_key("retry-after"));
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@
 
 #[path = "client_light/contradictions.rs"]
 mod contradictions;
+#[path = "client_light/faulty_engine.rs"]
+mod faulty_engine;
 #[path = "client_light/first_block.rs"]
 mod first_block;
 #[path = "client_light/outpoints.rs"]
@@ -16,6 +18,8 @@ mod outpoints;
 mod ranges;
 #[path = "client_light/server.rs"]
 mod server;
+#[path = "client_light/unresolved.rs"]
+mod unresolved;
 #[path = "client_light/world.rs"]
 mod world;
 

@@ -15,8 +15,7 @@ use bitcoin::hex::FromHex;
 use bitcoin::{Block, BlockHash, OutPoint};
 use proptest::prelude::*;
 use serde_json::Value;
-use spindex::filter::taproot::{Lookup, matches_many};
-use spindex::filter::{build, matches, new_utxos_filter, spent_filter, spent_item};
+use spindex::filter::{Elements, build, matches, new_utxos_filter, spent_filter, spent_item};
 
 /// The folder of shared records, or `None` with a note on stderr.
 fn shared_data(folder: &str) -> Option<PathBuf> {
@@ -151,37 +150,46 @@ fn empty_sets_are_one_zero_byte() {
 }
 
 #[test]
-fn many_blocks_match_like_one_by_one() {
-    let blocks: Vec<_> = (0..40_u8)
-        .map(|i| {
-            let block = BlockHash::from_byte_array([i; 32]);
-            let members = keys(u64::from(i), usize::from(i) * 3);
-            (
-                block,
-                new_utxos_filter(&block, &members),
-                keys(u64::from(i), 20),
-            )
-        })
-        .collect();
-    let mut lookups: Vec<_> = blocks
-        .iter()
-        .map(|(block, filter, queries)| Lookup {
-            block: *block,
-            filter,
-            queries,
-        })
-        .collect();
-    lookups[5].filter = &[9];
-    let answers = matches_many(&lookups);
-    assert_eq!(answers.len(), 40);
-    for (i, answer) in answers.iter().enumerate() {
-        if i == 5 {
-            assert!(answer.is_err());
-        } else {
-            let members = (i * 3).min(20);
-            assert_eq!(answer, &Ok((0..members).collect::<Vec<_>>()), "block {i}");
-        }
+fn elements_read_once_answer_like_the_filter() {
+    for count in [1, 2, 15, 300, 4000] {
+        let block = BlockHash::from_byte_array([count as u8; 32]);
+        let members = keys(count as u64, count);
+        let filter = new_utxos_filter(&block, &members);
+        let elements = Elements::read(&filter, &block).unwrap();
+        assert!(members.iter().all(|key| elements.contains(key)));
+        let strangers = keys(!(count as u64), 50_000);
+        let found: Vec<usize> = (0..strangers.len())
+            .filter(|i| elements.contains(&strangers[*i]))
+            .collect();
+        assert_eq!(matches(&filter, &block, &strangers), Ok(found));
     }
+    let empty = Elements::read(&[0], &BlockHash::all_zeros()).unwrap();
+    assert!(!empty.contains(&[1; 32]) && !empty.holds_besides(&[1; 32], &[[2; 32]]));
+    assert!(Elements::read(&[9], &BlockHash::all_zeros()).is_err());
+}
+
+#[test]
+fn what_is_accounted_for_explains_matches() {
+    let block = BlockHash::from_byte_array([3; 32]);
+    let [one, two, both] = [[1; 32], [2; 32], [3; 32]];
+    let filter = new_utxos_filter(&block, &[one, both, both]);
+    let elements = Elements::read(&filter, &block).unwrap();
+    let none: &[[u8; 32]] = &[];
+    assert!(elements.holds_besides(&one, none));
+    assert!(elements.holds_besides(&one, &[both, both]));
+    assert!(!elements.holds_besides(&one, &[one]));
+    assert!(!elements.holds_besides(&two, none));
+    assert!(elements.holds_besides(&both, &[both, one]));
+    assert!(!elements.holds_besides(&both, &[both, both, one]));
+
+    // A key that only looks like one of them: it is that one if that one is accounted for.
+    let alike = (0..)
+        .flat_map(|seed| keys(1 << 40 | seed, 100_000))
+        .find(|key| elements.contains(key));
+    let alike = alike.unwrap();
+    assert!(alike != one && alike != both);
+    assert!(elements.holds_besides(&alike, none));
+    assert!(!elements.holds_besides(&alike, &[one, both, both]));
 }
 
 #[test]

@@ -28,7 +28,9 @@ use spindex::chain::parse::block_from_rest_bytes;
 use spindex::chain::simulated::{Orphaned, SimulatedBlock, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::curve::{CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint};
+use spindex::curve::{
+    CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget, TweakPoint,
+};
 use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer, derive_records};
 use spindex::runtime::Stop;
 use spindex::store::{RowFilter, ScanColumns, Store, StoreError, StoreOptions};
@@ -351,6 +353,8 @@ fn a_broken_engine_is_reported_once() {
 
 /// An engine that finds no multiple of some tweaks.
 struct Forgetful;
+
+impl Sampled for Forgetful {}
 
 impl Engine for Forgetful {
     fn name(&self) -> &'static str {

@@ -290,7 +290,7 @@ fn spend(
         })
         .collect();
     let scanner = Scanner::new(Arc::new(LibSecp256k1), wallet.keys()).unwrap();
-    let finds = scanner.confirm(&tweak, &outputs);
+    let finds = scanner.confirm(&tweak, &outputs).unwrap();
     let find = finds.iter().find(|find| find.outpoint == outpoint).unwrap();
     let secret: SecretKey = wallet
         .spend_key

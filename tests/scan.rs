@@ -19,7 +19,7 @@ use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::bip352::send::{SenderInput, output_keys};
 use spindex::curve::TweakPoint;
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::scan::{Candidate, FoundOutput, Scanner, TaprootOutput};
+use spindex::scan::{FoundOutput, Scanner, TaprootOutput};
 
 /// A number from any words.
 fn digest(words: &[&[u8]]) -> [u8; 32] {
@@ -215,31 +215,33 @@ proptest! {
 
         let scanner = scanner(&keys);
         let outputs = outputs(&all);
-        let found = scanner.confirm(&sender.tweak, &outputs);
+        let found = scanner.confirm(&sender.tweak, &outputs).unwrap();
         prop_assert_eq!(as_set(&found), reference(&keys, &sender.tweak, &all));
-        // Every payment, in order of k, with its label, at an output of that key, none twice.
-        prop_assert_eq!(found.len(), labels.len());
+        // Every output with the key of a payment, in order of k, with its label, none twice, and nothing else.
+        prop_assert_eq!(found.len(), all.iter().filter(|key| paid.contains(key)).count());
+        prop_assert!(found.is_sorted_by_key(|find| find.k));
         let mut places = BTreeSet::new();
-        for (k, find) in found.iter().enumerate() {
-            prop_assert_eq!(find.k, k as u32);
+        let mut last = None;
+        for find in &found {
+            let k = find.k as usize;
             prop_assert_eq!(find.label, labels[k]);
             prop_assert_eq!(find.key, paid[k]);
             let place = outputs.iter().position(|o| o.outpoint == find.outpoint).unwrap();
             prop_assert_eq!((outputs[place].key, outputs[place].value_sat), (find.key, find.value_sat));
-            // Of equal outputs the first one counts.
-            prop_assert!(outputs[..place].iter().all(|o| o.key != find.key));
+            // Of equal outputs the first one leads.
+            let is_first = outputs[..place].iter().all(|o| o.key != find.key);
+            prop_assert_eq!(is_first, last.replace(k) != Some(k));
             prop_assert!(places.insert(place));
             assert_spendable(&spend, find);
         }
 
         // The candidates of the tweak hold the first payment, and nothing of a stranger's tweak is ours.
-        let candidates = scanner.candidates(&[sender.tweak]);
+        let candidates = candidates(&scanner, &[sender.tweak]);
         prop_assert_eq!(candidates.len(), 1 + keys.labels.len());
         if let Some(first) = paid.first() {
-            let expected = Candidate { tweak: 0, key: *first };
-            prop_assert!(candidates.contains(&expected));
+            prop_assert!(candidates.contains(&(0, *first)));
         }
-        prop_assert_eq!(scanner.confirm(&Sender::new(!seed, 1).tweak, &outputs), vec![]);
+        prop_assert_eq!(scanner.confirm(&Sender::new(!seed, 1).tweak, &outputs), Ok(vec![]));
     }
 }
 
@@ -249,28 +251,94 @@ fn a_gap_in_k_ends_the_search() {
     let sender = Sender::new(5, 1);
     let paid = sender.pay(&keys, &[None, Some(1), None]);
     let scanner = scanner(&keys);
-    let found = scanner.confirm(&sender.tweak, &outputs(&[paid[0], paid[2]]));
+    let found = scanner
+        .confirm(&sender.tweak, &outputs(&[paid[0], paid[2]]))
+        .unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].k, found[0].key), (0, paid[0]));
-    assert_eq!(scanner.confirm(&sender.tweak, &outputs(&paid[1..])), vec![]);
+    assert_eq!(
+        scanner.confirm(&sender.tweak, &outputs(&paid[1..])),
+        Ok(vec![])
+    );
+}
+
+/// Output index, k and label of each find.
+fn summary(found: &[FoundOutput]) -> Vec<(u32, u32, Option<u32>)> {
+    found
+        .iter()
+        .map(|find| (find.outpoint.vout / 2, find.k, find.label))
+        .collect()
+}
+
+/// Wallets that compare outputs with labels in either of the two ways: with few labels, and with many.
+fn with_few_and_many_labels() -> [(ReceiverKeys, SpendKey); 2] {
+    [wallet(1, [1, 2]), wallet(1, 1..40)]
 }
 
 #[test]
-fn of_two_outputs_for_one_k_the_first_is_taken() {
-    // A sender who knows the scheme may pay k = 0 twice, plain and labelled. One output per k is the rule.
-    let (few, _) = wallet(1, [1, 2]);
-    let (many, _) = wallet(1, 1..30);
-    let sender = Sender::new(6, 2);
-    let plain = sender.pay(&few, &[None])[0];
-    let labelled = sender.pay(&few, &[Some(2)])[0];
-    for keys in [few, many] {
+fn every_output_for_one_k_is_found_and_the_first_one_leads() {
+    // A sender who knows the scheme may pay k = 0 twice, plain and labelled. BIP352 takes the first; both can be spent.
+    for (keys, spend) in with_few_and_many_labels() {
+        let sender = Sender::new(6, 2);
+        let plain = sender.pay(&keys, &[None])[0];
+        let two = sender.pay(&keys, &[Some(2)])[0];
+        let change = sender.pay(&keys, &[Some(0)])[0];
+        let next = sender.pay(&keys, &[None, Some(1)])[1];
         let scanner = scanner(&keys);
-        let found = scanner.confirm(&sender.tweak, &outputs(&[plain, labelled]));
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].key, found[0].label), (plain, None));
-        let found = scanner.confirm(&sender.tweak, &outputs(&[no_point(0), labelled, plain]));
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].key, found[0].label), (labelled, Some(2)));
+        for (outputs, expected) in [
+            (outputs(&[plain, two]), vec![(0, 0, None), (1, 0, Some(2))]),
+            (
+                outputs(&[no_point(0), two, plain]),
+                vec![(1, 0, Some(2)), (2, 0, None)],
+            ),
+            // They do not decide whether k = 1 is looked for, and are not taken for it.
+            (
+                outputs(&[two, change, next, plain]),
+                vec![
+                    (0, 0, Some(2)),
+                    (3, 0, None),
+                    (1, 0, Some(0)),
+                    (2, 1, Some(1)),
+                ],
+            ),
+        ] {
+            let found = scanner.confirm(&sender.tweak, &outputs).unwrap();
+            assert_eq!(summary(&found), expected);
+            for find in &found {
+                assert_spendable(&spend, find);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_output_with_a_found_key_is_found() {
+    for (keys, spend) in with_few_and_many_labels() {
+        let sender = Sender::new(7, 1);
+        let paid = sender.pay(&keys, &[Some(1), None, Some(2)]);
+        let [one, two, three] = [paid[0], paid[1], paid[2]];
+        let scanner = scanner(&keys);
+        // Of 0 satoshi first, for instance.
+        let outputs = outputs(&[two, one, no_point(4), two, three, one, two]);
+        let found = scanner.confirm(&sender.tweak, &outputs).unwrap();
+        let expected = [
+            (1, 0, Some(1)),
+            (5, 0, Some(1)),
+            (0, 1, None),
+            (3, 1, None),
+            (6, 1, None),
+            (4, 2, Some(2)),
+        ];
+        assert_eq!(summary(&found), expected);
+        for find in &found {
+            assert_spendable(&spend, find);
+            let output = outputs.iter().find(|o| o.outpoint == find.outpoint);
+            assert_eq!(output.unwrap().value_sat, find.value_sat);
+        }
+        // A repeat is no payment of the next k.
+        let twice = self::outputs(&[one, one, three]);
+        let found = scanner.confirm(&sender.tweak, &twice).unwrap();
+        assert_eq!(summary(&found), [(0, 0, Some(1)), (1, 0, Some(1))]);
     }
 }
 
@@ -287,12 +355,34 @@ fn no_more_than_k_max_outputs_are_found() {
     paid.push(beyond.x_only_public_key().0.serialize());
     paid.reverse();
 
-    let found = scanner(&keys).confirm(&sender.tweak, &outputs(&paid));
+    let found = scanner(&keys)
+        .confirm(&sender.tweak, &outputs(&paid))
+        .unwrap();
     assert_eq!(found.len(), K_MAX as usize);
     assert_eq!(found.last().unwrap().k, K_MAX - 1);
     assert!(found.iter().all(|find| find.key != paid[0]));
     assert_eq!(found.iter().filter(|f| f.label == Some(7)).count(), 1161);
     assert_spendable(&spend, &found[2322]);
+}
+
+/// All candidates that exist, with their tweaks, in the order of tweaks.
+fn candidates(scanner: &Scanner, tweaks: &[TweakPoint]) -> Vec<(usize, [u8; 32])> {
+    let batches = scanner.scan(
+        tweaks,
+        |range| (range, Vec::new()),
+        |(range, candidates), chunk| {
+            for (tweak, keys) in chunk.by_tweak() {
+                assert!(range.contains(&tweak));
+                let keys = keys.iter().filter(|key| **key != [0; 32]);
+                candidates.extend(keys.map(|key| (tweak, *key)));
+            }
+        },
+    );
+    let ranges = batches.iter().flat_map(|(range, _)| range.clone());
+    assert!(ranges.eq(0..tweaks.len()), "batches in the order of tweaks");
+    let mut all: Vec<_> = batches.into_iter().flat_map(|(_, batch)| batch).collect();
+    all.sort_by_key(|(tweak, _)| *tweak);
+    all
 }
 
 #[test]
@@ -303,18 +393,52 @@ fn candidates_keep_their_tweaks_over_many_batches() {
     let mut tweaks: Vec<TweakPoint> = (0..1500).map(|i| Sender::new(i, 1).tweak).collect();
     // A point off the curve has no candidates and disturbs no other.
     tweaks[700] = TweakPoint::from_bytes([9; 64]);
-    let candidates = scanner.candidates(&tweaks);
-    assert_eq!(candidates.len(), 1499 * 3);
-    for (position, candidate) in candidates.iter().enumerate() {
-        let tweak = position / 3;
-        assert_eq!(candidate.tweak, tweak + usize::from(tweak >= 700));
+    let all = candidates(&scanner, &tweaks);
+    assert_eq!(all.len(), 1499 * 3);
+    for (position, (tweak, _)) in all.iter().enumerate() {
+        let expected = position / 3;
+        assert_eq!(*tweak, expected + usize::from(expected >= 700));
     }
     for place in [0, 63, 64, 511, 512, 699, 701, 1499] {
-        let one: Vec<_> = scanner.candidates(&tweaks[place..=place]);
-        let same: Vec<_> = candidates.iter().filter(|c| c.tweak == place).collect();
-        assert!(one.iter().map(|c| c.key).eq(same.iter().map(|c| c.key)));
+        let one = candidates(&scanner, &tweaks[place..=place]);
+        let same: Vec<_> = all.iter().filter(|(tweak, _)| *tweak == place).collect();
+        assert!(one.iter().map(|c| c.1).eq(same.iter().map(|c| c.1)));
     }
-    assert_eq!(scanner.candidates(&[]), vec![]);
+    assert_eq!(candidates(&scanner, &[]), vec![]);
+}
+
+#[test]
+fn thousands_of_labels_come_in_chunks() {
+    let (keys, _) = wallet(4, 1..3000);
+    let tweaks: Vec<TweakPoint> = (0..40).map(|i| Sender::new(i, 1).tweak).collect();
+    let largest = std::sync::atomic::AtomicUsize::new(0);
+    for engine in [
+        spindex::curve::EngineKind::LibSecp256k1,
+        spindex::curve::EngineKind::Auto,
+    ] {
+        let engine = spindex::curve::engine(engine).unwrap();
+        let scanner = Scanner::new(engine, keys.clone()).unwrap();
+        let batches = scanner.scan(
+            &tweaks,
+            |_| Vec::new(),
+            |seen, chunk| {
+                let size = chunk.keys.len();
+                largest.fetch_max(size, std::sync::atomic::Ordering::Relaxed);
+                seen.push(chunk.numbers.clone());
+                // A label of this chunk, by the address that pays to it.
+                let number = chunk.numbers.clone().last().unwrap();
+                let label = number.checked_sub(1).map(|m| m as u32);
+                for (tweak, keys_of) in chunk.by_tweak().take(2) {
+                    let paid = Sender::new(tweak as u64, 1).pay(&keys, &[label])[0];
+                    assert_eq!(*keys_of.last().unwrap(), paid);
+                }
+            },
+        );
+        let numbers: Vec<usize> = batches.concat().into_iter().flatten().collect();
+        assert!(numbers.iter().copied().eq(0..3001));
+    }
+    let largest = largest.into_inner();
+    assert!((50_000..=65_536).contains(&largest), "{largest} of 120040");
 }
 
 #[test]
@@ -323,7 +447,7 @@ fn a_tweak_off_the_curve_finds_nothing() {
     let sender = Sender::new(5, 1);
     let paid = sender.pay(&keys, &[None]);
     let off = TweakPoint::from_bytes([1; 64]);
-    assert_eq!(scanner(&keys).confirm(&off, &outputs(&paid)), vec![]);
+    assert_eq!(scanner(&keys).confirm(&off, &outputs(&paid)), Ok(vec![]));
 }
 
 #[test]
@@ -331,7 +455,9 @@ fn debug_shows_no_secret() {
     let (keys, _) = wallet(1, [1]);
     let sender = Sender::new(5, 1);
     let scanner = scanner(&keys);
-    let found = scanner.confirm(&sender.tweak, &outputs(&sender.pay(&keys, &[Some(1)])));
+    let found = scanner
+        .confirm(&sender.tweak, &outputs(&sender.pay(&keys, &[Some(1)])))
+        .unwrap();
     let shown = format!("{found:?} {scanner:?}");
     assert!(shown.contains("value_sat: 1000"));
     // Neither as a list of numbers nor as hex.

@@ -127,24 +127,22 @@ impl QueryError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownHeight { .. }
-            | Self::NothingIndexed
             | Self::Store(_)
             | Self::FilterStore(_)
             | Self::Incomplete { .. }
             | Self::BroadcastFailed(_)
             | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotKept(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NoNode | Self::Compacting(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NothingIndexed | Self::NoNode | Self::Compacting(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::BlockFailed { .. } | Self::SpendsMismatch { .. } => StatusCode::BAD_GATEWAY,
         }
     }
 
-    /// After how many seconds the same request is worth another try, where that can be said.
-    pub fn retry_after_seconds(&self) -> Option<u32> {
-        match self {
-            Self::Compacting(_) => Some(20),
-            _ => None,
-        }
+    /// After how many seconds it may be different, where that is a matter of time alone.
+    pub fn retry_after_s(&self) -> Option<u16> {
+        matches!(self, Self::NothingIndexed | Self::Compacting(_)).then_some(30)
     }
 
     /// The text for the peer: fixed words, or what the peer itself caused.
@@ -154,7 +152,10 @@ impl QueryError {
             Self::UnknownHeight { .. } => "could not fetch header inv",
             Self::DustLimitSyntax => "Invalid dustLimit parameter",
             Self::FilterKindSyntax => "invalid filter type",
-            Self::NothingIndexed | Self::Store(_) | Self::Incomplete { .. } => DATABASE_FAULT,
+            Self::NothingIndexed => {
+                "no block is indexed yet: while the first sync of this server is under way, try again later"
+            }
+            Self::Store(_) | Self::Incomplete { .. } => DATABASE_FAULT,
             Self::NotKept(_) => {
                 "this server keeps tweaks only, see /info; ask for /tweak-index without a dust limit"
             }

@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::chain::BlockSource;
+use crate::curve::Engine;
+use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::store::Store;
 use connection::BoundedListener;
 
@@ -42,8 +44,10 @@ pub struct ServeSettings {
     /// A connection that takes no byte of an answer for so long is closed: idle ones, senders of endless
     /// headers, readers that stopped reading.
     pub silence_timeout: Duration,
-    /// How long the node may take to answer one question.
+    /// How long a request waits for the node, with all that stand in line before it.
     pub node_timeout: Duration,
+    /// What tells output keys that are points from others; a batched one is cheaper.
+    pub engine: Arc<dyn Engine>,
     /// How long running requests may go on after shutdown was asked for; then their connections are cut.
     pub drain_timeout: Duration,
 }
@@ -57,6 +61,7 @@ impl Default for ServeSettings {
             max_connections: 768,
             silence_timeout: Duration::from_secs(120),
             node_timeout: Duration::from_secs(60),
+            engine: Arc::new(LibSecp256k1),
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -8,6 +8,7 @@ use bitcoin::{Network, Txid};
 
 use super::error::QueryError;
 use crate::BlockId;
+use crate::curve::Engine;
 use crate::filter::spent_item;
 use crate::store::snapshot::{BlockEntry, RowFilter, Utxo};
 use crate::store::{Keep, Snapshot, SpendRow};
@@ -64,11 +65,14 @@ pub fn info(snapshot: &Snapshot) -> Result<Info, QueryError> {
 /// The indexed block at a height.
 ///
 /// # Errors
-/// [`QueryError::UnknownHeight`] below the first indexed height and above the tip.
+/// [`QueryError::UnknownHeight`] below the first indexed height and above the tip; [`QueryError::NothingIndexed`] before
+/// there is any block.
 pub fn block(snapshot: &Snapshot, height: u32) -> Result<BlockEntry, QueryError> {
-    snapshot
-        .block(height)?
-        .ok_or(QueryError::UnknownHeight { height })
+    match snapshot.block(height)? {
+        Some(block) => Ok(block),
+        None if snapshot.tip().is_none() => Err(QueryError::NothingIndexed),
+        None => Err(QueryError::UnknownHeight { height }),
+    }
 }
 
 /// Which list of a block's tweaks is meant.
@@ -111,16 +115,34 @@ pub fn tweaks(
 /// Taproot outputs of the block's eligible transactions that still have an unspent one (spent siblings included),
 /// sorted by txid in display order, then vout.
 ///
+/// Those whose key is no point of the curve are left out: nobody can have been paid by them, nobody can spend them, and there
+/// are clients that go no further once they meet one.
+///
 /// # Errors
 /// Faults of the store.
-pub fn utxos(snapshot: &Snapshot, block: &BlockEntry) -> Result<Vec<Utxo>, QueryError> {
+pub fn utxos(
+    snapshot: &Snapshot,
+    block: &BlockEntry,
+    engine: &dyn Engine,
+) -> Result<Vec<Utxo>, QueryError> {
     let filter = RowFilter {
         dust_limit_sat: 0,
         cut_through: true,
     };
     let mut rows = present(block, "outputs", snapshot.utxos(block.id.height, filter)?)?;
+    let keys: Vec<[u8; 33]> = rows.iter().map(|utxo| with_even_y(&utxo.key)).collect();
+    // What an engine finds absent is compared with libsecp256k1 at once, so nothing of anybody's is left out.
+    let mut points = engine.decompress(&keys).into_iter();
+    rows.retain(|_| points.next().flatten().is_some());
     rows.sort_unstable_by_key(|utxo| (display_bytes(&utxo.txid), utxo.vout));
     Ok(rows)
+}
+
+/// An x-only key as the compressed point that it stands for.
+fn with_even_y(key: &[u8; 32]) -> [u8; 33] {
+    let mut bytes = [2; 33];
+    bytes[1..].copy_from_slice(key);
+    bytes
 }
 
 /// Which filter of a block is meant.
@@ -151,8 +173,14 @@ pub fn filter(
         error => error,
     });
     let filter = present(block, what, filter?)?;
-    // A filter without even a count would read as an error at the clients.
-    Ok(if filter.is_empty() { vec![0] } else { filter })
+    // The filter of no element has a count too. What is damaged must not say that there is nothing.
+    if filter.is_empty() {
+        return Err(QueryError::Incomplete {
+            block: block.id,
+            what,
+        });
+    }
+    Ok(filter)
 }
 
 /// The block's spent taproot outpoints in block order.

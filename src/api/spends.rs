@@ -55,7 +55,8 @@ impl SpendAnswers {
         }
     }
 
-    /// The encoded answer for a block: kept, awaited from whoever makes it now, or made from the node's block.
+    /// The encoded answer for a block: kept, awaited from whoever makes it now, or made from the node's block. All of it,
+    /// standing in line included, may take `node_timeout`.
     ///
     /// # Errors
     /// [`QueryError::BlockFailed`], [`QueryError::SpendsMismatch`]; nothing is kept then.
@@ -67,13 +68,29 @@ impl SpendAnswers {
         spends: Vec<SpendRow>,
         encode: impl FnOnce(BlockId, &[SpendDetail]) -> Result<Vec<u8>, QueryError> + Send + 'static,
     ) -> Result<Bytes, QueryError> {
+        // While a node hangs, each in line would otherwise wait for all before it, one after the other.
+        tokio::time::timeout(node_timeout, self.make(node, block, spends, encode))
+            .await
+            .map_err(|_| {
+                let source = ChainError::Unreachable(format!("no answer within {node_timeout:?}"));
+                QueryError::BlockFailed { block, source }
+            })?
+    }
+
+    async fn make(
+        &self,
+        node: &dyn BlockSource,
+        block: BlockId,
+        spends: Vec<SpendRow>,
+        encode: impl FnOnce(BlockId, &[SpendDetail]) -> Result<Vec<u8>, QueryError> + Send + 'static,
+    ) -> Result<Bytes, QueryError> {
         let answer = self.entry(block.hash);
         let body = answer
             .get_or_try_init(|| async {
                 let details = if spends.is_empty() {
                     None
                 } else {
-                    Some(self.fetch(node, node_timeout, block).await?)
+                    Some(self.fetch(node, block).await?)
                 };
                 let encoded = tokio::task::spawn_blocking(move || {
                     let details = match details {
@@ -120,26 +137,14 @@ impl SpendAnswers {
         }
     }
 
-    async fn fetch(
-        &self,
-        node: &dyn BlockSource,
-        node_timeout: Duration,
-        block: BlockId,
-    ) -> Result<RawBlock, QueryError> {
+    async fn fetch(&self, node: &dyn BlockSource, block: BlockId) -> Result<RawBlock, QueryError> {
         let failed = |source| QueryError::BlockFailed { block, source };
         let _permit = self
             .fetches
             .acquire()
             .await
             .map_err(|error| QueryError::Internal(error.to_string()))?;
-        let fetched = tokio::time::timeout(node_timeout, node.block(block))
-            .await
-            .map_err(|_| {
-                failed(ChainError::Unreachable(format!(
-                    "no answer within {node_timeout:?}"
-                )))
-            })?
-            .map_err(failed)?;
+        let fetched = node.block(block).await.map_err(failed)?;
         if fetched.block.hash() != block.hash {
             return Err(QueryError::SpendsMismatch { block });
         }
@@ -220,6 +225,9 @@ fn give_data_once_if_too_large(details: &mut [SpendDetail]) {
         }
     }
 }
+
+#[cfg(test)]
+mod hanging_node;
 
 #[cfg(test)]
 mod tests {

@@ -308,6 +308,9 @@ impl Job {
         )
         .await;
         bar.finish_and_clear();
+        if engine.status().is_broken {
+            self.note(crate::curve::EngineStatus::BROKEN);
+        }
         let check = match check {
             Ok(check) => check,
             Err(IndexError::Chain(

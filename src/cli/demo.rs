@@ -162,7 +162,7 @@ async fn run(args: DemoArgs) -> Result<()> {
         store,
         node: Some(chain.clone()),
     };
-    let serving = tokio::spawn(serve_api(listener, state, stop.clone()));
+    let serving = tokio::spawn(serve_api(listener, state, engine.clone(), stop.clone()));
     let oracle = Arc::new(HttpOracle::new(&url, HttpSettings::default())?);
 
     let identity = Identity {
@@ -374,6 +374,7 @@ impl Wallet {
         let tweak = TweakPoint::from_compressed(&found.tweak)?;
         scanner
             .confirm(&tweak, &outputs)
+            .ok()?
             .into_iter()
             .find(|output| output.outpoint == found.outpoint)
     }

@@ -60,6 +60,9 @@ pub(super) struct ScanArgs {
     /// Ask only for transactions that still have an unspent taproot output: quicker, but blind to what is spent
     #[arg(long, env = "SPINDEX_CUT_THROUGH")]
     cut_through: bool,
+    /// Ask once more for everything that the server did not list when its block was scanned ("unresolved")
+    #[arg(long, env = "SPINDEX_ASK_AGAIN")]
+    ask_again: bool,
     /// Scan again from --from, or from where the scan began. Spends are looked for anew, outputs that were found stay
     #[arg(long)]
     rescan: bool,
@@ -118,6 +121,7 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         dust_limit_sat: args.dust_limit,
         cut_through: args.cut_through,
         rescan: args.rescan,
+        ask_again: args.ask_again,
         concurrency: args.concurrency.into(),
         ..LightSettings::new(network)
     };
@@ -267,6 +271,7 @@ pub(super) fn print_report(
         );
         writeln!(out, "{}  {spent}", watched.outpoint)?;
     }
+    print_unresolved(out, report)?;
     let unspent = report
         .found
         .iter()
@@ -287,6 +292,38 @@ pub(super) fn print_report(
         report.found.len(),
         report.unspent_sat
     )
+}
+
+/// Heights named in a line at most.
+const HEIGHTS_NAMED: usize = 20;
+
+/// What the scan cannot know, if there is anything.
+fn print_unresolved(out: &mut dyn std::io::Write, report: &ScanReport) -> std::io::Result<()> {
+    if !report.unresolved.is_empty() {
+        let matches: u64 = report
+            .unresolved
+            .iter()
+            .map(|block| u64::from(block.matches))
+            .sum();
+        let named = report.unresolved.iter().take(HEIGHTS_NAMED);
+        let mut heights: Vec<String> = named.map(|block| block.height.to_string()).collect();
+        if let Some(more @ 1..) = report.unresolved.len().checked_sub(HEIGHTS_NAMED) {
+            heights.push(format!("{more} more"));
+        }
+        writeln!(
+            out,
+            "{matches} unresolved, at {}: the filters there match, and the server no longer lists the outputs. They are \
+             spent, or it is chance; after a reorganisation, or with --ask-again, it is asked again",
+            heights.join(", ")
+        )?;
+    }
+    if let Some(below) = report.unresolved_unknown_below {
+        writeln!(
+            out,
+            "what was unresolved below {below} is unknown, since an older program scanned there: --rescan tells"
+        )?;
+    }
+    Ok(())
 }
 
 fn spend_text(spend: &Spend) -> String {

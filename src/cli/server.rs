@@ -73,10 +73,11 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
         let Node { source: node, rpc } = node(&common, &server)?;
         let listener = bind(&server).await?;
+        let engine = common.compute.engine()?;
         let progress = Arc::new(SyncProgress::default());
         let indexer = indexer(
             &server,
-            common.compute.engine()?,
+            engine.clone(),
             store.clone(),
             node.clone(),
             None,
@@ -92,6 +93,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
                     store: store.clone(),
                     node: Some(node),
                 },
+                engine,
                 stop.clone(),
             )
             .await;
@@ -181,7 +183,8 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
             false => None,
         };
         let listener = bind(&server).await?;
-        serve_api(listener, ApiState { store, node }, stop).await
+        let engine = common.compute.engine()?;
+        serve_api(listener, ApiState { store, node }, engine, stop).await
     })
 }
 
@@ -207,10 +210,19 @@ pub(super) fn block_on<T>(
 }
 
 /// Serves until the stop, and says where in a line that scripts may wait for.
-pub(super) async fn serve_api(listener: TcpListener, state: ApiState, stop: Stop) -> Result<()> {
+pub(super) async fn serve_api(
+    listener: TcpListener,
+    state: ApiState,
+    engine: Arc<dyn Engine>,
+    stop: Stop,
+) -> Result<()> {
     tracing::info!("serving HTTP on {}", listener.local_addr()?);
     let requested = async move { stop.requested().await };
-    api::serve(listener, state, requested, ServeSettings::default())
+    let settings = ServeSettings {
+        engine,
+        ..ServeSettings::default()
+    };
+    api::serve(listener, state, requested, settings)
         .await
         .context("the HTTP server failed")
 }

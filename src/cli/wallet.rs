@@ -230,9 +230,19 @@ pub(super) struct WalletSource {
     #[arg(long, conflicts_with = "wallet")]
     prompt: bool,
     /// Also look for the labels 1 to N; change (label 0) is always looked for
-    #[arg(long, env = "SPINDEX_LABELS", value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        env = "SPINDEX_LABELS",
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=MAX_LABELS)
+    )]
     labels: u32,
 }
+
+/// Most labels to look for by their number alone: each takes some 400 bytes, and a millionth of the time that a million
+/// takes for each tweak.
+const MAX_LABELS: i64 = 1_000_000;
 
 /// The descriptor itself, or scan key and spend public key in hex.
 const DESCRIPTOR_VARIABLE: &str = "SPINDEX_DESCRIPTOR";

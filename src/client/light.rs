@@ -12,15 +12,17 @@
 //! Answers that cannot all be true of one block (fewer outputs in a filter than tweaks, a spent index that is not the
 //! spent filter's) are taken for a change of the chain too, and are an error if they stay.
 //!
-//! What cannot be seen from here: a server that lies, outputs below the dust limit asked for, and, on servers that
-//! forget transactions whose taproot outputs are all spent (version 1 does), payments received and spent before the
-//! scan reached them: their filter matches, and there is nothing to fetch.
+//! What cannot be seen from here: a server that lies, and outputs below the dust limit asked for. Servers that forget
+//! transactions whose taproot outputs are all spent (version 1 does) do not list payments received and spent before the
+//! scan reached them: their filter matches, and there is nothing to fetch. Such matches are kept, reported, and asked for
+//! again when a reorganisation may have revived the outputs. With cut-through even the match is missing.
 
 mod error;
 mod fetch;
 mod first_block;
 mod matching;
 mod reorg;
+mod unresolved;
 mod window;
 
 use std::collections::BTreeSet;
@@ -30,8 +32,8 @@ use std::time::Duration;
 
 use bitcoin::{Network, OutPoint};
 
-use super::report::{Found, ScanReport, Watched};
-use super::state::{Change, Coverage, Cursor, Identity, State, WalletId, WatchedRow};
+use super::report::{Found, ScanReport, Unresolved, Watched};
+use super::state::{Change, Coverage, Cursor, Identity, Labels, State, WalletId, WatchedRow};
 use super::{Oracle, OracleError, OracleInfo, TweakQuery};
 use crate::scan::Scanner;
 
@@ -59,8 +61,12 @@ pub struct LightSettings {
     pub to: Option<u32>,
     /// Only transactions whose highest taproot output reaches this, in satoshi; 0 for all.
     pub dust_limit_sat: u64,
-    /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already.
+    /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already, also if a
+    /// reorganisation revives it.
     pub cut_through: bool,
+    /// Ask once more for everything that is unresolved ([`ScanReport::unresolved`]), not only for what a reorganisation
+    /// may have changed.
+    pub ask_again: bool,
     /// Begin again at `from`, or where the scan began, once. Spends are looked for anew; outputs that were found stay,
     /// for a server may have forgotten them since.
     pub rescan: bool,
@@ -83,6 +89,7 @@ impl LightSettings {
             to: None,
             dust_limit_sat: 0,
             cut_through: false,
+            ask_again: false,
             rescan: false,
             concurrency: 32,
             window_blocks: 256,
@@ -117,8 +124,6 @@ pub struct LightClient {
     settings: LightSettings,
     /// Given with this client. The state may hold others, of earlier runs: they wait until they are given again.
     watched: BTreeSet<OutPoint>,
-    /// Whether the scan has begun again as the settings ask.
-    rescanned: bool,
     /// Lowest height to which the chain was taken back.
     reorganised_above: Option<u32>,
     /// Restarts since the last stored window.
@@ -184,7 +189,6 @@ impl LightClient {
             state,
             settings,
             watched,
-            rescanned: false,
             reorganised_above: None,
             restarts: 0,
         })
@@ -246,6 +250,7 @@ impl LightClient {
         }
         self.take_back_stale(tip).await?;
         self.prepare(tip).await?;
+        self.ask_again(tip).await?;
         let target = self.settings.to.map_or(tip, |to| to.min(tip));
         let mut first = None;
         while let Some(segment) = self.next_segment(target) {
@@ -311,9 +316,12 @@ impl LightClient {
     /// Brings the state in line with what this client is to look for: where to begin, and what must be looked at again.
     async fn prepare(&mut self, tip: u32) -> Result<(), Interrupted> {
         let coverage = Coverage {
-            labels: self.scanner.as_ref().map_or_else(Vec::new, |scanner| {
-                scanner.keys().labels.iter().map(|label| label.m).collect()
-            }),
+            labels: self
+                .scanner
+                .as_ref()
+                .map_or_else(Labels::default, |scanner| {
+                    scanner.keys().labels.iter().map(|label| label.m).collect()
+                }),
             dust_limit_sat: self.settings.dust_limit_sat,
             cut_through: self.settings.cut_through,
         };
@@ -329,6 +337,7 @@ impl LightClient {
                     first,
                     next: first,
                     coverage,
+                    unrecorded_below: None,
                 }
             }
             Some(mut cursor) => {
@@ -346,7 +355,7 @@ impl LightClient {
                     );
                     cursor.next = cursor.first;
                 }
-                if self.settings.rescan && !self.rescanned {
+                if self.settings.rescan {
                     let again = self.settings.from.unwrap_or(cursor.first);
                     cursor.next = cursor.next.min(again);
                     roll_back_to = Some(i64::from(again) - 1);
@@ -358,10 +367,16 @@ impl LightClient {
         };
         self.has_something(&cursor, tip)?;
         let watched = self.rows(before.as_ref(), &cursor, tip).await?;
-        // What was found is taken back with the blocks, and stays.
-        let found = self.state.contents.found.iter();
-        let found = found.map(|(outpoint, row)| (*outpoint, row.clone()));
-        let found = roll_back_to.map_or_else(Vec::new, |_| found.collect());
+        // What was found is taken back with the blocks, and stays. Its spends are looked for with the scan, or before.
+        let found = self.state.contents.found.iter().map(|(outpoint, row)| {
+            let mut row = row.clone();
+            row.next = row.next.filter(|next| *next < cursor.next);
+            (*outpoint, row)
+        });
+        let found = match roll_back_to {
+            Some(_) => found.collect(),
+            None => Vec::new(),
+        };
         self.state.apply(Change {
             roll_back_to,
             cursor: Some(cursor),
@@ -369,7 +384,8 @@ impl LightClient {
             watched,
             ..Change::default()
         })?;
-        self.rescanned = true;
+        // Once is enough, also if the run begins again.
+        self.settings.rescan = false;
         Ok(())
     }
 
@@ -449,8 +465,10 @@ impl LightClient {
     fn next_segment(&self, target: u32) -> Option<Segment> {
         let wallet_next = self.state.contents.cursor.as_ref()?.next;
         let nexts = || {
-            let watched = self.followed();
-            watched.filter_map(|(_, row)| row.next).chain([wallet_next])
+            let watched = self.followed().filter_map(|(_, row)| row.next);
+            let found = self.state.contents.found.values();
+            let found = found.filter_map(|row| row.next);
+            watched.chain(found).chain([wallet_next])
         };
         let first = nexts().min()?;
         if first > target {
@@ -484,17 +502,17 @@ impl LightClient {
             query,
             self.settings.concurrency,
         );
-        let bytes_per_tweak = self
+        let tweak_weight = self
             .scanner
             .as_ref()
-            .map_or(0, |scanner| matching::bytes_per_tweak(scanner));
+            .map_or(0, |scanner| matching::tweak_weight(scanner));
         let mut done = None;
         loop {
             let blocks = fetcher
                 .window(
                     self.settings.window_blocks.max(1),
                     self.settings.window_bytes,
-                    bytes_per_tweak,
+                    tweak_weight,
                     &mut |height| progress(height, done, &self.state),
                 )
                 .await?;
@@ -546,6 +564,19 @@ impl LightClient {
                     spend: contents.spends.get(outpoint).cloned(),
                 })
                 .collect(),
+            unresolved: contents
+                .unresolved
+                .iter()
+                .map(|(height, row)| Unresolved {
+                    height: *height,
+                    block_hash: row.block_hash,
+                    matches: row.matches,
+                })
+                .collect(),
+            unresolved_unknown_below: contents
+                .cursor
+                .as_ref()
+                .and_then(|cursor| cursor.unrecorded_below),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::curve::TweakPoint;
 pub use compare::{Comparison, Difference, compare};
 pub use http::{HttpOracle, HttpSettings};
 pub use light::{ClientError, LightClient, LightSettings, Progress};
-pub use report::{Found, ScanReport, Spend, Watched};
+pub use report::{Found, ScanReport, Spend, Unresolved, Watched};
 pub use state::{Identity, State, StateError, WalletId};
 
 /// What a server says of itself.

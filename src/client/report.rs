@@ -60,6 +60,19 @@ pub struct Watched {
     pub spend: Option<Spend>,
 }
 
+/// A block with matches of its filter that the server lists no output for: outputs of the wallet that it does not list,
+/// since all taproot outputs of their transactions were spent when it was asked, or matches by chance (one candidate key in
+/// 784931).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unresolved {
+    /// Height of the block.
+    pub height: u32,
+    /// That block.
+    pub block_hash: BlockHash,
+    /// How many matches: one for each transaction that pays the wallet.
+    pub matches: u32,
+}
+
 /// The state after a scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScanReport {
@@ -80,6 +93,12 @@ pub struct ScanReport {
     pub found: Vec<Found>,
     /// The outpoints that this client watches, by outpoint; not those that the state holds beside them.
     pub watched: Vec<Watched>,
+    /// What the filters matched and the server does not list, by height. The server is asked again after a
+    /// reorganisation that can have changed it, and on request.
+    pub unresolved: Vec<Unresolved>,
+    /// Heights below this were scanned by an older program, which did not keep what was unresolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unresolved_unknown_below: Option<u32>,
 }
 
 fn hex<S: Serializer>(bytes: &impl AsRef<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {

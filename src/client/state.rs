@@ -19,13 +19,13 @@ use serde::de::DeserializeOwned;
 use super::report::Spend;
 use crate::bip352::keys::ReceiverKeys;
 
-pub(super) use rows::{Coverage, Cursor, FoundRow, WatchedRow};
+pub(super) use rows::{Coverage, Cursor, FoundRow, Labels, UnresolvedRow, WatchedRow};
 
 /// Block hashes kept below the scanned height; a reorganisation deeper than this is refused.
 pub(super) const KEPT_HASHES: u32 = 288;
 
-/// Number of this layout of the file.
-const FORMAT: u32 = 1;
+/// Number of this layout of the file. Files of format 1, which have no table of what is unresolved, are brought to it.
+const FORMAT: u32 = 2;
 
 /// `"format"`: [`FORMAT`]; `"identity"`: [`rows::IdentityRow`]; `"cursor"`: [`Cursor`]. JSON.
 const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
@@ -37,6 +37,8 @@ const FOUND: TableDefinition<'static, &[u8; 36], &[u8]> = TableDefinition::new("
 const SPENDS: TableDefinition<'static, &[u8; 36], &[u8]> = TableDefinition::new("spends");
 /// Outpoint to [`WatchedRow`] as JSON.
 const WATCHED: TableDefinition<'static, &[u8; 36], &[u8]> = TableDefinition::new("watched");
+/// Height to [`UnresolvedRow`] as JSON.
+const UNRESOLVED: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("unresolved");
 
 /// Names a wallet without telling its keys' purpose: a hash over B_scan and B_spend. Displayed as 64 hex characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -103,7 +105,7 @@ pub enum StateError {
     },
     /// Written by another version of this program.
     #[error(
-        "{path} has format {found}, and this program reads {FORMAT}: use another state file and scan again"
+        "{path} has format {found}, and this program reads formats up to {FORMAT}: use another state file and scan again"
     )]
     Format {
         /// The file.
@@ -147,6 +149,7 @@ pub(super) struct Contents {
     pub(super) found: BTreeMap<OutPoint, FoundRow>,
     pub(super) spends: BTreeMap<OutPoint, Spend>,
     pub(super) watched: BTreeMap<OutPoint, WatchedRow>,
+    pub(super) unresolved: BTreeMap<u32, UnresolvedRow>,
 }
 
 /// One atomic change: first what is taken back, then what is new.
@@ -159,6 +162,8 @@ pub(super) struct Change {
     pub(super) found: Vec<(OutPoint, FoundRow)>,
     pub(super) spends: Vec<(OutPoint, Spend)>,
     pub(super) watched: Vec<(OutPoint, WatchedRow)>,
+    /// `None` where nothing is unresolved any more.
+    pub(super) unresolved: Vec<(u32, Option<UnresolvedRow>)>,
 }
 
 impl fmt::Debug for State {
@@ -224,8 +229,12 @@ impl State {
                 state.create()?;
                 Contents::default()
             }
-            Some(found) if found == identity => state.read()?,
-            Some(found) => {
+            Some((FORMAT, found)) if found == identity => state.read()?,
+            Some((_, found)) if found == identity => {
+                state.upgrade()?;
+                state.read()?
+            }
+            Some((_, found)) => {
                 return Err(StateError::Foreign {
                     path: state.path,
                     expected: identity.to_string(),
@@ -236,8 +245,8 @@ impl State {
         Ok(Self { contents, ..state })
     }
 
-    /// Whose file it is; `None` for a new one.
-    fn read_identity(&self) -> Result<Option<Identity>, StateError> {
+    /// Format, and whose file it is; `None` for a new one.
+    fn read_identity(&self) -> Result<Option<(u32, Identity)>, StateError> {
         let storage = |error: redb::Error| storage_error(&self.path, error);
         let read = self
             .database
@@ -254,7 +263,7 @@ impl State {
                 .ok_or_else(|| self.damaged(format!("no {name}")))
         };
         let format: u32 = self.decode("format", row("format")?.value())?;
-        if format != FORMAT {
+        if !(1..=FORMAT).contains(&format) {
             return Err(StateError::Format {
                 path: self.path.clone(),
                 found: format,
@@ -263,7 +272,7 @@ impl State {
         let identity: rows::IdentityRow = self.decode("identity", row("identity")?.value())?;
         identity
             .identity()
-            .map(Some)
+            .map(|identity| Some((format, identity)))
             .ok_or_else(|| self.damaged("unknown identity".to_owned()))
     }
 
@@ -278,8 +287,40 @@ impl State {
             write.open_table(FOUND)?;
             write.open_table(SPENDS)?;
             write.open_table(WATCHED)?;
+            write.open_table(UNRESOLVED)?;
             Ok(())
         })
+    }
+
+    /// Brings a file of format 1 to this one. What was unresolved at the heights it has scanned nobody knows.
+    fn upgrade(&self) -> Result<(), StateError> {
+        let cursor = self.read_cursor()?.map(|cursor| Cursor {
+            unrecorded_below: Some(cursor.next),
+            ..cursor
+        });
+        self.write(|write| {
+            let mut meta = write.open_table(META)?;
+            meta.insert("format", encode(&FORMAT)?.as_slice())?;
+            if let Some(mut cursor) = cursor {
+                cursor.limit_unrecorded();
+                meta.insert("cursor", encode(&cursor)?.as_slice())?;
+            }
+            write.open_table(UNRESOLVED)?;
+            Ok(())
+        })
+    }
+
+    fn read_cursor(&self) -> Result<Option<Cursor>, StateError> {
+        let storage = |error: redb::Error| storage_error(&self.path, error);
+        self.database
+            .begin_read()
+            .map_err(|error| storage(error.into()))?
+            .open_table(META)
+            .map_err(|error| storage(error.into()))?
+            .get("cursor")
+            .map_err(|error| storage(error.into()))?
+            .map(|row| self.decode("cursor", row.value()))
+            .transpose()
     }
 
     fn read(&self) -> Result<Contents, StateError> {
@@ -288,13 +329,7 @@ impl State {
             .database
             .begin_read()
             .map_err(|error| storage(error.into()))?;
-        let cursor = read
-            .open_table(META)
-            .map_err(|error| storage(error.into()))?
-            .get("cursor")
-            .map_err(|error| storage(error.into()))?
-            .map(|row| self.decode("cursor", row.value()))
-            .transpose()?;
+        let cursor = self.read_cursor()?;
         let mut hashes = BTreeMap::new();
         let table = read
             .open_table(HASHES)
@@ -303,12 +338,21 @@ impl State {
             let (height, hash) = row.map_err(|error| storage(error.into()))?;
             hashes.insert(height.value(), BlockHash::from_byte_array(*hash.value()));
         }
+        let mut unresolved = BTreeMap::new();
+        let table = read
+            .open_table(UNRESOLVED)
+            .map_err(|error| storage(error.into()))?;
+        for row in table.iter().map_err(|error| storage(error.into()))? {
+            let (height, value) = row.map_err(|error| storage(error.into()))?;
+            unresolved.insert(height.value(), self.decode("unresolved", value.value())?);
+        }
         Ok(Contents {
             cursor,
             hashes,
             found: self.read_rows(&read, FOUND, "found")?,
             spends: self.read_rows(&read, SPENDS, "spends")?,
             watched: self.read_rows(&read, WATCHED, "watched")?,
+            unresolved,
         })
     }
 
@@ -352,6 +396,13 @@ impl State {
                 match hash {
                     Some(hash) => hashes.insert(height, &hash.to_byte_array())?,
                     None => hashes.remove(height)?,
+                };
+            }
+            let mut unresolved = write.open_table(UNRESOLVED)?;
+            for (height, row) in changed(&before.unresolved, &after.unresolved) {
+                match row {
+                    Some(row) => unresolved.insert(height, encode(row)?.as_slice())?,
+                    None => unresolved.remove(height)?,
                 };
             }
             write_rows(write, FOUND, &before.found, &after.found)?;
@@ -465,6 +516,15 @@ impl Contents {
         self.found.extend(change.found);
         self.spends.extend(change.spends);
         self.watched.extend(change.watched);
+        for (height, row) in change.unresolved {
+            match row {
+                Some(row) => self.unresolved.insert(height, row),
+                None => self.unresolved.remove(&height),
+            };
+        }
+        if let Some(cursor) = &mut self.cursor {
+            cursor.limit_unrecorded();
+        }
         if let Some((top, _)) = self.hashes.last_key_value() {
             let keep_from = (*top + 1).saturating_sub(KEPT_HASHES);
             self.hashes = self.hashes.split_off(&keep_from);
@@ -476,10 +536,15 @@ impl Contents {
         self.hashes.retain(|height, _| stays(*height));
         self.found.retain(|_, row| stays(row.height));
         self.spends.retain(|_, spend| stays(spend.height));
+        self.unresolved.retain(|height, _| stays(*height));
         // Heights above the fork are to be looked at again; `fork + 1` is a height, since `fork` is below one.
         let next = u32::try_from(fork + 1).unwrap_or(0);
         if let Some(cursor) = &mut self.cursor {
             cursor.next = cursor.next.min(next.max(cursor.first));
+            cursor.limit_unrecorded();
+        }
+        for row in self.found.values_mut() {
+            row.next = row.next.map(|at| at.min(next.max(row.height)));
         }
         for row in self.watched.values_mut() {
             row.next = row.next.map(|at| at.min(next.max(row.from)));

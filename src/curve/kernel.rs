@@ -1,31 +1,31 @@
 //! The batched engine: batches, validation, the way back to libsecp256k1, and the self-check.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use secp256k1::hashes::{Hash, sha256};
-use secp256k1::{SECP256K1, SecretKey};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arch::Backend;
 use super::batch::Degenerate;
 use super::generator::GeneratorTable;
 use super::group::AffinePoint;
+use super::known::Known;
 use super::libsecp256k1::{self, LibSecp256k1};
 use super::multiply::{self, MULTIPLY_POINTS};
 use super::points;
+use super::sampling::{Last, scatter};
 use super::scalar::Scalar;
 use super::scanner;
 use super::sha256::TaggedHash;
 use super::{
-    CandidateScanner, Engine, EngineStatus, InvalidTarget, Product, ScanTarget, TweakPoint,
-    WalletsScanner,
+    CandidateScanner, Engine, EngineStatus, InvalidTarget, Product, Sampled, ScanTarget,
+    TweakPoint, WalletsScanner,
 };
 
 /// Fewer points than this are left to libsecp256k1: their share of the inversions would cost more than it saves.
 pub(super) const MIN_POINTS: usize = 16;
 
-/// One batch in so many has a result recomputed by libsecp256k1.
-const CHECK_INTERVAL: u64 = 256;
+/// One batch in so many has a result recomputed by libsecp256k1 at once. A prime, so that each kind has its turn whatever
+/// the order in which a caller asks for kinds.
+const CHECK_INTERVAL: u64 = 17;
 
 /// The batched engine on a backend.
 pub(crate) struct Kernel<B: Backend> {
@@ -38,6 +38,9 @@ pub(super) struct Core {
     pub(super) table: Option<&'static GeneratorTable>,
     pub(super) output_tweak: TaggedHash,
     pub(super) health: Health,
+    products: Last<(Product, Option<TweakPoint>)>,
+    keys: Last<([u8; 33], Option<TweakPoint>)>,
+    sums: Last<(Vec<TweakPoint>, Option<TweakPoint>)>,
 }
 
 /// What happened so far.
@@ -46,12 +49,36 @@ pub(super) struct Health {
     batches: AtomicU64,
     fallback_batches: AtomicU64,
     is_broken: AtomicBool,
+    confirming: Mutex<()>,
 }
 
 impl Health {
     /// Whether a result was wrong: nothing is to be computed here any more.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
+    }
+
+    /// A result was wrong.
+    pub(super) fn distrust(&self) {
+        self.is_broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Batches so far.
+    pub(super) fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
+    }
+
+    /// Whether all that was handed out so far may be relied on, after `agree` has compared what waits for that. One call at
+    /// a time: what another one is comparing is not confirmed yet.
+    pub(super) fn confirm(&self, agree: impl FnOnce() -> bool) -> bool {
+        let _turn = self
+            .confirming
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !agree() {
+            self.distrust();
+        }
+        !self.is_broken()
     }
 
     /// Judges a batch of `count` results, which may be [`Degenerate`] as a whole: whether they may be used. Now and
@@ -69,9 +96,8 @@ impl Health {
         }
         if number.is_multiple_of(CHECK_INTERVAL) && count > 0 {
             // A different place each time.
-            let sample = (number / CHECK_INTERVAL).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            if !agrees(sample as usize % count) {
-                self.is_broken.store(true, Ordering::Relaxed);
+            if !agrees(scatter(number / CHECK_INTERVAL) % count) {
+                self.distrust();
             }
         }
         !self.is_broken()
@@ -89,78 +115,42 @@ impl<B: Backend> Kernel<B> {
     pub(crate) fn new(backend: B) -> Self {
         let kernel = Self::unchecked(backend);
         if kernel.self_check() != Some(true) {
-            kernel.core.health.is_broken.store(true, Ordering::Relaxed);
+            kernel.core.health.distrust();
         }
         kernel
     }
 
-    fn unchecked(backend: B) -> Self {
+    /// Without that check.
+    pub(super) fn unchecked(backend: B) -> Self {
         Self {
             backend,
             core: Arc::new(Core {
                 table: GeneratorTable::shared().ok(),
                 output_tweak: TaggedHash::new("BIP0352/SharedSecret"),
                 health: Health::default(),
+                products: Last::default(),
+                keys: Last::default(),
+                sums: Last::default(),
             }),
         }
     }
 
     /// Every kind of result on a few dozen points, compared with libsecp256k1; `None` if there is nothing to compare.
     fn self_check(&self) -> Option<bool> {
-        let secret = |i: usize| {
-            let hash = sha256::Hash::hash(format!("spindex self-check {i}").as_bytes());
-            SecretKey::from_slice(hash.as_byte_array()).ok()
-        };
-        let public = |i: usize| Some(secret(i)?.public_key(SECP256K1));
-        let target = ScanTarget {
-            scan_key: secret(0)?.secret_bytes(),
-            spend_key: public(1)?.serialize(),
-            labels: vec![public(2)?.serialize()],
-        };
-        let mut keys = Vec::new();
-        let mut products = Vec::new();
-        for i in 3..3 + 2 * MIN_POINTS {
-            let key = public(i)?;
-            keys.push(key.serialize());
-            products.push(Product {
-                point: libsecp256k1::pack(&key),
-                scalar: secret(i + 1)?.secret_bytes(),
-            });
-        }
-        let exact = LibSecp256k1;
-        let points: Vec<TweakPoint> = products.iter().map(|product| product.point).collect();
-        let ends: Vec<usize> = (1..=points.len()).step_by(3).collect();
-        let candidates = |engine: &dyn Engine| {
-            let mut candidates = Vec::new();
-            let scanner = engine.scanner(&target).ok()?;
-            scanner.candidates(&points, &mut candidates);
-            Some(candidates)
-        };
-        let with_multiples = |engine: &dyn Engine| {
-            let mut candidates = Vec::new();
-            let multiples = exact.multiples(&points);
-            let multiples: Vec<TweakPoint> = multiples.into_iter().flatten().collect();
-            let scanner = engine.scanner(&target).ok()?;
-            scanner.candidates_with_multiples(&points, &multiples, &mut candidates);
-            Some(candidates)
-        };
-        let by_wallet = |engine: &dyn Engine| {
-            let mut candidates = Vec::new();
-            let targets = [target.clone(), target.clone()];
-            let scanner = engine.wallets_scanner(&targets).ok()?;
-            scanner.candidates(&points, &mut candidates);
-            Some(candidates)
-        };
+        let known = Known::shared()?;
         Some(
             self.core.table.is_some()
-                && candidates(self)? == candidates(&exact)?
-                && with_multiples(self)? == candidates(&exact)?
-                && by_wallet(self)? == [candidates(&exact)?, candidates(&exact)?]
-                && self.multiply(&products) == exact.multiply(&products)
-                && self.decompress(&keys) == exact.decompress(&keys)
-                && self.sums(&points, &ends) == exact.sums(&points, &ends)
-                && !self.core.health.is_broken(),
+                && known.one_wallet_agrees(self.backend, &self.core)?
+                && known.many_wallets_agree(self.backend, &self.core)?
+                && self.known_agree(known)
+                && self.confirm(),
         )
+    }
+
+    fn known_agree(&self, known: &Known) -> bool {
+        self.products(&known.products) == known.multiplied
+            && self.points(&known.keys) == known.points
+            && self.groups(&known.tweaks, &known.ends) == known.sums
     }
 
     /// The products of a batch, all of whose scalars are in 1..n and all of whose points are on the curve.
@@ -178,14 +168,63 @@ impl<B: Backend> Kernel<B> {
             return exact(products);
         };
         let done = multiply::multiply(self.backend, &mut points, &scalars);
-        let agrees = |i: usize| {
-            let sample = LibSecp256k1.multiply(&[*products[i]]);
-            sample == [Some(TweakPoint::from(points[i]))]
-        };
+        let agrees = |i: usize| exact_product(products[i]) == Some(TweakPoint::from(points[i]));
         if !self.core.health.accept(done, products.len(), agrees) {
             return exact(products);
         }
         points.into_iter().map(|point| Some(point.into())).collect()
+    }
+}
+
+impl<B: Backend> Kernel<B> {
+    /// Which of `count` results is to be compared later.
+    fn place(&self, count: usize) -> Option<usize> {
+        scatter(self.core.health.batches()).checked_rem(count)
+    }
+
+    /// Whether `results` may be used: of what is absent libsecp256k1 says so too. A result that is wrongly taken for
+    /// absent would be missed by nobody, and few are absent, so all of them are compared.
+    fn absent_agree<T>(&self, results: &[Option<T>], is_absent: impl Fn(usize) -> bool) -> bool {
+        let absent = (0..results.len()).filter(|i| results[*i].is_none());
+        for i in absent {
+            if !is_absent(i) {
+                self.core.health.distrust();
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// One product by libsecp256k1.
+fn exact_product(product: &Product) -> Option<TweakPoint> {
+    LibSecp256k1.multiply(&[*product]).pop().flatten()
+}
+
+/// One sum by libsecp256k1.
+fn exact_sum(group: &[TweakPoint]) -> Option<TweakPoint> {
+    LibSecp256k1.sums(group, &[group.len()]).pop().flatten()
+}
+
+impl<B: Backend> Sampled for Kernel<B> {
+    fn is_broken(&self) -> bool {
+        self.core.health.is_broken()
+    }
+
+    fn confirm(&self) -> bool {
+        let core = &self.core;
+        core.health.confirm(|| {
+            let waiting = (core.products.take(), core.keys.take(), core.sums.take());
+            if matches!(waiting, (None, None, None)) {
+                return true;
+            }
+            let (products, keys, sums) = waiting;
+            products.is_none_or(|(product, result)| result == exact_product(&product))
+                && keys.is_none_or(|(key, result)| result == libsecp256k1::decompress(&key))
+                && sums.is_none_or(|(group, result)| result == exact_sum(&group))
+                // Younger than all that was handed out, and so the one that covers it.
+                && Known::shared().is_some_and(|known| self.known_agree(known))
+        })
     }
 }
 
@@ -215,6 +254,36 @@ impl<B: Backend> Engine for Kernel<B> {
     }
 
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
+        let results = self.products(products);
+        if let Some(i) = self.place(products.len()) {
+            self.core.products.put((products[i], results[i]));
+        }
+        results
+    }
+
+    fn decompress(&self, keys: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
+        let points = self.points(keys);
+        if let Some(i) = self.place(keys.len()) {
+            self.core.keys.put((keys[i], points[i]));
+        }
+        points
+    }
+
+    fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>> {
+        let sums = self.groups(points, ends);
+        if let Some(i) = self.place(ends.len()) {
+            let start = if i == 0 { 0 } else { ends[i - 1] };
+            let group = points[start..ends[i]].to_vec();
+            self.core.sums.put((group, sums[i]));
+        }
+        sums
+    }
+}
+
+/// What is computed, before it is handed out.
+impl<B: Backend> Kernel<B> {
+    /// See [`Engine::multiply`].
+    fn products(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
         if products.len() < MIN_POINTS || self.core.health.is_broken() {
             return LibSecp256k1.multiply(products);
         }
@@ -234,10 +303,14 @@ impl<B: Backend> Engine for Kernel<B> {
                 results[*i] = result;
             }
         }
+        if !self.absent_agree(&results, |i| exact_product(&products[i]).is_none()) {
+            return LibSecp256k1.multiply(products);
+        }
         results
     }
 
-    fn decompress(&self, keys: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
+    /// See [`Engine::decompress`].
+    fn points(&self, keys: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
         if self.core.health.is_broken() {
             return LibSecp256k1.decompress(keys);
         }
@@ -247,13 +320,16 @@ impl<B: Backend> Engine for Kernel<B> {
             .map(|p| p.map(TweakPoint::from))
             .collect();
         let agrees = |i: usize| points[i] == libsecp256k1::decompress(&keys[i]);
-        if !self.core.health.accept(Ok(()), keys.len(), agrees) {
+        if !self.core.health.accept(Ok(()), keys.len(), agrees)
+            || !self.absent_agree(&points, |i| libsecp256k1::decompress(&keys[i]).is_none())
+        {
             return LibSecp256k1.decompress(keys);
         }
         points
     }
 
-    fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>> {
+    /// See [`Engine::sums`].
+    fn groups(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>> {
         let is_valid = self.validate(points);
         if self.core.health.is_broken() || is_valid.contains(&false) {
             return LibSecp256k1.sums(points, ends);
@@ -264,19 +340,19 @@ impl<B: Backend> Engine for Kernel<B> {
         let sums: Vec<_> = (sums.unwrap_or_default().into_iter())
             .map(|sum| sum.map(TweakPoint::from))
             .collect();
-        let agrees = |i: usize| {
+        let group = |i: usize| {
             let start = if i == 0 { 0 } else { ends[i - 1] };
-            let group = &points[start..ends[i]];
-            [sums[i]] == LibSecp256k1.sums(group, &[group.len()])[..]
+            &points[start..ends[i]]
         };
-        if !self.core.health.accept(done, ends.len(), agrees) {
+        let agrees = |i: usize| sums[i] == exact_sum(group(i));
+        if !self.core.health.accept(done, ends.len(), agrees)
+            || !self.absent_agree(&sums, |i| exact_sum(group(i)).is_none())
+        {
             return LibSecp256k1.sums(points, ends);
         }
         sums
     }
-}
 
-impl<B: Backend> Kernel<B> {
     /// Whether each point is on the curve.
     fn validate(&self, points: &[TweakPoint]) -> Vec<bool> {
         let affine = |point: &TweakPoint| point.to_affine();

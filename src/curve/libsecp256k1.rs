@@ -3,10 +3,18 @@
 //! Products are variable time, also `b_scan·T`: the time a scan takes may tell about the scan key to
 //! somebody who can measure single products on the machine that scans.
 
+use std::ops::Range;
+
 use secp256k1::hashes::{Hash, HashEngine, sha256t_hash_newtype};
 use secp256k1::{PublicKey, SECP256K1, Scalar};
 
-use super::{CandidateScanner, Engine, InvalidTarget, Product, ScanTarget, TweakPoint};
+use super::{
+    CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget,
+    TweakPoint, chunk_numbers,
+};
+
+/// Tweaks whose first outputs are held at the same time.
+const CHUNK_TWEAKS: usize = 64;
 
 sha256t_hash_newtype! {
     /// The tag with which output tweaks are hashed.
@@ -55,23 +63,16 @@ pub(crate) fn nonzero_scalar(bytes: [u8; 32]) -> Option<Scalar> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LibSecp256k1;
 
+/// It is what the others are compared with.
+impl Sampled for LibSecp256k1 {}
+
 impl Engine for LibSecp256k1 {
     fn name(&self) -> &'static str {
         "libsecp256k1"
     }
 
     fn scanner(&self, target: &ScanTarget) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-        let point =
-            |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
-        Ok(Box::new(Scanner {
-            scan_key: nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?,
-            spend_key: point(&target.spend_key, "spend key")?,
-            labels: target
-                .labels
-                .iter()
-                .map(|label| point(label, "label"))
-                .collect::<Result<_, _>>()?,
-        }))
+        Ok(Box::new(Scanner::new(target)?))
     }
 
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
@@ -105,7 +106,7 @@ impl Engine for LibSecp256k1 {
 }
 
 /// A target with its keys parsed.
-struct Scanner {
+pub(super) struct Scanner {
     scan_key: Scalar,
     spend_key: PublicKey,
     labels: Vec<PublicKey>,
@@ -124,6 +125,30 @@ enum FirstOutput {
 }
 
 impl Scanner {
+    /// See [`Engine::scanner`].
+    pub(super) fn new(target: &ScanTarget) -> Result<Self, InvalidTarget> {
+        let point =
+            |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
+        Ok(Self {
+            scan_key: nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?,
+            spend_key: point(&target.spend_key, "spend key")?,
+            labels: target
+                .labels
+                .iter()
+                .map(|label| point(label, "label"))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The candidates of a tweak with these numbers, as [`CandidateScanner::chunks`] counts them.
+    ///
+    /// # Panics
+    /// If there are none with these numbers.
+    pub(super) fn two_candidates(&self, tweak: &TweakPoint, numbers: [usize; 2]) -> [[u8; 32]; 2] {
+        let output = self.first_output(tweak);
+        numbers.map(|number| self.candidate(output.as_ref(), number))
+    }
+
     /// `P_0 = B_spend + t_0·G`; `None` if the tweak is off the curve or `t_0` no valid scalar.
     fn first_output(&self, tweak: &TweakPoint) -> Option<FirstOutput> {
         let shared_secret = unpack(tweak)?.mul_tweak(SECP256K1, &self.scan_key).ok()?;
@@ -134,34 +159,48 @@ impl Scanner {
             Err(_) => FirstOutput::Infinity,
         })
     }
+
+    /// One candidate of the tweak with this first output, as [`CandidateScanner::chunks`] numbers them.
+    fn candidate(&self, output: Option<&FirstOutput>, number: usize) -> [u8; 32] {
+        let label = number.checked_sub(1).map(|label| &self.labels[label]);
+        match (output, label) {
+            (None, _) | (Some(FirstOutput::Infinity), None) => [0; 32],
+            (Some(FirstOutput::Infinity), Some(label)) => x_coordinate(label),
+            (Some(FirstOutput::Point(first)), None) => x_coordinate(first),
+            (Some(FirstOutput::Point(first)), Some(label)) => first
+                .combine(label)
+                .map_or([0; 32], |sum| x_coordinate(&sum)),
+        }
+    }
 }
+
+impl Sampled for Scanner {}
 
 impl CandidateScanner for Scanner {
     fn candidates_per_tweak(&self) -> usize {
         1 + self.labels.len()
     }
 
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<[u8; 32]>) {
-        candidates.clear();
-        candidates.reserve(tweaks.len().saturating_mul(self.candidates_per_tweak()));
-        for tweak in tweaks {
-            match self.first_output(tweak) {
-                None => {
-                    let end = candidates.len() + self.candidates_per_tweak();
-                    candidates.resize(end, [0; 32]);
+    fn chunks(
+        &self,
+        tweaks: &[TweakPoint],
+        _: Option<&[TweakPoint]>,
+        numbers: Range<usize>,
+        take: &mut dyn FnMut(CandidateChunk<'_>),
+    ) {
+        let mut keys = Vec::new();
+        for (run, tweaks) in tweaks.chunks(CHUNK_TWEAKS).enumerate() {
+            let outputs: Vec<_> = tweaks.iter().map(|t| self.first_output(t)).collect();
+            for numbers in chunk_numbers(numbers.clone(), tweaks.len()) {
+                keys.clear();
+                for output in &outputs {
+                    keys.extend(numbers.clone().map(|n| self.candidate(output.as_ref(), n)));
                 }
-                Some(FirstOutput::Infinity) => {
-                    candidates.push([0; 32]);
-                    candidates.extend(self.labels.iter().map(x_coordinate));
-                }
-                Some(FirstOutput::Point(first)) => {
-                    candidates.push(x_coordinate(&first));
-                    candidates.extend(self.labels.iter().map(|label| {
-                        first
-                            .combine(label)
-                            .map_or([0; 32], |sum| x_coordinate(&sum))
-                    }));
-                }
+                take(CandidateChunk {
+                    first_tweak: run * CHUNK_TWEAKS,
+                    numbers,
+                    keys: &keys,
+                });
             }
         }
     }

@@ -15,13 +15,16 @@
 //! | `multiply` | many points, each times a scalar of its own |
 //! | `generator`, `sha256`, `outputs` | from shared secrets to candidate output keys |
 //! | `points` | decompression and sums of many points |
-//! | `kernel`, `scanner` | the engines: batches, validation, fallback, self-check |
+//! | `kernel`, `scanner` | the engines: batches, validation, fallback |
+//! | `known`, `sampling` | their self-check: results that are known, results that were handed out |
 //! | `arch` | backends: all `unsafe` code of the crate |
 //!
 #![doc = include_str!("../../docs/kernel.md")]
 
 mod arch;
 mod batch;
+#[cfg(test)]
+pub(crate) mod failing;
 mod field;
 mod field_4x64;
 #[cfg(any(target_arch = "x86_64", test))]
@@ -32,6 +35,7 @@ mod generator;
 mod group;
 mod inverse;
 mod kernel;
+mod known;
 pub mod libsecp256k1;
 #[doc(hidden)]
 pub mod measure;
@@ -41,6 +45,7 @@ mod points;
 mod products;
 #[cfg(test)]
 mod reference;
+mod sampling;
 mod scalar;
 mod scanner;
 mod schedule;
@@ -51,8 +56,10 @@ mod suite;
 mod wallets;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use sampling::{Sampled, covered};
 pub use selection::{EngineKind, UnknownEngine, UnsupportedEngine, engine};
 
 use field::FieldElement;
@@ -153,8 +160,9 @@ pub struct Product {
 
 /// An implementation of the curve work that scanning and indexing are bound by.
 ///
-/// All results are exact, whatever the implementation: `docs/kernel.md` says how the batched ones make sure of it.
-pub trait Engine: Send + Sync {
+/// All results are exact, whatever the implementation: `docs/kernel.md` says how the batched ones make sure of it. Against
+/// faults of the machine they compare samples, so take what is to be stored, sent or reported from [`covered`].
+pub trait Engine: Sampled + Send + Sync {
     /// Short name for logs, settings and tables.
     fn name(&self) -> &'static str;
 
@@ -208,10 +216,16 @@ pub trait Engine: Send + Sync {
     fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>>;
 }
 
+impl fmt::Debug for dyn Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.name())
+    }
+}
+
 impl EngineStatus {
     /// What to say of an engine that [`is_broken`](Self::is_broken).
-    pub const BROKEN: &str = "the curve engine computed a wrong result, found by its self-check; libsecp256k1 has taken \
-        over, and is slower. Force it with --engine libsecp256k1, check this machine's processor and memory, and report it";
+    pub const BROKEN: &str = "the curve engine computed a wrong result, found by its self-check; what it had handed out since \
+        the last good one is computed again by libsecp256k1, which has taken over and is slower. Force it with --engine libsecp256k1, check this machine's processor and memory, and report it";
 
     /// Whether the engine has found itself wrong, which callers are to report, once per process.
     ///
@@ -255,21 +269,89 @@ pub fn batch_for_threads(items: usize, threads: usize, most: usize) -> usize {
     items.div_ceil(batches).max(LEAST_BATCH)
 }
 
-/// A scan prepared for one wallet: tweaks in, candidate output keys out.
-pub trait CandidateScanner: Send + Sync {
+/// Candidates of one chunk at most, unless it has more tweaks: 2 MB of keys. In unit tests so few that they are split.
+const CHUNK_CANDIDATES: usize = if cfg!(test) { 1 << 6 } else { 1 << 16 };
+
+/// Splits the numbers of candidates so that those of so many tweaks make no more than a chunk.
+fn chunk_numbers(numbers: Range<usize>, tweaks: usize) -> impl Iterator<Item = Range<usize>> {
+    let most = (CHUNK_CANDIDATES / tweaks.max(1)).max(1);
+    let end = numbers.end;
+    let starts = numbers.step_by(most);
+    starts.map(move |start| start..end.min(start + most))
+}
+
+/// Some candidates of some tweaks that follow one another.
+#[derive(Debug, Clone)]
+pub struct CandidateChunk<'a> {
+    /// Index of the first of the tweaks in the slice scanned.
+    pub first_tweak: usize,
+    /// Which candidates of each of them: 0 for the plain address, 1 + i for label i of the target.
+    pub numbers: Range<usize>,
+    /// Those of each tweak in turn: x-only output keys, zeros where there is no candidate.
+    pub keys: &'a [[u8; 32]],
+}
+
+impl<'a> CandidateChunk<'a> {
+    /// The index of each tweak with its candidates.
+    pub fn by_tweak(&self) -> impl Iterator<Item = (usize, &'a [[u8; 32]])> {
+        (self.first_tweak..).zip(self.keys.chunks(self.numbers.len().max(1)))
+    }
+
+    /// The same chunk of a slice with so many tweaks in front.
+    fn behind(self, tweaks: usize) -> Self {
+        Self {
+            first_tweak: tweaks + self.first_tweak,
+            ..self
+        }
+    }
+
+    /// Writes the keys to their places among all candidates of all tweaks.
+    fn copy_to(&self, candidates: &mut [[u8; 32]], per_tweak: usize) {
+        if self.numbers.len() == per_tweak {
+            let start = self.first_tweak * per_tweak;
+            candidates[start..][..self.keys.len()].copy_from_slice(self.keys);
+            return;
+        }
+        for (tweak, keys) in self.by_tweak() {
+            let start = tweak * per_tweak + self.numbers.start;
+            candidates[start..][..keys.len()].copy_from_slice(keys);
+        }
+    }
+}
+
+/// A scan prepared for one wallet: tweaks in, candidate output keys out. What is to be relied on goes through [`covered`].
+pub trait CandidateScanner: Sampled + Send + Sync {
     /// Candidates per tweak: 1 for the plain address and 1 for each label.
     fn candidates_per_tweak(&self) -> usize;
 
-    /// Writes, for each tweak in order, the x coordinate of `P_0 = B_spend + t_0·G`, then of
-    /// `P_0 + L` for each label in the target's order, 32 bytes big-endian.
+    /// Hands the candidates with these numbers of every tweak to `take`, each once: for every run of tweaks chunk by
+    /// chunk in the order of the numbers. Memory does not grow with the number of tweaks, nor with that of labels beyond
+    /// what their points take.
     ///
-    /// A candidate that does not exist (tweak off the curve, sum at infinity, invalid `t_0`) is all zeros,
-    /// which is the x coordinate of no point. Clears `candidates` first.
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<[u8; 32]>);
+    /// A candidate is the x coordinate of `P_0 = B_spend + t_0·G` (number 0) or of `P_0 + L` for a label of the target,
+    /// 32 bytes big-endian. One that does not exist (tweak off the curve, sum at infinity, invalid `t_0`) is all zeros,
+    /// which is the x coordinate of no point.
+    ///
+    /// With `multiples`, the multiples 2^64·T of the tweaks T in the same order, it is faster. They are
+    /// [`Engine::multiples`] of the tweaks; with other points, the candidates are wrong.
+    ///
+    /// # Panics
+    /// If there are no candidates with these numbers.
+    fn chunks(
+        &self,
+        tweaks: &[TweakPoint],
+        multiples: Option<&[TweakPoint]>,
+        numbers: Range<usize>,
+        take: &mut dyn FnMut(CandidateChunk<'_>),
+    );
 
-    /// The same candidates, faster, for tweaks T whose multiples 2^64·T are stored with them, in the same order.
-    ///
-    /// The multiples are [`Engine::multiples`] of the tweaks; with other points, the candidates are wrong.
+    /// Writes all candidates of each tweak in order: that of the plain address, then those of the labels in the target's
+    /// order. Clears `candidates` first. The memory for all of them at once is the caller's to bound.
+    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<[u8; 32]>) {
+        collect(self, tweaks, None, candidates);
+    }
+
+    /// The same candidates, faster, for tweaks whose multiples are stored with them, in the same order.
     fn candidates_with_multiples(
         &self,
         tweaks: &[TweakPoint],
@@ -277,33 +359,42 @@ pub trait CandidateScanner: Send + Sync {
         candidates: &mut Vec<[u8; 32]>,
     ) {
         debug_assert_eq!(tweaks.len(), multiples.len());
-        self.candidates(tweaks, candidates);
+        collect(self, tweaks, Some(multiples), candidates);
     }
 
-    /// Writes the candidates that start with a short output key of their tweak's transaction, in order. Clears
-    /// `matches` first.
+    /// Writes the candidates that start with a short output key of their tweak's transaction, in order of tweaks, then
+    /// of candidates. Clears `matches` first.
     fn matches(&self, tweaks: &[TweakPoint], outputs: &ShortKeys, matches: &mut Vec<Match>) {
         matches.clear();
-        let per_tweak = self.candidates_per_tweak();
-        let mut candidates = Vec::new();
-        for (chunk, tweaks) in tweaks.chunks(MATCHED_TWEAKS).enumerate() {
-            self.candidates(tweaks, &mut candidates);
-            for (i, key) in candidates.iter().enumerate() {
-                let tweak = chunk * MATCHED_TWEAKS + i / per_tweak;
-                if outputs.contains(tweak, key) {
-                    matches.push(Match {
-                        tweak,
-                        candidate: i % per_tweak,
-                        key: *key,
-                    });
-                }
+        let numbers = 0..self.candidates_per_tweak();
+        self.chunks(tweaks, None, numbers, &mut |chunk| {
+            for (tweak, keys) in chunk.by_tweak() {
+                let numbered = chunk.numbers.clone().zip(keys);
+                let found = numbered.filter(|(_, key)| outputs.contains(tweak, key));
+                matches.extend(found.map(|(candidate, key)| Match {
+                    tweak,
+                    candidate,
+                    key: *key,
+                }));
             }
-        }
+        });
+        matches.sort_unstable_by_key(|found| (found.tweak, found.candidate));
     }
 }
 
-/// Tweaks whose candidates are held at the same time while they are matched.
-const MATCHED_TWEAKS: usize = 4096;
+fn collect(
+    scanner: &(impl CandidateScanner + ?Sized),
+    tweaks: &[TweakPoint],
+    multiples: Option<&[TweakPoint]>,
+    candidates: &mut Vec<[u8; 32]>,
+) {
+    let per_tweak = scanner.candidates_per_tweak();
+    candidates.clear();
+    candidates.resize(tweaks.len() * per_tweak, [0; 32]);
+    scanner.chunks(tweaks, multiples, 0..per_tweak, &mut |chunk| {
+        chunk.copy_to(candidates, per_tweak);
+    });
+}
 
 /// The first 8 bytes of the output keys of each tweak's transaction.
 #[derive(Debug, Clone, Copy)]
@@ -340,8 +431,8 @@ pub struct Match {
     pub key: [u8; 32],
 }
 
-/// A scan prepared for several wallets.
-pub trait WalletsScanner: Send + Sync {
+/// A scan prepared for several wallets. What is to be relied on goes through [`covered`].
+pub trait WalletsScanner: Sampled + Send + Sync {
     /// How many.
     fn wallets(&self) -> usize;
 
@@ -351,13 +442,39 @@ pub trait WalletsScanner: Send + Sync {
     /// If there is no such wallet.
     fn candidates_per_tweak(&self, wallet: usize) -> usize;
 
+    /// Hands every candidate of every tweak to `take`, with the wallet it is of: as [`CandidateScanner::chunks`] does,
+    /// wallets in any order.
+    fn chunks(&self, tweaks: &[TweakPoint], take: &mut dyn FnMut(usize, CandidateChunk<'_>));
+
     /// Writes the candidates of each wallet as [`CandidateScanner::candidates`] does, wallets in the order of their
-    /// targets. Reuses the vectors.
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<Vec<[u8; 32]>>);
+    /// targets. Reuses the vectors. The memory for all of them at once is the caller's to bound.
+    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<Vec<[u8; 32]>>) {
+        candidates.resize_with(self.wallets(), Vec::new);
+        for (wallet, candidates) in candidates.iter_mut().enumerate() {
+            candidates.clear();
+            candidates.resize(tweaks.len() * self.candidates_per_tweak(wallet), [0; 32]);
+        }
+        self.chunks(tweaks, &mut |wallet, chunk| {
+            chunk.copy_to(&mut candidates[wallet], self.candidates_per_tweak(wallet));
+        });
+    }
 }
 
 /// Several wallets, one after the other.
 struct EachWallet(Vec<Box<dyn CandidateScanner>>);
+
+impl Sampled for EachWallet {
+    fn is_broken(&self) -> bool {
+        self.0.iter().any(|scanner| scanner.is_broken())
+    }
+
+    fn confirm(&self) -> bool {
+        // Each of them, also after one that is wrong.
+        self.0
+            .iter()
+            .fold(true, |right, scanner| scanner.confirm() & right)
+    }
+}
 
 impl WalletsScanner for EachWallet {
     fn wallets(&self) -> usize {
@@ -368,10 +485,10 @@ impl WalletsScanner for EachWallet {
         self.0[wallet].candidates_per_tweak()
     }
 
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<Vec<[u8; 32]>>) {
-        candidates.resize_with(self.0.len(), Vec::new);
-        for (scanner, candidates) in self.0.iter().zip(candidates) {
-            scanner.candidates(tweaks, candidates);
+    fn chunks(&self, tweaks: &[TweakPoint], take: &mut dyn FnMut(usize, CandidateChunk<'_>)) {
+        for (wallet, scanner) in self.0.iter().enumerate() {
+            let numbers = 0..scanner.candidates_per_tweak();
+            scanner.chunks(tweaks, None, numbers, &mut |chunk| take(wallet, chunk));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! From shared secrets S to candidate output keys: `t_0 = hash(S)`, `P_0 = B + t_0·G`, `P_0 + L` for each label.
 
+use std::ops::Range;
+
 use secp256k1::PublicKey;
 use zeroize::Zeroize;
 
@@ -16,30 +18,25 @@ use super::sha256::TaggedHash;
 const MESSAGE_BYTES: usize = 33 + 4;
 
 /// The points of a wallet to which t_0·G is added, less the excess of the generator table.
-pub(crate) struct OutputTargets<B: Backend> {
+pub(crate) struct OutputTargets {
     /// B, then B + L for each label.
-    sums: Vec<Constant<B>>,
+    sums: Vec<AffinePoint>,
 }
 
-impl<B: Backend> OutputTargets<B> {
+impl OutputTargets {
     /// `None` if one of the points is the excess itself or a label is -B, so that a sum is infinity.
     pub(crate) fn new(
-        backend: B,
         table: &GeneratorTable,
         spend_key: &PublicKey,
         labels: &[PublicKey],
     ) -> Option<Self> {
         let excess = table.excess.negate(secp256k1::SECP256K1);
         let start = spend_key.combine(&excess).ok()?;
-        let constant = |point: &PublicKey| {
-            Some(Constant::new(
-                backend,
-                &libsecp256k1::pack(point).to_affine()?,
-            ))
-        };
-        let mut sums = vec![constant(&start)?];
+        let affine = |point: &PublicKey| libsecp256k1::pack(point).to_affine();
+        let mut sums = Vec::with_capacity(1 + labels.len());
+        sums.push(affine(&start)?);
         for label in labels {
-            sums.push(constant(&start.combine(label).ok()?)?);
+            sums.push(affine(&start.combine(label).ok()?)?);
         }
         Some(Self { sums })
     }
@@ -84,19 +81,16 @@ impl<B: Backend> OutputStage<B> {
         self.is_scalar.resize(points, false);
     }
 
-    /// Writes the candidates of each shared secret to `out`, as many for each as the targets have; zeros where t_0 is
-    /// no scalar in 1..n.
+    /// Computes t_0·G of each shared secret, plus the table's excess, for [`Self::candidates`].
     ///
     /// # Errors
-    /// [`Degenerate`] if a candidate is infinity, or a sum on the way has no slope.
-    pub(crate) fn candidates(
+    /// [`Degenerate`] if a sum on the way has no slope.
+    pub(crate) fn multiply(
         &mut self,
         lockstep: &mut Lockstep<B>,
         table: &GeneratorTable,
         hash: &TaggedHash,
-        targets: &OutputTargets<B>,
         shared_secrets: &Points<B>,
-        out: &mut [[u8; 32]],
     ) -> Result<(), Degenerate> {
         let backend = self.backend;
         shared_secrets.store(backend, &mut self.secrets);
@@ -118,9 +112,25 @@ impl<B: Backend> OutputStage<B> {
                 lockstep.add(&mut self.multiples, self.entries.operand(), false)?;
             }
         }
-        let per_tweak = targets.per_tweak();
-        for (i, sum) in targets.sums.iter().enumerate() {
-            let column = lockstep.add_x(&self.multiples, sum)?;
+        Ok(())
+    }
+
+    /// Writes the candidates with these numbers to `out`, those of each shared secret in turn; zeros where t_0 is no
+    /// scalar in 1..n.
+    ///
+    /// # Errors
+    /// [`Degenerate`] if a candidate is infinity, or a sum has no slope.
+    pub(crate) fn candidates(
+        &mut self,
+        lockstep: &mut Lockstep<B>,
+        targets: &OutputTargets,
+        numbers: Range<usize>,
+        out: &mut [[u8; 32]],
+    ) -> Result<(), Degenerate> {
+        let backend = self.backend;
+        let per_tweak = numbers.len();
+        for (i, sum) in targets.sums[numbers].iter().enumerate() {
+            let column = lockstep.add_x(&self.multiples, &Constant::new(backend, sum))?;
             backend.run(StoreColumn {
                 backend,
                 column,

@@ -1,24 +1,27 @@
 //! Scans on the batched engine: for one wallet, and for many in one pass.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secp256k1::PublicKey;
 use zeroize::Zeroizing;
 
 use super::arch::Backend;
-use super::batch::{Degenerate, Lockstep, full_batch, groups_for};
-use super::generator::GeneratorTable;
+use super::batch::{Degenerate, Lockstep, Points, full_batch, groups_for};
 use super::group::AffinePoint;
-use super::kernel::{Core, MIN_POINTS, batch_points};
-use super::libsecp256k1::LibSecp256k1;
+use super::kernel::{Core, Health, MIN_POINTS, batch_points};
+use super::known::Known;
+use super::libsecp256k1;
 use super::outputs::{OutputStage, OutputTargets};
 use super::points::are_on_curve;
 use super::products::ProductStage;
+use super::sampling::{Last, scatter};
 use super::scalar::Scalar;
 use super::schedule::{Bases, Schedule};
 use super::wallets::{BucketDigits, WalletsStage};
 use super::{
-    CandidateScanner, EachWallet, Engine, InvalidTarget, ScanTarget, TweakPoint, WalletsScanner,
+    CandidateChunk, CandidateScanner, EachWallet, InvalidTarget, Sampled, ScanTarget, TweakPoint,
+    WalletsScanner, chunk_numbers,
 };
 
 /// What part of a full batch the batches of a pass for many wallets are: each wallet holds five batches of points.
@@ -33,25 +36,25 @@ pub(super) fn one_wallet<B: Backend>(
     core: &Arc<Core>,
     target: &ScanTarget,
 ) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-    let exact = LibSecp256k1.scanner(target)?;
-    let Some((table, key, targets)) = prepare(backend, core, target) else {
-        return Ok(exact);
+    let exact = libsecp256k1::Scanner::new(target)?;
+    let Some((key, targets)) = prepare(core, target) else {
+        return Ok(Box::new(exact));
     };
     let schedules = (
         Schedule::new(&key, Bases::One),
         Schedule::new(&key, Bases::Two),
     );
     let (Some(schedule), Some(schedule_of_two)) = schedules else {
-        return Ok(exact);
+        return Ok(Box::new(exact));
     };
     Ok(Box::new(WalletScanner {
         backend,
         core: Arc::clone(core),
-        table,
         schedule,
         schedule_of_two,
         targets,
         exact,
+        last: Last::default(),
         rooms: Mutex::default(),
     }))
 }
@@ -66,22 +69,24 @@ pub(super) fn many_wallets<B: Backend>(
     let mut shared = Vec::new();
     for (wallet, target) in targets.iter().enumerate() {
         scanners.push(one_wallet(backend, core, target)?);
-        if let Some((_, key, targets)) = prepare(backend, core, target)
+        if let Some((key, targets)) = prepare(core, target)
             && let Some(digits) = BucketDigits::new(&key)
         {
-            shared.push((wallet, digits, targets));
+            let exact = libsecp256k1::Scanner::new(target)?;
+            shared.push((wallet, digits, targets, exact));
         }
     }
-    let Some(table) = core.table.filter(|_| shared.len() > 1) else {
+    if shared.len() < 2 {
         return Ok(Box::new(EachWallet(scanners)));
-    };
+    }
     let mut passes = Vec::new();
     let size = batch_points(shared.len(), WALLETS_PER_PASS);
     let mut shared = shared.into_iter().peekable();
     while shared.peek().is_some() {
         let mut pass = Pass::default();
-        for (wallet, digits, targets) in shared.by_ref().take(size) {
+        for (wallet, digits, targets, exact) in shared.by_ref().take(size) {
             pass.wallets.push(wallet);
+            pass.exact.push(exact);
             pass.digits.push(digits);
             pass.targets.push(targets);
         }
@@ -90,23 +95,21 @@ pub(super) fn many_wallets<B: Backend>(
     Ok(Box::new(SharedScanner {
         backend,
         core: Arc::clone(core),
-        table,
         passes,
         scanners,
+        last: Last::default(),
         rooms: Mutex::default(),
     }))
 }
 
-type Prepared<B> = (&'static GeneratorTable, Zeroizing<Scalar>, OutputTargets<B>);
-
 /// `None` if there is no table, or a sum of the wallet's points is infinity.
-fn prepare<B: Backend>(backend: B, core: &Core, target: &ScanTarget) -> Option<Prepared<B>> {
+fn prepare(core: &Core, target: &ScanTarget) -> Option<(Zeroizing<Scalar>, OutputTargets)> {
     let table = core.table?;
     let key = Zeroizing::new(Scalar::from_be_bytes(&target.scan_key)?);
     let point = |bytes: &[u8; 33]| PublicKey::from_slice(bytes).ok();
     let labels: Option<Vec<PublicKey>> = target.labels.iter().map(point).collect();
-    let targets = OutputTargets::new(backend, table, &point(&target.spend_key)?, &labels?)?;
-    Some((table, key, targets))
+    let targets = OutputTargets::new(table, &point(&target.spend_key)?, &labels?)?;
+    Some((key, targets))
 }
 
 /// Rooms that no call is using: as many as there were calls at the same time.
@@ -179,6 +182,14 @@ impl Input {
         all.then_some(()).ok_or(Degenerate)
     }
 
+    /// Distrusts the engine if it takes a tweak of the curve for one that is none, whose payment nobody would miss.
+    fn judge_invalid(&self, health: &Health, tweaks: &[TweakPoint]) {
+        let mut judged = self.is_valid.iter().zip(tweaks);
+        if judged.any(|(is_valid, tweak)| !is_valid && libsecp256k1::unpack(tweak).is_some()) {
+            health.distrust();
+        }
+    }
+
     /// Zeros for the candidates of what was no point.
     fn blank_invalid(&self, per_tweak: usize, candidates: &mut [[u8; 32]]) {
         for (is_valid, candidates) in self.is_valid.iter().zip(candidates.chunks_mut(per_tweak)) {
@@ -189,29 +200,114 @@ impl Input {
     }
 }
 
-/// Whether an exact scan of one tweak of a batch gives the same candidates.
-fn agrees(
-    exact: &dyn CandidateScanner,
-    tweaks: &[TweakPoint],
-    candidates: &[[u8; 32]],
-    sample: usize,
-) -> bool {
-    let per_tweak = exact.candidates_per_tweak();
-    let mut expected = Vec::new();
-    exact.candidates(&tweaks[sample..=sample], &mut expected);
-    candidates[sample * per_tweak..][..per_tweak] == expected[..]
+/// What was handed out for a tweak: two of its candidates, or twice the same.
+struct Judged {
+    tweak: TweakPoint,
+    numbers: [usize; 2],
+    candidates: [[u8; 32]; 2],
+}
+
+impl Judged {
+    /// Of tweak `place` of a batch whose candidates with these numbers these are: the first, and another one for each
+    /// `count`.
+    fn new(
+        tweaks: &[TweakPoint],
+        numbers: &Range<usize>,
+        candidates: &[[u8; 32]],
+        place: usize,
+        count: u64,
+    ) -> Self {
+        let own = &candidates[place * numbers.len()..][..numbers.len()];
+        let others = numbers.len() as u64 - 1;
+        let other = (count + place as u64).checked_rem(others);
+        let other = other.map_or(0, |other| 1 + other as usize);
+        Self {
+            tweak: tweaks[place],
+            numbers: [numbers.start, numbers.start + other],
+            candidates: [own[0], own[other]],
+        }
+    }
+
+    fn agrees(&self, exact: &libsecp256k1::Scanner) -> bool {
+        self.candidates == exact.two_candidates(&self.tweak, self.numbers)
+    }
+}
+
+/// What the candidates of a batch are computed with, once its shared secrets are known.
+struct OutputRoom<'a, B: Backend> {
+    core: &'a Core,
+    /// The same scan on libsecp256k1.
+    exact: &'a libsecp256k1::Scanner,
+    /// What a batch is left to that is not accepted.
+    fallback: &'a dyn CandidateScanner,
+    targets: &'a OutputTargets,
+    input: &'a Input,
+    lockstep: &'a mut Lockstep<B>,
+    outputs: &'a mut OutputStage<B>,
+    candidates: &'a mut Vec<[u8; 32]>,
+}
+
+impl<B: Backend> OutputRoom<'_, B> {
+    /// Hands over the candidates of a batch of tweaks, `done` telling whether its shared secrets could be computed, and
+    /// to `keep` what is to be compared later. A chunk that is not accepted, and all of the batch after it, is left to the
+    /// fallback.
+    fn chunks(
+        self,
+        done: Result<&Points<B>, Degenerate>,
+        tweaks: &[TweakPoint],
+        numbers: Range<usize>,
+        keep: &dyn Fn(Judged),
+        take: &mut dyn FnMut(CandidateChunk<'_>),
+    ) {
+        let Self {
+            core,
+            exact,
+            fallback,
+            targets,
+            input,
+            lockstep,
+            outputs,
+            candidates,
+        } = self;
+        let hash = &core.output_tweak;
+        let mut done = done.and_then(|shared_secrets| {
+            let table = core.table.ok_or(Degenerate)?;
+            outputs.multiply(lockstep, table, hash, shared_secrets)
+        });
+        input.judge_invalid(&core.health, tweaks);
+        let end = numbers.end;
+        for numbers in chunk_numbers(numbers, tweaks.len()) {
+            candidates.resize(tweaks.len() * numbers.len(), [0; 32]);
+            if done.is_ok() {
+                done = outputs.candidates(lockstep, targets, numbers.clone(), candidates);
+                input.blank_invalid(numbers.len(), candidates);
+            }
+            let count = core.health.batches();
+            let judged = |place| Judged::new(tweaks, &numbers, candidates, place, count);
+            let agrees = |place| judged(place).agrees(exact);
+            if !core.health.accept(done, tweaks.len(), agrees) {
+                return fallback.chunks(tweaks, None, numbers.start..end, take);
+            }
+            keep(judged(scatter(count) % tweaks.len()));
+            take(CandidateChunk {
+                first_tweak: 0,
+                numbers,
+                keys: candidates,
+            });
+        }
+    }
 }
 
 /// A scan for one wallet.
 struct WalletScanner<B: Backend> {
     backend: B,
     core: Arc<Core>,
-    table: &'static GeneratorTable,
     schedule: Schedule,
     schedule_of_two: Schedule,
-    targets: OutputTargets<B>,
+    targets: OutputTargets,
     /// The same scan on libsecp256k1.
-    exact: Box<dyn CandidateScanner>,
+    exact: libsecp256k1::Scanner,
+    last: Last<Judged>,
     rooms: Rooms<WalletRoom<B>>,
 }
 
@@ -220,6 +316,7 @@ struct WalletRoom<B: Backend> {
     lockstep: Lockstep<B>,
     products: ProductStage<B>,
     outputs: OutputStage<B>,
+    candidates: Vec<[u8; 32]>,
 }
 
 impl<B: Backend> WalletRoom<B> {
@@ -229,6 +326,7 @@ impl<B: Backend> WalletRoom<B> {
             lockstep: Lockstep::new(backend, 0),
             products: ProductStage::new(backend),
             outputs: OutputStage::new(backend),
+            candidates: Vec::new(),
         }
     }
 }
@@ -240,53 +338,44 @@ impl<B: Backend> Drop for WalletRoom<B> {
 }
 
 impl<B: Backend> WalletScanner<B> {
-    fn scan(
-        &self,
-        tweaks: &[TweakPoint],
-        multiples: Option<&[TweakPoint]>,
-        candidates: &mut Vec<[u8; 32]>,
-    ) {
-        if tweaks.len() < MIN_POINTS || self.core.health.is_broken() {
-            return self.exact.candidates(tweaks, candidates);
-        }
-        let per_tweak = self.candidates_per_tweak();
-        candidates.clear();
-        candidates.resize(tweaks.len() * per_tweak, [0; 32]);
-        let size = batch_points(tweaks.len(), full_batch::<B>());
-        let mut multiples = multiples.map(|multiples| multiples.chunks(size));
-        with_room(
-            &self.rooms,
-            || WalletRoom::new(self.backend),
-            |room| {
-                for (tweaks, out) in tweaks
-                    .chunks(size)
-                    .zip(candidates.chunks_mut(size * per_tweak))
-                {
-                    let multiples = multiples.as_mut().map(|m| m.next().unwrap_or_default());
-                    let done = self.scan_batch(room, tweaks, multiples, out);
-                    let agrees = |sample| agrees(&*self.exact, tweaks, out, sample);
-                    if !self.core.health.accept(done, tweaks.len(), agrees) {
-                        let mut exact = Vec::new();
-                        self.exact.candidates(tweaks, &mut exact);
-                        out.copy_from_slice(&exact);
-                    }
-                }
-            },
-        );
-    }
-
+    /// Hands over the candidates of a batch.
     fn scan_batch(
         &self,
         room: &mut WalletRoom<B>,
         tweaks: &[TweakPoint],
         multiples: Option<&[TweakPoint]>,
-        out: &mut [[u8; 32]],
+        numbers: Range<usize>,
+        take: &mut dyn FnMut(CandidateChunk<'_>),
+    ) {
+        let done = self.multiply_batch(room, tweaks, multiples);
+        let output_room = OutputRoom {
+            core: &self.core,
+            exact: &self.exact,
+            fallback: &self.exact,
+            targets: &self.targets,
+            input: &room.input,
+            lockstep: &mut room.lockstep,
+            outputs: &mut room.outputs,
+            candidates: &mut room.candidates,
+        };
+        let shared_secrets = done.map(|()| &room.products.value);
+        let keep = |judged| self.last.put(judged);
+        output_room.chunks(shared_secrets, tweaks, numbers, &keep, take);
+    }
+
+    /// Computes the shared secrets of a batch.
+    fn multiply_batch(
+        &self,
+        room: &mut WalletRoom<B>,
+        tweaks: &[TweakPoint],
+        multiples: Option<&[TweakPoint]>,
     ) -> Result<(), Degenerate> {
         let WalletRoom {
             input,
             lockstep,
             products,
             outputs,
+            ..
         } = room;
         let groups = groups_for::<B>(tweaks.len());
         lockstep.resize(groups);
@@ -296,23 +385,28 @@ impl<B: Backend> WalletScanner<B> {
             input.load_multiples(self.backend, multiples)?;
             products.resize(groups, Bases::Two);
             let bases: [&[AffinePoint]; 2] = [&input.points, &input.multiples];
-            products.multiply(lockstep, &self.schedule_of_two, &bases)?;
+            products.multiply(lockstep, &self.schedule_of_two, &bases)
         } else {
             products.resize(groups, Bases::One);
-            products.multiply(lockstep, &self.schedule, &[&input.points])?;
+            products.multiply(lockstep, &self.schedule, &[&input.points])
         }
-        let hash = &self.core.output_tweak;
-        let shared_secrets = &products.value;
-        outputs.candidates(
-            lockstep,
-            self.table,
-            hash,
-            &self.targets,
-            shared_secrets,
-            out,
-        )?;
-        input.blank_invalid(self.targets.per_tweak(), out);
-        Ok(())
+    }
+}
+
+impl<B: Backend> Sampled for WalletScanner<B> {
+    fn is_broken(&self) -> bool {
+        self.core.health.is_broken()
+    }
+
+    fn confirm(&self) -> bool {
+        let (backend, core) = (self.backend, &self.core);
+        core.health.confirm(|| {
+            let Some(last) = self.last.take() else {
+                return true;
+            };
+            let known = Known::shared().and_then(|known| known.one_wallet_agrees(backend, core));
+            last.agrees(&self.exact) && known == Some(true)
+        })
     }
 }
 
@@ -321,17 +415,29 @@ impl<B: Backend> CandidateScanner for WalletScanner<B> {
         self.targets.per_tweak()
     }
 
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<[u8; 32]>) {
-        self.scan(tweaks, None, candidates);
-    }
-
-    fn candidates_with_multiples(
+    fn chunks(
         &self,
         tweaks: &[TweakPoint],
-        multiples: &[TweakPoint],
-        candidates: &mut Vec<[u8; 32]>,
+        multiples: Option<&[TweakPoint]>,
+        numbers: Range<usize>,
+        take: &mut dyn FnMut(CandidateChunk<'_>),
     ) {
-        self.scan(tweaks, Some(multiples), candidates);
+        if tweaks.len() < MIN_POINTS || self.core.health.is_broken() {
+            return self.exact.chunks(tweaks, None, numbers, take);
+        }
+        let size = batch_points(tweaks.len(), full_batch::<B>());
+        let mut multiples = multiples.map(|multiples| multiples.chunks(size));
+        with_room(
+            &self.rooms,
+            || WalletRoom::new(self.backend),
+            |room| {
+                for (batch, tweaks) in tweaks.chunks(size).enumerate() {
+                    let multiples = multiples.as_mut().map(|m| m.next().unwrap_or_default());
+                    let mut take = |chunk: CandidateChunk<'_>| take(chunk.behind(batch * size));
+                    self.scan_batch(room, tweaks, multiples, numbers.clone(), &mut take);
+                }
+            },
+        );
     }
 }
 
@@ -339,29 +445,23 @@ impl<B: Backend> CandidateScanner for WalletScanner<B> {
 struct SharedScanner<B: Backend> {
     backend: B,
     core: Arc<Core>,
-    table: &'static GeneratorTable,
-    passes: Vec<Pass<B>>,
+    passes: Vec<Pass>,
     /// Each wallet by itself.
     scanners: Vec<Box<dyn CandidateScanner>>,
+    /// With pass and place in it of the wallet.
+    last: Last<(usize, usize, Judged)>,
     rooms: Rooms<SharedRoom<B>>,
 }
 
 /// Wallets that are scanned for at the same time.
-struct Pass<B: Backend> {
+#[derive(Default)]
+struct Pass {
     /// Their places among all.
     wallets: Vec<usize>,
     digits: Vec<BucketDigits>,
-    targets: Vec<OutputTargets<B>>,
-}
-
-impl<B: Backend> Default for Pass<B> {
-    fn default() -> Self {
-        Self {
-            wallets: Vec::new(),
-            digits: Vec::new(),
-            targets: Vec::new(),
-        }
-    }
+    targets: Vec<OutputTargets>,
+    /// Their scans on libsecp256k1.
+    exact: Vec<libsecp256k1::Scanner>,
 }
 
 struct SharedRoom<B: Backend> {
@@ -369,6 +469,7 @@ struct SharedRoom<B: Backend> {
     lockstep: Lockstep<B>,
     products: WalletsStage<B>,
     outputs: OutputStage<B>,
+    candidates: Vec<[u8; 32]>,
 }
 
 impl<B: Backend> SharedRoom<B> {
@@ -378,6 +479,7 @@ impl<B: Backend> SharedRoom<B> {
             lockstep: Lockstep::new(backend, 0),
             products: WalletsStage::new(backend),
             outputs: OutputStage::new(backend),
+            candidates: Vec::new(),
         }
     }
 }
@@ -389,42 +491,72 @@ impl<B: Backend> Drop for SharedRoom<B> {
 }
 
 impl<B: Backend> SharedScanner<B> {
-    /// Scans a batch for the wallets of a pass, from tweak `start` on.
+    /// Hands over the candidates of a batch for the wallets of a pass.
     fn scan_batch(
         &self,
         room: &mut SharedRoom<B>,
-        pass: &Pass<B>,
+        (pass_number, pass): (usize, &Pass),
         tweaks: &[TweakPoint],
-        start: usize,
-        candidates: &mut [Vec<[u8; 32]>],
-    ) -> Result<(), Degenerate> {
+        take: &mut dyn FnMut(usize, CandidateChunk<'_>),
+    ) {
         let SharedRoom {
             input,
             lockstep,
             products,
             outputs,
+            candidates,
         } = room;
         let groups = groups_for::<B>(tweaks.len());
         lockstep.resize(groups);
         products.resize(groups, pass.wallets.len());
         outputs.resize(tweaks.len(), groups);
         input.load(self.backend, tweaks);
-        products.multiply(lockstep, &pass.digits, &input.points)?;
-        for (i, (wallet, targets)) in pass.wallets.iter().zip(&pass.targets).enumerate() {
-            let per_tweak = targets.per_tweak();
-            let out = &mut candidates[*wallet][start * per_tweak..][..tweaks.len() * per_tweak];
-            let hash = &self.core.output_tweak;
-            outputs.candidates(
-                lockstep,
-                self.table,
-                hash,
+        let done = products.multiply(lockstep, &pass.digits, &input.points);
+        // Of the wallets, one in turn is to be compared later.
+        let kept = scatter(self.core.health.batches()) % pass.wallets.len();
+        for (i, wallet) in pass.wallets.iter().enumerate() {
+            let targets = &pass.targets[i];
+            let output_room = OutputRoom {
+                core: &self.core,
+                exact: &pass.exact[i],
+                fallback: &*self.scanners[*wallet],
                 targets,
-                products.product(i),
-                out,
-            )?;
-            input.blank_invalid(per_tweak, out);
+                input,
+                lockstep,
+                outputs,
+                candidates,
+            };
+            let shared_secrets = done.map(|()| products.product(i));
+            let numbers = 0..targets.per_tweak();
+            let keep = |judged| {
+                if i == kept {
+                    self.last.put((pass_number, i, judged));
+                }
+            };
+            output_room.chunks(shared_secrets, tweaks, numbers, &keep, &mut |chunk| {
+                take(*wallet, chunk);
+            });
         }
-        Ok(())
+    }
+}
+
+impl<B: Backend> Sampled for SharedScanner<B> {
+    fn is_broken(&self) -> bool {
+        self.core.health.is_broken()
+    }
+
+    fn confirm(&self) -> bool {
+        let (backend, core) = (self.backend, &self.core);
+        let together = core.health.confirm(|| {
+            let Some((pass, at, last)) = self.last.take() else {
+                return true;
+            };
+            let known = Known::shared().and_then(|known| known.many_wallets_agree(backend, core));
+            last.agrees(&self.passes[pass].exact[at]) && known == Some(true)
+        });
+        self.scanners
+            .iter()
+            .fold(together, |right, scanner| scanner.confirm() & right)
     }
 }
 
@@ -437,26 +569,17 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
         self.scanners[wallet].candidates_per_tweak()
     }
 
-    fn candidates(&self, tweaks: &[TweakPoint], candidates: &mut Vec<Vec<[u8; 32]>>) {
-        candidates.resize_with(self.scanners.len(), Vec::new);
+    fn chunks(&self, tweaks: &[TweakPoint], take: &mut dyn FnMut(usize, CandidateChunk<'_>)) {
         let is_small = tweaks.len() < MIN_POINTS || self.core.health.is_broken();
-        let mut is_alone = vec![true; self.scanners.len()];
         let passes = if is_small { &[][..] } else { &self.passes[..] };
-        for pass in passes {
-            for wallet in &pass.wallets {
-                is_alone[*wallet] = false;
-                let count = tweaks.len() * self.candidates_per_tweak(*wallet);
-                candidates[*wallet].clear();
-                candidates[*wallet].resize(count, [0; 32]);
-            }
+        let mut is_alone = vec![true; self.scanners.len()];
+        for wallet in passes.iter().flat_map(|pass| &pass.wallets) {
+            is_alone[*wallet] = false;
         }
-        for (wallet, scanner) in self
-            .scanners
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| is_alone[*i])
-        {
-            scanner.candidates(tweaks, &mut candidates[wallet]);
+        let alone = self.scanners.iter().enumerate();
+        for (wallet, scanner) in alone.filter(|(wallet, _)| is_alone[*wallet]) {
+            let numbers = 0..scanner.candidates_per_tweak();
+            scanner.chunks(tweaks, None, numbers, &mut |chunk| take(wallet, chunk));
         }
         let size = batch_points(tweaks.len(), full_batch::<B>() / WALLETS_SHARE);
         with_room(
@@ -464,25 +587,10 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
             || SharedRoom::new(self.backend),
             |room| {
                 for (batch, tweaks) in tweaks.chunks(size).enumerate() {
-                    let start = batch * size;
-                    for pass in passes {
-                        let done = self.scan_batch(room, pass, tweaks, start, candidates);
-                        let agrees = |sample: usize| {
-                            let wallet = pass.wallets[sample % pass.wallets.len()];
-                            let scanner = &*self.scanners[wallet];
-                            let out = &candidates[wallet][start * scanner.candidates_per_tweak()..];
-                            agrees(scanner, tweaks, out, sample)
-                        };
-                        if self.core.health.accept(done, tweaks.len(), agrees) {
-                            continue;
-                        }
-                        for wallet in &pass.wallets {
-                            let scanner = &self.scanners[*wallet];
-                            let mut own = Vec::new();
-                            scanner.candidates(tweaks, &mut own);
-                            let first = start * scanner.candidates_per_tweak();
-                            candidates[*wallet][first..][..own.len()].copy_from_slice(&own);
-                        }
+                    for pass in passes.iter().enumerate() {
+                        self.scan_batch(room, pass, tweaks, &mut |wallet, chunk| {
+                            take(wallet, chunk.behind(batch * size));
+                        });
                     }
                 }
             },

@@ -347,6 +347,66 @@ pub(super) fn element_count(filter: &[u8]) -> Result<u64, FilterError> {
     Decoder::new(filter).map(|decoder| decoder.remaining)
 }
 
+/// The elements of one filter, read once for any number of queries: see [`super::Elements`].
+#[derive(Debug)]
+pub(super) struct Elements {
+    key: FilterKey,
+    /// N*M.
+    range: u64,
+    /// Ascending.
+    values: Vec<u64>,
+    /// A bit for each run of 2^`run_bits` values, set where one of them is an element's: most queries end here.
+    runs: Vec<u64>,
+    run_bits: u32,
+}
+
+/// Runs of values for each element, about: a query that no element equals finds a bit set once in so many times.
+const RUNS_PER_ELEMENT: u64 = 16;
+
+impl Elements {
+    pub(super) fn read(key: FilterKey, filter: &[u8]) -> Result<Self, FilterError> {
+        let mut decoder = Decoder::new(filter)?;
+        let range = decoder.range;
+        // No more than the bytes of the filter can hold, which the decoder has checked.
+        let mut values = Vec::with_capacity(decoder.remaining as usize);
+        let runs = (decoder.remaining * RUNS_PER_ELEMENT).max(1);
+        let run_bits = (range / runs).max(1).ilog2();
+        let mut runs = vec![0; (range >> run_bits) as usize / 64 + 1];
+        while let Some(value) = decoder.next_value()? {
+            values.push(value);
+            let run = value >> run_bits;
+            runs[run as usize / 64] |= 1 << (run % 64);
+        }
+        Ok(Self {
+            key,
+            range,
+            values,
+            runs,
+            run_bits,
+        })
+    }
+
+    /// How many elements are this one, or look like it.
+    #[inline]
+    pub(super) fn count(&self, element: &[u8]) -> usize {
+        let value = reduce(self.key.hash(element), self.range);
+        let run = value >> self.run_bits;
+        let word = self.runs.get(run as usize / 64).copied();
+        if word.is_none_or(|word| word >> (run % 64) & 1 == 0) {
+            return 0;
+        }
+        let first = self.values.partition_point(|other| *other < value);
+        let rest = self.values.get(first..).unwrap_or_default();
+        rest.iter().take_while(|other| **other == value).count()
+    }
+
+    /// Whether two elements look alike in this filter.
+    pub(super) fn is_alike(&self, one: &[u8], other: &[u8]) -> bool {
+        let value = |element| reduce(self.key.hash(element), self.range);
+        value(one) == value(other)
+    }
+}
+
 /// Positions in `queries`, ascending, of the elements the filter probably holds.
 ///
 /// With no query the filter's count is checked and its stream is not; otherwise the whole stream is.
@@ -355,31 +415,13 @@ pub(super) fn matches<Q: AsRef<[u8]>>(
     filter: &[u8],
     queries: &[Q],
 ) -> Result<Vec<usize>, FilterError> {
-    let mut decoder = Decoder::new(filter)?;
     if queries.is_empty() {
-        return Ok(Vec::new());
+        return Decoder::new(filter).map(|_| Vec::new());
     }
-    if decoder.remaining == 0 {
-        return decoder.check_end().map(|()| Vec::new());
-    }
-    let mut hashed: Vec<(u64, usize)> = queries
-        .iter()
-        .enumerate()
-        .map(|(position, query)| (reduce(key.hash(query.as_ref()), decoder.range), position))
-        .collect();
-    hashed.sort_unstable();
-
-    let mut found = Vec::new();
-    let mut hashed = hashed.into_iter().peekable();
-    while let Some(value) = decoder.next_value()? {
-        while let Some((query, position)) = hashed.next_if(|(query, _)| *query <= value) {
-            if query == value {
-                found.push(position);
-            }
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
+    let elements = Elements::read(key, filter)?;
+    let numbered = queries.iter().enumerate();
+    let found = numbered.filter(|(_, query)| elements.count(query.as_ref()) > 0);
+    Ok(found.map(|(position, _)| position).collect())
 }
 
 #[cfg(test)]

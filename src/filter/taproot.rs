@@ -1,10 +1,7 @@
-//! The two filters of a block, and matching those of many blocks at once.
+//! The two filters of a block.
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::{BlockHash, OutPoint};
-use rayon::prelude::*;
-
-use super::FilterError;
 
 /// First 8 bytes of `SHA256(txid || vout_LE || block_hash)`, internal byte orders: what the spent filter and the
 /// spent index hold for an outpoint spent in block `spent_in`.
@@ -27,26 +24,4 @@ pub fn new_utxos_filter(block: &BlockHash, keys: &[[u8; 32]]) -> Vec<u8> {
 /// The filter of a block over its spent items ([`spent_item`]), serialized like the other one.
 pub fn spent_filter(block: &BlockHash, items: &[[u8; 8]]) -> Vec<u8> {
     super::build(block, items)
-}
-
-/// One filter and what to look for in it.
-#[derive(Debug, Clone, Copy)]
-pub struct Lookup<'a, Q> {
-    /// The block whose filter it is.
-    pub block: BlockHash,
-    /// The serialized filter.
-    pub filter: &'a [u8],
-    /// The elements looked for.
-    pub queries: &'a [Q],
-}
-
-/// [`matches`](super::matches) for the filters of many blocks in parallel on rayon; answers in the order of
-/// `lookups`. Blocks the calling thread: not for an async worker.
-pub fn matches_many<Q: AsRef<[u8]> + Sync>(
-    lookups: &[Lookup<'_, Q>],
-) -> Vec<Result<Vec<usize>, FilterError>> {
-    lookups
-        .par_iter()
-        .map(|lookup| super::matches(lookup.filter, &lookup.block, lookup.queries))
-        .collect()
 }

@@ -7,14 +7,15 @@ use crate::bip352::inputs::{
 };
 use crate::bip352::tweak::tweaks;
 use crate::chain::BlockWithPrevouts;
-use crate::curve::{Engine, TWEAK_BATCH, TweakPoint, batch_for_threads};
+use crate::curve::{Engine, TWEAK_BATCH, TweakPoint, batch_for_threads, covered};
 use crate::filter;
 use crate::store::{BlockRecord, OutputRow, SpendRow, TransactionRow};
 
 /// Derives the index rows of each block, in order; `with_multiples` as the index wants it
 /// ([`Store::has_multiples`](crate::store::Store::has_multiples)).
 ///
-/// Curve work is spread over rayon across all blocks, so that many small blocks cost no more than few large ones.
+/// Curve work is spread over rayon across all blocks, so that many small blocks cost no more than few large ones. All of it is
+/// [`covered`]: an engine found wrong meanwhile has no part in the rows.
 pub fn derive_records(
     engine: &dyn Engine,
     blocks: &[BlockWithPrevouts],
@@ -32,23 +33,7 @@ pub fn derive_records(
         .into_iter()
         .map(|(block, position, inputs)| ((block, position), inputs))
         .unzip();
-    let batch = batch_for_threads(inputs.len(), rayon::current_num_threads(), TWEAK_BATCH);
-    let points: Vec<Option<(TweakPoint, Option<TweakPoint>)>> = inputs
-        .par_chunks(batch)
-        .with_max_len(1)
-        .flat_map_iter(|batch| {
-            let tweaks = tweaks(engine, batch);
-            let mut multiples = Vec::new();
-            if with_multiples {
-                let points: Vec<TweakPoint> = tweaks.iter().flatten().copied().collect();
-                multiples = engine.multiples(&points);
-            }
-            let mut multiples = multiples.into_iter();
-            tweaks
-                .into_iter()
-                .map(move |tweak| Some((tweak?, multiples.next().flatten())))
-        })
-        .collect();
+    let points = covered(engine, || points(engine, &inputs, with_multiples));
 
     // Both lists are ordered by block, then position: each block's share is one run.
     let mut eligible: Vec<Vec<Eligible>> = vec![Vec::new(); blocks.len()];
@@ -65,6 +50,31 @@ pub fn derive_records(
         .par_iter()
         .zip(eligible)
         .map(|(block, eligible)| record(block, &eligible))
+        .collect()
+}
+
+/// Tweak, and multiple if wanted, of each transaction that is eligible.
+fn points(
+    engine: &dyn Engine,
+    inputs: &[TweakInputs],
+    with_multiples: bool,
+) -> Vec<Option<(TweakPoint, Option<TweakPoint>)>> {
+    let batch = batch_for_threads(inputs.len(), rayon::current_num_threads(), TWEAK_BATCH);
+    inputs
+        .par_chunks(batch)
+        .with_max_len(1)
+        .flat_map_iter(|batch| {
+            let tweaks = tweaks(engine, batch);
+            let mut multiples = Vec::new();
+            if with_multiples {
+                let points: Vec<TweakPoint> = tweaks.iter().flatten().copied().collect();
+                multiples = engine.multiples(&points);
+            }
+            let mut multiples = multiples.into_iter();
+            tweaks
+                .into_iter()
+                .map(move |tweak| Some((tweak?, multiples.next().flatten())))
+        })
         .collect()
 }
 
@@ -162,3 +172,6 @@ fn taproot_spends(source: &BlockWithPrevouts) -> Vec<SpendRow> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

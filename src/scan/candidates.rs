@@ -1,30 +1,38 @@
 //! Tweaks to candidate output keys, in batches over the cores.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::Candidate;
-use crate::curve::{CandidateScanner, SCAN_BATCH, TweakPoint, batch_for_threads};
+use crate::curve::{CandidateChunk, CandidateScanner, SCAN_BATCH, TweakPoint, batch_for_threads};
 
-/// See [`super::Scanner::candidates`].
-pub(super) fn candidates(engine: &dyn CandidateScanner, tweaks: &[TweakPoint]) -> Vec<Candidate> {
-    let per_tweak = engine.candidates_per_tweak();
+/// See [`super::Scanner::scan`].
+pub(super) fn scan<T: Send>(
+    engine: &dyn CandidateScanner,
+    tweaks: &[TweakPoint],
+    begin: &(impl Fn(Range<usize>) -> T + Sync),
+    take: &(impl Fn(&mut T, CandidateChunk<'_>) + Sync),
+) -> Vec<T> {
+    let numbers = 0..engine.candidates_per_tweak();
     let batch = batch_for_threads(tweaks.len(), rayon::current_num_threads(), SCAN_BATCH);
-    let batches: Vec<Vec<Candidate>> = tweaks
+    tweaks
         .par_chunks(batch)
         .with_max_len(1)
         .enumerate()
-        .map_with(Vec::new(), |keys, (number, chunk)| {
-            engine.candidates(chunk, keys);
-            debug_assert_eq!(keys.len(), chunk.len() * per_tweak);
-            keys.iter()
-                .enumerate()
-                .filter(|(_, key)| **key != [0; 32])
-                .map(|(position, key)| Candidate {
-                    tweak: number * batch + position / per_tweak,
-                    key: *key,
-                })
-                .collect()
+        .map(|(number, tweaks)| {
+            let start = number * batch;
+            let mut batch = begin(start..start + tweaks.len());
+            engine.chunks(tweaks, None, numbers.clone(), &mut |chunk| {
+                let first_tweak = start + chunk.first_tweak;
+                take(
+                    &mut batch,
+                    CandidateChunk {
+                        first_tweak,
+                        ..chunk
+                    },
+                );
+            });
+            batch
         })
-        .collect();
-    batches.concat()
+        .collect()
 }

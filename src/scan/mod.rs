@@ -1,12 +1,15 @@
 //! Scanning tweaks for one wallet: candidates in bulk, then the full rules for what a candidate points to.
 //!
-//! A hit for `k = 0`, plain or labelled, is necessary for every payment, so [`Scanner::candidates`] gives only
-//! those; [`Scanner::confirm`] then applies BIP352 to all outputs of the transaction.
+//! A hit for `k = 0`, plain or labelled, is necessary for every payment, so [`Scanner::scan`] computes only those keys;
+//! [`Scanner::confirm`] then applies BIP352 to all outputs of the transaction.
 
 mod candidates;
 mod confirm;
+#[cfg(test)]
+mod failing_engine;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,23 +17,9 @@ use bitcoin::OutPoint;
 use zeroize::Zeroize;
 
 use crate::bip352::keys::ReceiverKeys;
-use crate::curve::{CandidateScanner, Engine, EngineStatus, InvalidTarget, TweakPoint};
-
-/// A candidate output key: `k = 0` of one tweak for the plain address or a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// Index of the tweak in the slice scanned.
-    pub tweak: usize,
-    /// x-only output key.
-    pub key: [u8; 32],
-}
-
-impl AsRef<[u8]> for Candidate {
-    /// The key, as a filter is asked for it.
-    fn as_ref(&self) -> &[u8] {
-        &self.key
-    }
-}
+use crate::curve::{
+    CandidateChunk, CandidateScanner, Engine, EngineStatus, InvalidTarget, TweakPoint, covered,
+};
 
 /// An output of a transaction that is checked in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +66,17 @@ impl Drop for FoundOutput {
     }
 }
 
+/// Two ways to compute the key of an output do not agree, so that one of them is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the key of {0} was computed in two ways with two results: nothing can be said of this block. Check this machine's \
+     processor and memory, scan again with --engine libsecp256k1, and report it if that fails too"
+)]
+pub struct Unverified(
+    /// The output.
+    pub OutPoint,
+);
+
 /// Scans for one wallet.
 pub struct Scanner {
     keys: ReceiverKeys,
@@ -118,23 +118,42 @@ impl Scanner {
         self.scanner.candidates_per_tweak()
     }
 
-    /// Candidates of every tweak, in the order of the tweaks; of one tweak the plain one, then by ascending label.
+    /// Computes the candidates of every tweak, in batches of tweaks on rayon, and hands them over chunk by chunk, so that
+    /// memory does not grow with labels times tweaks. `begin` is called for each batch, `take` with what it made and each
+    /// chunk of the batch; what became of all batches is given back in the order of the tweaks. If the engine finds
+    /// itself wrong all of it begins anew, so neither may keep or report anything elsewhere.
     ///
-    /// A candidate that does not exist (a tweak off the curve) is left out. Runs in parallel on rayon and blocks the
-    /// calling thread: not for an async worker.
-    pub fn candidates(&self, tweaks: &[TweakPoint]) -> Vec<Candidate> {
-        let candidates = candidates::candidates(self.scanner.as_ref(), tweaks);
+    /// Candidate 0 of a tweak is the plain one, the others are those of the labels by ascending m; one that does not exist
+    /// (a tweak off the curve) is all zeros. Blocks the calling thread: not for an async worker.
+    pub fn scan<T: Send>(
+        &self,
+        tweaks: &[TweakPoint],
+        begin: impl Fn(Range<usize>) -> T + Sync,
+        take: impl Fn(&mut T, CandidateChunk<'_>) + Sync,
+    ) -> Vec<T> {
+        let scanner = self.scanner.as_ref();
+        let batches = covered(scanner, || candidates::scan(scanner, tweaks, &begin, &take));
         if self.engine.status().is_news(&self.engine_reported) {
             tracing::error!("{}", EngineStatus::BROKEN);
         }
-        candidates
+        batches
     }
 
     /// The full rule for one transaction (BIP352, "Scanning"): k from 0, labels, K_MAX.
     ///
     /// `tweak` is the transaction's; `outputs` are all its taproot outputs, spent or not, in the order of the
-    /// transaction. Finds come in ascending k. An output key that is no point is no output of the wallet.
-    pub fn confirm(&self, tweak: &TweakPoint, outputs: &[TaprootOutput]) -> Vec<FoundOutput> {
+    /// transaction. BIP352 takes one output for each k, the first. Others that the wallet can spend are its own too: those
+    /// with a key that was found, and those that are `P_k` or a label's sum for a k that was found. They do not decide
+    /// whether k + 1 is looked for. Finds come in ascending k, of one k the output that BIP352 takes first. An output key
+    /// that is no point is no output of the wallet.
+    ///
+    /// # Errors
+    /// [`Unverified`] if a find's key is not what its tweak makes, which takes a fault of the machine or of this code.
+    pub fn confirm(
+        &self,
+        tweak: &TweakPoint,
+        outputs: &[TaprootOutput],
+    ) -> Result<Vec<FoundOutput>, Unverified> {
         confirm::confirm(&self.keys, tweak, outputs)
     }
 }

@@ -93,6 +93,8 @@ pub(crate) struct TestChain {
     /// Key of every taproot output ever made.
     keys: HashMap<OutPoint, [u8; 32]>,
     counter: u64,
+    /// Whether keys of outputs may be no points.
+    any_keys: bool,
 }
 
 impl TestChain {
@@ -103,7 +105,13 @@ impl TestChain {
             previous: BlockHash::from_byte_array([7; 32]),
             keys: HashMap::new(),
             counter: 0,
+            any_keys: false,
         }
+    }
+
+    /// From now on keys of outputs are hashes as they come, of which every other one is no point.
+    pub(crate) fn keys_as_they_come(&mut self) {
+        self.any_keys = true;
     }
 
     /// A number that never came before, also not on another branch with another salt.
@@ -132,7 +140,10 @@ impl TestChain {
     fn script(&mut self, out: &Out) -> TxOut {
         let (value, script_pubkey) = match out {
             Out::Taproot(value) => {
-                let key = sha256::Hash::hash(&self.next().to_be_bytes()).to_byte_array();
+                let key = match self.any_keys {
+                    true => sha256::Hash::hash(&self.next().to_be_bytes()).to_byte_array(),
+                    false => point(self.next()).x_only_public_key().0.serialize(),
+                };
                 let script = [&[0x51, 0x20][..], &key].concat();
                 (*value, ScriptBuf::from_bytes(script))
             }

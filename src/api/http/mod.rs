@@ -24,6 +24,7 @@ use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 use super::error::QueryError;
 use super::spends::SpendAnswers;
 use super::{ApiState, ServeSettings};
+use crate::curve::Engine;
 use crate::store::Snapshot;
 
 /// The version 1 routes at the root and under `/v1`, beside them the native ones, with default bounds.
@@ -41,6 +42,7 @@ pub fn router_with(state: ApiState, settings: &ServeSettings) -> Router {
         forwarding: Arc::new(Semaphore::new(forward::MAX_FORWARDING)),
         spends: Arc::new(SpendAnswers::new()),
         node_timeout: settings.node_timeout,
+        engine: settings.engine.clone(),
     };
     let mut router = Router::new();
     for prefix in ["", "/v1"] {
@@ -104,6 +106,7 @@ struct Context {
     forwarding: Arc<Semaphore>,
     spends: Arc<SpendAnswers>,
     node_timeout: Duration,
+    engine: Arc<dyn Engine>,
 }
 
 impl Context {
@@ -152,7 +155,7 @@ fn refuse(error: &QueryError) -> Response {
     error.log();
     let body = serde_json::json!({ "error": error.wire_text() });
     let mut response = json(error.status(), body.to_string());
-    if let Some(seconds) = error.retry_after_seconds() {
+    if let Some(seconds) = error.retry_after_s() {
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -131,10 +131,11 @@ struct UtxoBody<'a> {
 
 /// `GET /utxos/:height`.
 pub(super) async fn utxos(State(context): State<Context>, height: HeightPath) -> Response {
+    let engine = context.engine.clone();
     context
         .answer(move |snapshot| {
             let block = look_up(snapshot, height)?;
-            let utxos = query::utxos(snapshot, &block)?;
+            let utxos = query::utxos(snapshot, &block, engine.as_ref())?;
             // OP_1, then a push of 32 bytes.
             let scripts: Vec<Vec<u8>> = utxos
                 .iter()

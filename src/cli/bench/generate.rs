@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::super::config::ComputeSettings;
@@ -77,11 +77,16 @@ pub(super) fn bench_generate(args: GenerateArgs) -> Result<()> {
         });
     };
     let started = Instant::now();
+    let was_broken = engine.is_broken();
     let summary = pool(threads.max(1))?
         .install(|| generate(&parameters, length, &target, engine.as_ref(), progress))?;
     bar.finish_and_clear();
-    if engine.status().is_broken {
-        tracing::error!("{}", EngineStatus::BROKEN);
+    // An engine that was broken before left everything to libsecp256k1.
+    if !was_broken && !engine.confirm() {
+        bail!(
+            "{}. The files written may hold wrong keys: remove them, and generate them again",
+            EngineStatus::BROKEN
+        );
     }
     print(&summary, started.elapsed().as_secs_f64(), args.json)
 }

@@ -5,6 +5,7 @@ use bitcoin::{BlockHash, Network};
 use super::super::OracleError;
 use super::super::state::StateError;
 use crate::filter::FilterError;
+use crate::scan::Unverified;
 
 /// Why a scan stopped. What was stored before stays, and the same command goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,14 @@ pub enum ClientError {
         block_hash: BlockHash,
         /// What is wrong with it.
         source: FilterError,
+    },
+    /// What was computed for a block cannot be right.
+    #[error("block {height}: {source}")]
+    Unverified {
+        /// Height of the block.
+        height: u32,
+        /// Of which output.
+        source: Unverified,
     },
     /// Answers that do not fit each other, at every attempt.
     #[error(

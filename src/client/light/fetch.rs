@@ -1,6 +1,5 @@
 //! Blocks ahead of need, in order, with bounded concurrency.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub(super) struct FetchedBlock {
     pub(super) tweaks: Vec<TweakPoint>,
 }
 
-/// Fetches a range of heights in a task of its own; stops when dropped.
+/// Fetches blocks by their heights in a task of its own; stops when dropped.
 pub(super) struct Fetcher {
     blocks: mpsc::Receiver<Result<FetchedBlock, Interrupted>>,
     /// Aborts the task when dropped.
@@ -67,11 +66,12 @@ impl Fetcher {
     /// many more wait to be taken.
     pub(super) fn start(
         oracle: Arc<dyn Oracle>,
-        heights: RangeInclusive<u32>,
+        heights: impl IntoIterator<Item = u32, IntoIter: Send + 'static>,
         query: Option<TweakQuery>,
         concurrency: usize,
     ) -> Self {
         let (sender, blocks) = mpsc::channel(concurrency);
+        let heights = heights.into_iter();
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut fetched = futures::stream::iter(heights)
@@ -90,8 +90,8 @@ impl Fetcher {
         }
     }
 
-    /// The next blocks in order of height: at most `max_blocks`, and none more once `max_bytes` are reached. None at
-    /// the end of the range. `fetched` is told each height.
+    /// The next blocks in order: at most `max_blocks`, and none more once they weigh `max_bytes`, filters by their bytes
+    /// and each tweak by `tweak_weight`. None at the end. `fetched` is told each height.
     ///
     /// # Errors
     /// The first block that could not be fetched; blocks of the same window before it are lost.
@@ -99,7 +99,7 @@ impl Fetcher {
         &mut self,
         max_blocks: usize,
         max_bytes: usize,
-        bytes_per_tweak: usize,
+        tweak_weight: usize,
         fetched: &mut (dyn FnMut(u32) + Send),
     ) -> Result<Vec<FetchedBlock>, Interrupted> {
         let mut window = Vec::new();
@@ -118,7 +118,7 @@ impl Fetcher {
             fetched(block.height);
             bytes += block.filters.new_utxos.len()
                 + block.filters.spent.len()
-                + block.tweaks.len() * bytes_per_tweak;
+                + block.tweaks.len() * tweak_weight;
             window.push(block);
         }
         Ok(window)

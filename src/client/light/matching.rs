@@ -1,6 +1,7 @@
 //! The CPU work of a window: candidates, filters, full rules. Nothing here waits for anything.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use bitcoin::{BlockHash, OutPoint, Txid};
 use rayon::prelude::*;
@@ -8,20 +9,22 @@ use rayon::prelude::*;
 use super::super::OracleUtxo;
 use super::super::state::FoundRow;
 use super::fetch::FetchedBlock;
-use crate::curve::TweakPoint;
-use crate::filter::taproot::{Lookup, matches_many};
-use crate::filter::{FilterError, spent_item};
-use crate::scan::{Candidate, Scanner, TaprootOutput};
+use crate::curve::{CandidateChunk, TweakPoint};
+use crate::filter::{Elements, FilterError, spent_item};
+use crate::scan::{Scanner, TaprootOutput, Unverified};
 
-/// Memory that a tweak takes in a window: itself twice, and its candidates twice.
-pub(super) fn bytes_per_tweak(scanner: &Scanner) -> usize {
-    2 * (size_of::<TweakPoint>() + scanner.candidates_per_tweak() * size_of::<Candidate>())
+/// What a tweak counts for in the size of a window: its bytes, which it takes twice, and one for each candidate. Those
+/// are not kept, but with very many labels a window must not take for ever, and be lost if the scan is stopped.
+pub(super) fn tweak_weight(scanner: &Scanner) -> usize {
+    2 * size_of::<TweakPoint>() + scanner.candidates_per_tweak()
 }
 
 /// A block whose new-UTXOs filter matches: which tweaks, and the candidate keys that do.
 pub(super) struct Hit {
     pub(super) height: u32,
     pub(super) block_hash: BlockHash,
+    /// The filter.
+    pub(super) elements: Elements,
     pub(super) matched: Vec<(TweakPoint, [u8; 32])>,
 }
 
@@ -38,62 +41,143 @@ pub(super) struct SpentHit {
     pub(super) matched: Vec<OutPoint>,
 }
 
+/// The filters of the blocks that a batch of tweaks is of, and what they hold of its candidates.
+struct Batch {
+    filters: Vec<BatchFilter>,
+    /// Position of the block, that of the tweak among all, and the key.
+    matched: Vec<(usize, usize, [u8; 32])>,
+}
+
+struct BatchFilter {
+    /// Position of the block.
+    block: usize,
+    /// Position after the block's last tweak among all.
+    end: usize,
+    elements: Elements,
+}
+
+impl Batch {
+    /// For the tweaks at these positions among all; `ends[i]` is the position after the last one of block i.
+    fn begin(
+        blocks: &[FetchedBlock],
+        ends: &[usize],
+        tweaks: Range<usize>,
+    ) -> Result<Self, (usize, FilterError)> {
+        let mut filters = Vec::new();
+        let first = ends.partition_point(|end| *end <= tweaks.start);
+        for (position, block) in blocks.iter().enumerate().skip(first) {
+            let end = ends.get(position).copied().unwrap_or_default();
+            if end - block.tweaks.len() >= tweaks.end {
+                break;
+            }
+            if !block.tweaks.is_empty() {
+                let elements = Elements::read(&block.filters.new_utxos, &block.filters.block_hash);
+                filters.push(BatchFilter {
+                    block: position,
+                    end,
+                    elements: elements.map_err(|error| (position, error))?,
+                });
+            }
+        }
+        Ok(Self {
+            filters,
+            matched: Vec::new(),
+        })
+    }
+
+    fn take(&mut self, chunk: &CandidateChunk<'_>) {
+        let mut filters = self.filters.iter().peekable();
+        for (tweak, keys) in chunk.by_tweak() {
+            while filters.next_if(|filter| filter.end <= tweak).is_some() {}
+            let Some(filter) = filters.peek() else {
+                return;
+            };
+            let held = keys
+                .iter()
+                .filter(|key| **key != [0; 32] && filter.elements.contains(&key[..]));
+            self.matched
+                .extend(held.map(|key| (filter.block, tweak, *key)));
+        }
+    }
+}
+
 /// Blocks whose new-UTXOs filter holds a candidate of one of their tweaks; or which filter is bad. Uses all cores.
 pub(super) fn match_outputs(
     scanner: &Scanner,
     blocks: &[FetchedBlock],
 ) -> Result<Vec<Hit>, (usize, FilterError)> {
-    let tweaks: Vec<TweakPoint> = blocks
-        .iter()
-        .flat_map(|block| block.tweaks.iter().copied())
-        .collect();
-    let candidates = scanner.candidates(&tweaks);
-    // Candidates are in order of tweaks, so each block's are one run of them.
-    let mut rest = candidates.as_slice();
-    let mut end = 0;
-    let lookups: Vec<Lookup<'_, Candidate>> = blocks
-        .iter()
-        .map(|block| {
-            end += block.tweaks.len();
-            let (queries, others) = rest.split_at(rest.partition_point(|c| c.tweak < end));
-            rest = others;
-            Lookup {
-                block: block.filters.block_hash,
-                filter: &block.filters.new_utxos,
-                queries,
-            }
-        })
-        .collect();
-    let mut hits = Vec::new();
-    for (position, (found, (block, lookup))) in matches_many(&lookups)
-        .into_iter()
-        .zip(blocks.iter().zip(&lookups))
-        .enumerate()
-    {
-        let matched: Vec<_> = found
-            .map_err(|error| (position, error))?
-            .into_iter()
-            .filter_map(|at| lookup.queries.get(at))
-            .filter_map(|candidate| Some((*tweaks.get(candidate.tweak)?, candidate.key)))
-            .collect();
-        if !matched.is_empty() {
-            hits.push(Hit {
-                height: block.height,
-                block_hash: block.filters.block_hash,
-                matched,
-            });
+    let mut tweaks: Vec<TweakPoint> = Vec::new();
+    let mut ends = Vec::with_capacity(blocks.len());
+    for (position, block) in blocks.iter().enumerate() {
+        tweaks.extend(&block.tweaks);
+        ends.push(tweaks.len());
+        // Nothing is looked for in this filter; what can be seen at once is.
+        if block.tweaks.is_empty() {
+            let none: [[u8; 32]; 0] = [];
+            let (filter, hash) = (&block.filters.new_utxos, &block.filters.block_hash);
+            crate::filter::matches(filter, hash, &none).map_err(|error| (position, error))?;
         }
     }
-    Ok(hits)
+    let batches = scanner.scan(
+        &tweaks,
+        |range| Batch::begin(blocks, &ends, range),
+        |batch, chunk| {
+            if let Ok(batch) = batch {
+                batch.take(&chunk);
+            }
+        },
+    );
+    let mut hits: BTreeMap<usize, Hit> = BTreeMap::new();
+    for batch in batches {
+        let Batch {
+            filters,
+            mut matched,
+        } = batch?;
+        // Chunks of labels come one after the other.
+        matched.sort_by_key(|(_, tweak, _)| *tweak);
+        for filter in filters {
+            let of_block = matched.iter().filter(|(at, ..)| *at == filter.block);
+            let of_block: Vec<_> = of_block
+                .filter_map(|(_, tweak, key)| Some((*tweaks.get(*tweak)?, *key)))
+                .collect();
+            let Some(block) = blocks.get(filter.block).filter(|_| !of_block.is_empty()) else {
+                continue;
+            };
+            let hit = hits.entry(filter.block).or_insert_with(|| Hit {
+                height: block.height,
+                block_hash: block.filters.block_hash,
+                elements: filter.elements,
+                matched: Vec::new(),
+            });
+            hit.matched.extend(of_block);
+        }
+    }
+    Ok(hits.into_values().collect())
 }
 
-/// Puts every transaction with a matched key to the full rules.
+/// What a block with matches has for the wallet.
+pub(super) struct Confirmed {
+    pub(super) found: Vec<Find>,
+    /// Matches of the filter that nothing known explains, nor anything the server lists: keys of outputs it does not
+    /// list, or chance.
+    pub(super) unresolved: u32,
+}
+
+/// Puts every transaction with a matched key to the full rules. `is_known` tells the keys of outputs that an earlier scan
+/// of the block has found.
 ///
-/// The server does not say which transaction a tweak is of. A second transaction that pays to a key of the wallet's
-/// (somebody copied it) is therefore found too: its output can be spent just the same.
-pub(super) fn confirm(scanner: &Scanner, hit: &Hit, utxos: &[OracleUtxo]) -> Vec<Find> {
+/// The server does not say which transaction a tweak is of. A second transaction of the block that pays to a key of the
+/// wallet's (somebody copied it) is therefore found too: its output can be spent just the same.
+///
+/// # Errors
+/// The engine and the full rules contradict each other.
+pub(super) fn confirm(
+    scanner: &Scanner,
+    hit: &Hit,
+    utxos: &[OracleUtxo],
+    is_known: impl Fn(&[u8; 32]) -> bool,
+) -> Result<Confirmed, Unverified> {
     let mut transactions: HashMap<Txid, Vec<TaprootOutput>> = HashMap::new();
-    let mut with_key: HashMap<[u8; 32], BTreeSet<Txid>> = HashMap::new();
     for utxo in utxos {
         transactions
             .entry(utxo.outpoint.txid)
@@ -103,26 +187,29 @@ pub(super) fn confirm(scanner: &Scanner, hit: &Hit, utxos: &[OracleUtxo]) -> Vec
                 key: utxo.key,
                 value_sat: utxo.value_sat,
             });
-        with_key
-            .entry(utxo.key)
-            .or_default()
-            .insert(utxo.outpoint.txid);
     }
+    let mut with_key: HashMap<[u8; 32], BTreeSet<OutPoint>> = HashMap::new();
     for outputs in transactions.values_mut() {
         outputs.sort_unstable_by_key(|output| output.outpoint.vout);
         outputs.dedup_by_key(|output| output.outpoint.vout);
+        for output in outputs {
+            with_key
+                .entry(output.key)
+                .or_default()
+                .insert(output.outpoint);
+        }
     }
     // The plain and a labelled candidate of one tweak may both match.
     let mut seen = HashSet::new();
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<OutPoint, FoundRow> = BTreeMap::new();
     for (tweak, key) in &hit.matched {
         let tweak_bytes = tweak.to_compressed();
-        for txid in with_key.get(key).into_iter().flatten() {
-            if !seen.insert((tweak_bytes, *txid)) {
+        for outpoint in with_key.get(key).into_iter().flatten() {
+            if !seen.insert((tweak_bytes, outpoint.txid)) {
                 continue;
             }
-            let outputs = transactions.get(txid).map_or(&[][..], Vec::as_slice);
-            for output in scanner.confirm(tweak, outputs) {
+            let outputs = transactions.get(&outpoint.txid);
+            for output in scanner.confirm(tweak, outputs.map_or(&[][..], Vec::as_slice))? {
                 found.insert(
                     output.outpoint,
                     FoundRow {
@@ -133,12 +220,42 @@ pub(super) fn confirm(scanner: &Scanner, hit: &Hit, utxos: &[OracleUtxo]) -> Vec
                         k: output.k,
                         label: output.label,
                         tweak: tweak_bytes,
+                        next: None,
                     },
                 );
             }
         }
     }
-    found.into_iter().collect()
+    let own: HashMap<[u8; 32], FoundRow> =
+        found.values().map(|row| (row.key, row.clone())).collect();
+    let listed = transactions.values().flatten();
+    for output in listed.clone() {
+        if let Some(row) = own.get(&output.key) {
+            found.entry(output.outpoint).or_insert_with(|| FoundRow {
+                value_sat: output.value_sat,
+                ..row.clone()
+            });
+        }
+    }
+    let listed: Vec<[u8; 32]> = listed.map(|output| output.key).collect();
+    let mut unresolved = 0;
+    for (tweak, key) in &hit.matched {
+        let is_own = || {
+            let row = own.get(key);
+            row.is_some_and(|row| row.tweak == tweak.to_compressed())
+        };
+        match with_key.get(key).and_then(BTreeSet::first) {
+            Some(outpoint) if !is_own() => return Err(Unverified(*outpoint)),
+            Some(_) => {}
+            None if is_known(key) => {}
+            None if hit.elements.holds_besides(key, &listed) => unresolved += 1,
+            None => {}
+        }
+    }
+    Ok(Confirmed {
+        found: found.into_iter().collect(),
+        unresolved,
+    })
 }
 
 /// Blocks whose spent filter holds an outpoint that exists by then; or which filter is bad. Uses all cores.
@@ -171,3 +288,6 @@ pub(super) fn match_spends(
         .collect::<Result<_, _>>()?;
     Ok(hits.into_iter().flatten().collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
 
 use super::super::report::Spend;
-use super::super::state::{Change, KEPT_HASHES};
+use super::super::state::{Change, KEPT_HASHES, UnresolvedRow};
 use super::super::{OracleUtxo, SpendDetails, off_worker};
 use super::fetch::FetchedBlock;
 use super::matching::{Find, Hit, SpentHit, Unspent, confirm, match_outputs, match_spends};
@@ -20,6 +20,14 @@ use crate::scan::Scanner;
 /// Blocks whose outputs or spends are fetched at the same time: their answers may be tens of megabytes.
 const MAX_ROWS_IN_FLIGHT: usize = 8;
 
+/// What a scan of some blocks has come to.
+#[derive(Default)]
+pub(super) struct Looked {
+    pub(super) found: Vec<Find>,
+    /// For each block what is unresolved in it.
+    pub(super) unresolved: Vec<(u32, Option<UnresolvedRow>)>,
+}
+
 impl LightClient {
     /// Works a window through and stores it. Nothing of it is stored if anything fails.
     pub(super) async fn run_window(
@@ -30,9 +38,9 @@ impl LightClient {
     ) -> Result<(), Interrupted> {
         self.fits_stored(&blocks)?;
         let blocks = Arc::new(blocks);
-        let found = match &self.scanner {
+        let Looked { found, unresolved } = match &self.scanner {
             Some(scanner) if segment.wallet => self.find_outputs(scanner, &blocks).await?,
-            _ => Vec::new(),
+            _ => Looked::default(),
         };
         let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
             return Ok(());
@@ -59,6 +67,16 @@ impl LightClient {
                 (*outpoint, row)
             })
             .collect();
+        let looked_back = contents
+            .found
+            .iter()
+            .filter(|(_, row)| row.next == Some(first.height))
+            .map(|(outpoint, row)| {
+                let mut row = row.clone();
+                row.next = (next < wallet_next).then_some(next);
+                (*outpoint, row)
+            });
+        let found = looked_back.chain(found).collect();
         let keep_from = blocks.len().saturating_sub(KEPT_HASHES as usize);
         let hashes = blocks
             .iter()
@@ -72,22 +90,28 @@ impl LightClient {
             found,
             spends,
             watched,
+            unresolved,
         })?;
         Ok(())
     }
 
-    /// Outputs of the wallet in these blocks.
-    async fn find_outputs(
+    /// What is the wallet's in these blocks, and what the server lists nothing for.
+    pub(super) async fn find_outputs(
         &self,
         scanner: &Arc<Scanner>,
         blocks: &Arc<Vec<FetchedBlock>>,
-    ) -> Result<Vec<Find>, Interrupted> {
+    ) -> Result<Looked, Interrupted> {
         let hits = {
             let (scanner, blocks) = (scanner.clone(), blocks.clone());
             off_worker(move || match_outputs(&scanner, &blocks)).await
         };
         let hits =
             hits.map_err(|(block, source)| self.bad_filter(blocks, block, "new-utxos", source))?;
+        // What a server lists may depend on its tip.
+        let tip = match hits.is_empty() {
+            true => None,
+            false => self.tip_block().await?,
+        };
         let fetched: Vec<(Hit, Vec<OracleUtxo>)> = futures::stream::iter(hits)
             .map(|hit| async move {
                 let utxos = self.oracle.utxos(hit.height).await?;
@@ -102,14 +126,52 @@ impl LightClient {
             .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
             .try_collect()
             .await?;
+        let known: HashSet<(BlockHash, [u8; 32])> = self
+            .state
+            .contents
+            .found
+            .values()
+            .map(|row| (row.block_hash, row.key))
+            .collect();
         let scanner = scanner.clone();
-        Ok(off_worker(move || {
-            fetched
-                .par_iter()
-                .flat_map_iter(|(hit, utxos)| confirm(&scanner, hit, utxos))
-                .collect()
+        let confirmed = off_worker(move || {
+            let confirmed = fetched.par_iter().map(|(hit, utxos)| {
+                let is_known = |key: &[u8; 32]| known.contains(&(hit.block_hash, *key));
+                let confirmed = confirm(&scanner, hit, utxos, is_known);
+                let confirmed = confirmed.map_err(|source| ClientError::Unverified {
+                    height: hit.height,
+                    source,
+                })?;
+                Ok((hit.height, hit.block_hash, confirmed))
+            });
+            confirmed.collect::<Result<Vec<_>, ClientError>>()
         })
-        .await)
+        .await?;
+        let is_resolved = confirmed
+            .iter()
+            .all(|(.., of_block)| of_block.unresolved == 0);
+        let asked_at = match is_resolved {
+            true => None,
+            false => self.tip_block().await?.filter(|now| tip == Some(*now)),
+        };
+        let mut unresolved: BTreeMap<u32, Option<UnresolvedRow>> =
+            blocks.iter().map(|block| (block.height, None)).collect();
+        let mut found = Vec::new();
+        for (height, block_hash, confirmed) in confirmed {
+            found.extend(confirmed.found);
+            if confirmed.unresolved > 0 {
+                let row = UnresolvedRow {
+                    block_hash,
+                    matches: confirmed.unresolved,
+                    asked_at,
+                };
+                unresolved.insert(height, Some(row));
+            }
+        }
+        Ok(Looked {
+            found,
+            unresolved: unresolved.into_iter().collect(),
+        })
     }
 
     /// Known outpoints that may be spent in the window that begins at `first`, those just found in it included.
@@ -125,7 +187,10 @@ impl LightClient {
         let own = contents
             .found
             .iter()
-            .filter(|_| segment.wallet)
+            .filter(|(_, row)| match row.next {
+                None => segment.wallet,
+                Some(next) => next == first,
+            })
             .map(|(outpoint, row)| (*outpoint, row.height));
         let new = found.iter().map(|(outpoint, row)| (*outpoint, row.height));
         // A wallet's own output may be watched as well: the lowest height counts.

@@ -1,5 +1,7 @@
 //! The rows of a state file.
 
+use std::ops::RangeInclusive;
+
 use bitcoin::hashes::Hash;
 use bitcoin::hex::{DisplayHex, FromHex};
 use bitcoin::{BlockHash, Network, OutPoint, Txid};
@@ -12,8 +14,7 @@ use super::{Identity, WalletId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::client) struct Coverage {
-    /// Ascending m.
-    pub(in crate::client) labels: Vec<u32>,
+    pub(in crate::client) labels: Labels,
     pub(in crate::client) dust_limit_sat: u64,
     pub(in crate::client) cut_through: bool,
 }
@@ -21,12 +22,75 @@ pub(in crate::client) struct Coverage {
 impl Coverage {
     /// Whether a scan for `self` has also found all that one for `other` would.
     pub(in crate::client) fn covers(&self, other: &Self) -> bool {
-        other
-            .labels
-            .iter()
-            .all(|m| self.labels.binary_search(m).is_ok())
+        self.labels.contain(&other.labels)
             && self.dust_limit_sat <= other.dust_limit_sat
             && (other.cut_through || !self.cut_through)
+    }
+}
+
+/// Numbers of labels as runs, since they may be a hundred thousand in one: ascending, apart from each other. In a file a
+/// run is `[first, last]`, or the number where it is only one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::client) struct Labels(Vec<RangeInclusive<u32>>);
+
+impl Labels {
+    fn contain(&self, other: &Self) -> bool {
+        other.0.iter().all(|run| {
+            let at = self.0.partition_point(|own| own.end() < run.start());
+            self.0
+                .get(at)
+                .is_some_and(|own| own.start() <= run.start() && own.end() >= run.end())
+        })
+    }
+}
+
+impl FromIterator<u32> for Labels {
+    fn from_iter<I: IntoIterator<Item = u32>>(numbers: I) -> Self {
+        numbers.into_iter().map(|m| m..=m).collect()
+    }
+}
+
+impl FromIterator<RangeInclusive<u32>> for Labels {
+    fn from_iter<I: IntoIterator<Item = RangeInclusive<u32>>>(runs: I) -> Self {
+        let mut runs: Vec<_> = runs.into_iter().filter(|run| !run.is_empty()).collect();
+        runs.sort_unstable_by_key(|run| *run.start());
+        runs.dedup_by(|later, earlier| {
+            let joins = *later.start() <= earlier.end().saturating_add(1);
+            if joins {
+                *earlier = *earlier.start()..=*earlier.end().max(later.end());
+            }
+            joins
+        });
+        Self(runs)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum LabelRun {
+    One(u32),
+    Run([u32; 2]),
+}
+
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|run| match (*run.start(), *run.end()) {
+            (first, last) if first == last => LabelRun::One(first),
+            (first, last) => LabelRun::Run([first, last]),
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let runs = Vec::<LabelRun>::deserialize(deserializer)?;
+        Ok(runs
+            .into_iter()
+            .map(|run| match run {
+                LabelRun::One(m) => m..=m,
+                LabelRun::Run([first, last]) => first..=last,
+            })
+            .collect())
     }
 }
 
@@ -40,6 +104,9 @@ pub(in crate::client) struct Cursor {
     pub(in crate::client) next: u32,
     /// What the heights in between were scanned for.
     pub(in crate::client) coverage: Coverage,
+    /// Heights below this were scanned by a program that kept no [`UnresolvedRow`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::client) unrecorded_below: Option<u32>,
 }
 
 impl Cursor {
@@ -47,6 +114,24 @@ impl Cursor {
     pub(in crate::client) fn scanned_to(&self) -> Option<u32> {
         (self.next > self.first).then(|| self.next - 1)
     }
+
+    /// Leaves of the heights without a record of what is unresolved those that are scanned.
+    pub(super) fn limit_unrecorded(&mut self) {
+        let below = self.unrecorded_below.map(|below| below.min(self.next));
+        self.unrecorded_below = below.filter(|below| *below > self.first);
+    }
+}
+
+/// A block whose filter matched though the server listed no output that explains it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::client) struct UnresolvedRow {
+    pub(in crate::client) block_hash: BlockHash,
+    /// How many matches.
+    pub(in crate::client) matches: u32,
+    /// The server's tip when it listed the outputs: what spent them is in this block or below it. `None` if the tip
+    /// changed meanwhile.
+    pub(in crate::client) asked_at: Option<(u32, BlockHash)>,
 }
 
 /// An output of the wallet, without what a [`Spend`](super::Spend) row says.
@@ -63,6 +148,10 @@ pub(in crate::client) struct FoundRow {
     /// The public tweak.
     #[serde(serialize_with = "to_hex", deserialize_with = "from_hex")]
     pub(in crate::client) tweak: [u8; 33],
+    /// Next height at which a spend is looked for while that is below the wallet's, as it is for an output that was
+    /// found late; `None` once both go together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::client) next: Option<u32>,
 }
 
 /// A watched outpoint.

@@ -19,6 +19,7 @@ fn found(height: u32) -> FoundRow {
         k: 2,
         label: height.is_multiple_of(2).then_some(4),
         tweak: [3; 33],
+        next: None,
     }
 }
 
@@ -37,10 +38,11 @@ fn cursor(first: u32, next: u32) -> Cursor {
         first,
         next,
         coverage: Coverage {
-            labels: vec![0, 4],
+            labels: [0, 4].into_iter().collect(),
             dust_limit_sat: 546,
             cut_through: true,
         },
+        unrecorded_below: None,
     }
 }
 
@@ -79,6 +81,18 @@ fn filled() -> Change {
                 },
             ),
         ],
+        unresolved: vec![
+            (104, Some(unresolved(104, None))),
+            (107, Some(unresolved(107, Some(110)))),
+        ],
+    }
+}
+
+fn unresolved(height: u32, asked_at: Option<u32>) -> UnresolvedRow {
+    UnresolvedRow {
+        block_hash: hash(height),
+        matches: 3,
+        asked_at: asked_at.map(|height| (height, hash(height))),
     }
 }
 
@@ -140,6 +154,8 @@ fn rolling_back_takes_finds_and_spends_of_higher_blocks() {
     assert_eq!(contents.cursor, Some(cursor(100, 106)));
     assert_eq!(contents.watched[&outpoint(8)].next, None);
     assert_eq!(contents.watched[&outpoint(9)].next, Some(106));
+    let kept: Vec<_> = contents.unresolved.iter().collect();
+    assert_eq!(kept, [(&104, &unresolved(104, None))]);
 
     // To below everything: nothing stays but what to look for, and where to begin.
     state
@@ -255,9 +271,12 @@ fn damaged_files_are_refused() {
         let error = error.expect_err("damaged");
         assert!(matches!(error, StateError::Damaged { .. }), "{error}");
     }
-    let error = make(&insert_meta("format", b"2")).expect_err("of another format");
+    for format in [&b"0"[..], b"3"] {
+        make(&insert_meta("format", format)).expect_err("of another format");
+    }
+    let error = make(&insert_meta("format", b"3")).expect_err("of another format");
     assert!(
-        matches!(error, StateError::Format { found: 2, .. }),
+        matches!(error, StateError::Format { found: 3, .. }),
         "{error}"
     );
 
@@ -286,9 +305,9 @@ fn coverage_knows_what_finds_more() {
         other
     };
     assert!(coverage.covers(&coverage));
-    assert!(coverage.covers(&with(|c| c.labels = vec![0])));
+    assert!(coverage.covers(&with(|c| c.labels = [0].into_iter().collect())));
     assert!(coverage.covers(&with(|c| c.dust_limit_sat = 1000)));
-    assert!(!coverage.covers(&with(|c| c.labels = vec![0, 4, 5])));
+    assert!(!coverage.covers(&with(|c| c.labels = [0, 4, 5].into_iter().collect())));
     assert!(!coverage.covers(&with(|c| c.dust_limit_sat = 0)));
     assert!(!coverage.covers(&with(|c| c.cut_through = false)));
     assert!(with(|c| c.cut_through = false).covers(&coverage));
@@ -299,4 +318,91 @@ fn identities_read_well_and_tell_no_key() {
     let text = identity(Some(0xab)).to_string();
     assert_eq!(text, "wallet abababababababab on signet");
     assert_eq!(identity(None).to_string(), "watched outpoints on signet");
+}
+
+#[test]
+fn labels_are_kept_as_runs() {
+    let labels = |numbers: &[u32]| numbers.iter().copied().collect::<Labels>();
+    for (numbers, text) in [
+        (&[][..], "[]"),
+        (&[0], "[0]"),
+        (&[5, 1, 0, 2, 2, 9, u32::MAX], "[[0,2],5,9,4294967295]"),
+        (&[u32::MAX - 1, u32::MAX, 0], "[0,[4294967294,4294967295]]"),
+    ] {
+        let labels = labels(numbers);
+        assert_eq!(serde_json::to_string(&labels).expect("text"), text);
+        let read: Labels = serde_json::from_str(text).expect("labels");
+        assert_eq!(read, labels);
+    }
+    // As format 1 wrote them.
+    let read: Labels = serde_json::from_str("[0,1,2,3,7]").expect("labels");
+    assert_eq!(read, [0, 1, 2, 3, 7].into_iter().collect());
+    let many: Labels = (0..=100_000).collect();
+    assert_eq!(serde_json::to_string(&many).expect("text"), "[[0,100000]]");
+}
+
+/// A file as the program before wrote it: no table of what is unresolved, and cursor and finds without what came later.
+fn file_of_format_1(path: &Path, owner: Identity) {
+    let mut state = State::open(path, owner).expect("a new file");
+    let unresolved = Vec::new();
+    state
+        .apply(Change {
+            unresolved,
+            ..filled()
+        })
+        .expect("written");
+    drop(state);
+    put(path, |write| {
+        write.delete_table(UNRESOLVED).expect("deleted");
+        let mut meta = write.open_table(META).expect("a table");
+        meta.insert("format", &b"1"[..]).expect("inserted");
+        let cursor = br#"{"first":100,"next":111,"coverage":{"labels":[0,4],"dust_limit_sat":546,"cut_through":true}}"#;
+        meta.insert("cursor", &cursor[..]).expect("inserted");
+    });
+}
+
+#[test]
+fn a_file_of_format_1_is_kept_and_says_what_it_cannot_know() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("wallet.redb");
+    let owner = identity(Some(1));
+    file_of_format_1(&path, owner);
+    // Somebody else's is not touched.
+    State::open(&path, identity(Some(2))).expect_err("another owner");
+    for _ in 0..2 {
+        let state = State::open(&path, owner).expect("readable");
+        let expected = Contents {
+            cursor: Some(Cursor {
+                unrecorded_below: Some(111),
+                ..cursor(100, 111)
+            }),
+            unresolved: BTreeMap::new(),
+            ..filled_contents()
+        };
+        assert_eq!(state.contents, expected);
+    }
+    // What is scanned again is known, from the first height on all of it.
+    let mut state = State::open(&path, owner).expect("readable");
+    let unrecorded = |state: &State| {
+        state
+            .contents
+            .cursor
+            .as_ref()
+            .expect("a cursor")
+            .unrecorded_below
+    };
+    let roll_back = |to| Change {
+        roll_back_to: Some(to),
+        ..Change::default()
+    };
+    state.apply(roll_back(105)).expect("applied");
+    assert_eq!(unrecorded(&state), Some(106));
+    state.apply(roll_back(99)).expect("applied");
+    assert_eq!(unrecorded(&state), None);
+}
+
+fn filled_contents() -> Contents {
+    let mut contents = Contents::default();
+    contents.apply(filled());
+    contents
 }

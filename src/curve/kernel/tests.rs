@@ -1,106 +1,15 @@
 //! What an engine does when its backend computes wrongly.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Range;
+
+use secp256k1::{Parity, SECP256K1, XOnlyPublicKey};
 
 use super::*;
-use crate::curve::arch::{Portable, Task};
-use crate::curve::field::{Difference, Element, FieldElement, NegatedSum, Sum, Tight};
+use crate::curve::arch::Portable;
+use crate::curve::covered;
+use crate::curve::failing::{Fault, Faulty};
 use crate::curve::suite::{public, secret};
-use crate::curve::{LEAST_BATCH, SCAN_BATCH, batch_for_threads};
-
-/// The portable backend, until its results are wrong in one bit.
-#[derive(Clone, Copy)]
-struct Faulty {
-    /// Values stored correctly from now on.
-    correct_stores: &'static AtomicUsize,
-}
-
-impl Faulty {
-    fn new(correct_stores: usize) -> Self {
-        Self {
-            correct_stores: Box::leak(Box::new(AtomicUsize::new(correct_stores))),
-        }
-    }
-}
-
-impl Backend for Faulty {
-    const NAME: &'static str = "faulty";
-    const LANES: usize = 1;
-    type Limbs = <Portable as Backend>::Limbs;
-
-    fn run<T: Task>(self, task: T) -> T::Output {
-        task.run()
-    }
-
-    fn splat(self, value: &FieldElement) -> Tight<Self> {
-        Portable.splat(value)
-    }
-
-    fn load<'a>(self, lane: impl Fn(usize) -> &'a FieldElement) -> Tight<Self> {
-        Portable.load(lane)
-    }
-
-    fn store<const A: u32>(self, a: &Element<Self::Limbs, A>, out: &mut [FieldElement]) {
-        Portable.store(a, out);
-        let left = self.correct_stores.load(Ordering::Relaxed);
-        if left > 0 {
-            self.correct_stores.store(left - 1, Ordering::Relaxed);
-        } else if !out[0].is_zero() {
-            // A curve equation that holds is left alone, so that the fault is not taken for an invalid tweak.
-            out[0] = out[0].times(&FieldElement::TWO);
-        }
-    }
-
-    fn add(self, a: &Tight<Self>, b: &Tight<Self>) -> Sum<Self> {
-        Portable.add(a, b)
-    }
-
-    fn sub(self, a: &Tight<Self>, b: &Tight<Self>) -> Difference<Self> {
-        Portable.sub(a, b)
-    }
-
-    fn negated_sum(self, a: &Tight<Self>, b: &Tight<Self>) -> NegatedSum<Self> {
-        Portable.negated_sum(a, b)
-    }
-
-    fn tighten<const A: u32>(self, a: &Element<Self::Limbs, A>) -> Tight<Self> {
-        Portable.tighten(a)
-    }
-
-    fn mul<const A: u32, const B: u32>(
-        self,
-        a: &Element<Self::Limbs, A>,
-        b: &Element<Self::Limbs, B>,
-    ) -> Tight<Self> {
-        Portable.mul(a, b)
-    }
-
-    fn square<const A: u32>(self, a: &Element<Self::Limbs, A>) -> Tight<Self> {
-        Portable.square(a)
-    }
-
-    fn mul_sub<const A: u32, const B: u32>(
-        self,
-        a: &Element<Self::Limbs, A>,
-        b: &Element<Self::Limbs, B>,
-        c: &Tight<Self>,
-    ) -> Tight<Self> {
-        Portable.mul_sub(a, b, c)
-    }
-
-    fn square_sub2<const A: u32>(
-        self,
-        a: &Element<Self::Limbs, A>,
-        b: &Tight<Self>,
-        c: &Tight<Self>,
-    ) -> Tight<Self> {
-        Portable.square_sub2(a, b, c)
-    }
-
-    fn negate_lanes(self, a: &Tight<Self>, lanes: u32) -> Tight<Self> {
-        Portable.negate_lanes(a, lanes)
-    }
-}
+use crate::curve::{CHUNK_CANDIDATES, LEAST_BATCH, SCAN_BATCH, batch_for_threads};
 
 fn target() -> ScanTarget {
     ScanTarget {
@@ -125,7 +34,7 @@ fn candidates(engine: &dyn Engine) -> Vec<[u8; 32]> {
 
 #[test]
 fn a_backend_that_is_wrong_from_the_start_is_not_used() {
-    let kernel = Kernel::new(Faulty::new(0));
+    let kernel = Kernel::new(Faulty::new(Fault::Doubled, 0));
     assert!(kernel.status().is_broken);
     assert_eq!(candidates(&kernel), candidates(&LibSecp256k1));
 }
@@ -133,12 +42,12 @@ fn a_backend_that_is_wrong_from_the_start_is_not_used() {
 #[test]
 fn a_wrong_result_in_the_sample_ends_the_use_of_the_backend() {
     // The self-check at the start is left out; the first batch is sampled.
-    let kernel = Kernel::unchecked(Faulty::new(0));
+    let kernel = Kernel::unchecked(Faulty::new(Fault::Doubled, 0));
     assert!(!kernel.status().is_broken);
     assert_eq!(candidates(&kernel), candidates(&LibSecp256k1));
     assert!(kernel.status().is_broken);
 
-    let kernel = Kernel::unchecked(Faulty::new(0));
+    let kernel = Kernel::unchecked(Faulty::new(Fault::Doubled, 0));
     let scanner = kernel
         .wallets_scanner(&[target(), target()])
         .expect("valid keys");
@@ -150,7 +59,7 @@ fn a_wrong_result_in_the_sample_ends_the_use_of_the_backend() {
     );
     assert!(kernel.status().is_broken);
 
-    let kernel = Kernel::unchecked(Faulty::new(0));
+    let kernel = Kernel::unchecked(Faulty::new(Fault::Doubled, 0));
     let scalar = secret(5).secret_bytes();
     let product = |point: TweakPoint| Product { point, scalar };
     let products: Vec<Product> = tweaks().into_iter().map(product).collect();
@@ -160,11 +69,11 @@ fn a_wrong_result_in_the_sample_ends_the_use_of_the_backend() {
 
 #[test]
 fn a_fault_between_samples_is_found_by_a_later_one() {
-    let backend = Faulty::new(usize::MAX);
+    let backend = Faulty::new(Fault::Doubled, usize::MAX);
     let kernel = Kernel::new(backend);
     assert!(!kernel.status().is_broken);
     assert_eq!(candidates(&kernel), candidates(&LibSecp256k1));
-    backend.correct_stores.store(0, Ordering::Relaxed);
+    backend.fail();
     let scanner = kernel.scanner(&target()).expect("valid keys");
     let mut candidates = Vec::new();
     for _ in 0..CHECK_INTERVAL {
@@ -174,6 +83,207 @@ fn a_fault_between_samples_is_found_by_a_later_one() {
         scanner.candidates(&tweaks(), &mut candidates);
     }
     assert!(kernel.status().is_broken);
+}
+
+/// Everything that an engine computes, from one covered call each.
+fn all_covered(engine: &dyn Engine) -> impl PartialEq + std::fmt::Debug + use<> {
+    let tweaks = tweaks();
+    let multiples: Vec<TweakPoint> = LibSecp256k1
+        .multiples(&tweaks)
+        .into_iter()
+        .flatten()
+        .collect();
+    let scanner = engine.scanner(&target()).expect("valid keys");
+    let scanned = |with_multiples: bool| {
+        covered(scanner.as_ref(), || {
+            let mut candidates = Vec::new();
+            match with_multiples {
+                true => scanner.candidates_with_multiples(&tweaks, &multiples, &mut candidates),
+                false => scanner.candidates(&tweaks, &mut candidates),
+            }
+            candidates
+        })
+    };
+    let wallets = engine
+        .wallets_scanner(&[target(), target()])
+        .expect("valid keys");
+    let by_wallet = covered(wallets.as_ref(), || {
+        let mut candidates = Vec::new();
+        wallets.candidates(&tweaks, &mut candidates);
+        candidates
+    });
+    let scalar = secret(5).secret_bytes();
+    let products: Vec<Product> = (tweaks.iter())
+        .map(|point| Product {
+            point: *point,
+            scalar,
+        })
+        .collect();
+    let mut keys: Vec<[u8; 33]> = tweaks.iter().map(TweakPoint::to_compressed).collect();
+    // Of one key nothing is to be found: 5 is no x of a point.
+    keys[3] = [0; 33];
+    keys[3][0] = 2;
+    keys[3][32] = 5;
+    let ends: Vec<usize> = (1..=tweaks.len()).step_by(3).collect();
+    (
+        scanned(false),
+        scanned(true),
+        by_wallet,
+        covered(engine, || engine.multiply(&products)),
+        covered(engine, || engine.multiples(&tweaks)),
+        covered(engine, || engine.decompress(&keys)),
+        covered(engine, || engine.sums(&tweaks, &ends)),
+    )
+}
+
+#[test]
+fn whenever_an_engine_fails_what_is_covered_is_right() {
+    let exact = all_covered(&LibSecp256k1);
+    let backend = Faulty::new(Fault::Doubled, usize::MAX);
+    let kernel = Kernel::unchecked(backend);
+    // No sample is due by itself for long.
+    kernel.core.health.batches.store(1, Ordering::Relaxed);
+    assert_eq!(all_covered(&kernel), exact);
+    assert!(!kernel.status().is_broken);
+    let stores = backend.stored();
+    for fault in [Fault::Doubled, Fault::Denied] {
+        for correct in (0..stores).step_by(stores / 23) {
+            let kernel = Kernel::unchecked(Faulty::new(fault, correct));
+            kernel.core.health.batches.store(1, Ordering::Relaxed);
+            // Not printed: there is much of it.
+            assert!(all_covered(&kernel) == exact, "{correct} of {stores}");
+            // A denied equation is harmless in the end: sums of what seems to be no points are left to libsecp256k1.
+            let is_noticed = matches!(fault, Fault::Doubled) && correct < stores / 10 * 9;
+            assert!(
+                kernel.status().is_broken || !is_noticed,
+                "{correct} of {stores}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_point_that_is_taken_for_none_is_noticed_without_a_sample() {
+    let products: Vec<Product> = tweaks()
+        .into_iter()
+        .map(|point| Product {
+            point,
+            scalar: secret(5).secret_bytes(),
+        })
+        .collect();
+    let keys: Vec<[u8; 33]> = tweaks().iter().map(TweakPoint::to_compressed).collect();
+    let kernel = || {
+        let kernel = Kernel::unchecked(Faulty::new(Fault::Denied, 0));
+        kernel.core.health.batches.store(1, Ordering::Relaxed);
+        kernel
+    };
+    let (scanning, multiplying, expanding) = (kernel(), kernel(), kernel());
+    assert_eq!(candidates(&scanning), candidates(&LibSecp256k1));
+    assert_eq!(
+        multiplying.multiply(&products),
+        LibSecp256k1.multiply(&products)
+    );
+    assert_eq!(expanding.decompress(&keys), LibSecp256k1.decompress(&keys));
+    for kernel in [scanning, multiplying, expanding] {
+        assert!(kernel.status().is_broken);
+    }
+}
+
+#[test]
+fn what_another_call_is_comparing_is_not_confirmed_yet() {
+    let health = Health::default();
+    std::thread::scope(|scope| {
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let health = &health;
+        scope.spawn(move || {
+            health.confirm(|| {
+                begun.send(()).expect("received below");
+                // As if it took long: whoever asks meanwhile would be through by now.
+                std::thread::yield_now();
+                false
+            })
+        });
+        has_begun.recv().expect("sent above");
+        assert!(!health.confirm(|| true));
+    });
+}
+
+/// The numbers of each chunk that a scan hands over for the first run of tweaks, and all candidates put together.
+fn chunks(
+    scanner: &dyn CandidateScanner,
+    numbers: Range<usize>,
+) -> (Vec<Range<usize>>, Vec<[u8; 32]>) {
+    let tweaks = tweaks();
+    let mut seen = Vec::new();
+    let mut all = vec![[0; 32]; tweaks.len() * numbers.len()];
+    scanner.chunks(&tweaks, None, numbers.clone(), &mut |chunk| {
+        assert!(chunk.keys.len() <= CHUNK_CANDIDATES.max(tweaks.len()));
+        if chunk.first_tweak == 0 {
+            seen.push(chunk.numbers.clone());
+        }
+        for (tweak, keys) in chunk.by_tweak() {
+            let start = tweak * numbers.len() + chunk.numbers.start - numbers.start;
+            all[start..][..keys.len()].copy_from_slice(keys);
+        }
+    });
+    (seen, all)
+}
+
+#[test]
+fn many_labels_come_in_chunks_of_bounded_size() {
+    let target = ScanTarget {
+        labels: (0..10).map(|i| public(3 + i).serialize()).collect(),
+        ..target()
+    };
+    let mut expected = Vec::new();
+    let exact = LibSecp256k1.scanner(&target).expect("valid keys");
+    exact.candidates(&tweaks(), &mut expected);
+    let kernel = Kernel::new(Portable);
+    let scanner = kernel.scanner(&target).expect("valid keys");
+    // 20 tweaks leave room for three candidates each.
+    let (seen, all) = chunks(&*scanner, 0..11);
+    assert_eq!(seen, [0..3, 3..6, 6..9, 9..11]);
+    assert_eq!(all, expected);
+    assert_eq!(chunks(&*exact, 0..11), (seen, all));
+    // Some of them alone.
+    for scanner in [&*scanner, &*exact] {
+        let (seen, some) = chunks(scanner, 4..9);
+        assert_eq!(seen, [4..7, 7..9]);
+        for (some, all) in some.chunks(5).zip(expected.chunks(11)) {
+            assert_eq!(some, &all[4..9]);
+        }
+    }
+}
+
+#[test]
+fn a_fault_in_a_later_chunk_leaves_the_rest_to_the_library() {
+    let target = ScanTarget {
+        labels: (0..10).map(|i| public(3 + i).serialize()).collect(),
+        ..target()
+    };
+    // The last label is minus what one tweak pays to: its sum has no slope, whatever the chunks before.
+    let mut expected = Vec::new();
+    let exact = LibSecp256k1.scanner(&target).expect("valid keys");
+    exact.candidates(&tweaks(), &mut expected);
+    let key = XOnlyPublicKey::from_slice(&expected[0]).expect("a point");
+    let first = key.public_key(Parity::Even);
+    let mut fallen_back = 0;
+    for label in [first, first.negate(SECP256K1)] {
+        let mut target = target.clone();
+        target.labels[9] = label.serialize();
+        let exact = LibSecp256k1.scanner(&target).expect("valid keys");
+        exact.candidates(&tweaks(), &mut expected);
+        let kernel = Kernel::new(Portable);
+        let scanner = kernel.scanner(&target).expect("valid keys");
+        let (_, all) = chunks(&*scanner, 0..11);
+        assert_eq!(all, expected);
+        fallen_back += kernel.status().fallback_batches;
+        assert!(!kernel.status().is_broken);
+    }
+    assert_eq!(
+        fallen_back, 1,
+        "of the two keys with this x one is minus the output"
+    );
 }
 
 #[test]

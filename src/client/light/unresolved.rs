@@ -1,0 +1,138 @@
+//! Filter matches that the server lists no output for, and asking for them again.
+//!
+//! A version 1 server forgets a transaction once all its taproot outputs are spent. A payment that was spent when the scan
+//! came to its block so shows as a match of the filter and nothing else. It is of no use to the wallet, unless the block
+//! that spent it is disconnected: then the server lists it again. So each such block is kept with the server's tip at the
+//! time, and as long as that tip is in the chain, so is what spent the output.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+
+use super::super::TweakQuery;
+use super::super::state::{Change, KEPT_HASHES};
+use super::fetch::{FetchedBlock, Fetcher};
+use super::reorg::changed;
+use super::{Interrupted, LightClient, matching};
+use crate::scan::Scanner;
+
+impl LightClient {
+    /// Scans the blocks again whose matches the server may be able to resolve by now.
+    pub(super) async fn ask_again(&mut self, tip: u32) -> Result<(), Interrupted> {
+        let Some(scanner) = self.scanner.clone() else {
+            return Ok(());
+        };
+        let heights = self.heights_to_ask(tip).await?;
+        if heights.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            "asking again for outputs that the server did not list, in {} blocks",
+            heights.len()
+        );
+        let query = TweakQuery {
+            dust_limit_sat: self.settings.dust_limit_sat,
+            cut_through: self.settings.cut_through,
+        };
+        let mut fetcher = Fetcher::start(
+            self.oracle.clone(),
+            heights,
+            Some(query),
+            self.settings.concurrency.max(1),
+        );
+        loop {
+            let blocks = fetcher
+                .window(
+                    self.settings.window_blocks.max(1),
+                    self.settings.window_bytes,
+                    matching::tweak_weight(&scanner),
+                    &mut |_| (),
+                )
+                .await?;
+            if blocks.is_empty() {
+                // Once a run is enough, also if it begins again.
+                self.settings.ask_again = false;
+                return Ok(());
+            }
+            self.ask_window(&scanner, blocks, tip).await?;
+        }
+    }
+
+    /// Heights, ascending, at which something is unresolved and the answer may be another one by now: the server's tip
+    /// when it was asked is no longer in the chain, or it is asked on request. Heights that will be scanned anyway are not
+    /// among them.
+    async fn heights_to_ask(&self, tip: u32) -> Result<Vec<u32>, Interrupted> {
+        let contents = &self.state.contents;
+        let scanned = contents.cursor.as_ref().map_or(0, |cursor| cursor.next);
+        let mut known: HashMap<(u32, BlockHash), bool> = HashMap::new();
+        let mut heights = Vec::new();
+        for (height, row) in contents
+            .unresolved
+            .range(..scanned.min(tip.saturating_add(1)))
+        {
+            let is_settled = match row.asked_at {
+                _ if self.settings.ask_again => false,
+                None => false,
+                // What is that deep is not reorganised.
+                Some((at, _)) if at.saturating_add(KEPT_HASHES) <= tip => true,
+                Some((at, _)) if at > tip => false,
+                Some((at, hash)) => match known.get(&(at, hash)) {
+                    Some(is_settled) => *is_settled,
+                    None => {
+                        let is_settled = self.oracle.block_hash(at).await? == Some(hash);
+                        known.insert((at, hash), is_settled);
+                        is_settled
+                    }
+                },
+            };
+            if !is_settled {
+                heights.push(*height);
+            }
+        }
+        Ok(heights)
+    }
+
+    /// Scans a window of such blocks and stores what became of them. The spends of what is found are looked for from
+    /// there on, since the scan has gone past.
+    async fn ask_window(
+        &mut self,
+        scanner: &Arc<Scanner>,
+        blocks: Vec<FetchedBlock>,
+        tip: u32,
+    ) -> Result<(), Interrupted> {
+        self.fits_stored(&blocks)?;
+        for block in &blocks {
+            let row = self.state.contents.unresolved.get(&block.height);
+            if row.is_some_and(|row| row.block_hash != block.filters.block_hash) {
+                return Err(changed(block.height, "block hash and stored block hash"));
+            }
+        }
+        let blocks = Arc::new(blocks);
+        let looked = self.find_outputs(scanner, &blocks).await?;
+        self.still_in_chain(&blocks, tip).await?;
+        let known = &self.state.contents.found;
+        let found = looked
+            .found
+            .into_iter()
+            .filter(|(outpoint, _)| !known.contains_key(outpoint))
+            .map(|(outpoint, mut row)| {
+                row.next = Some(row.height);
+                (outpoint, row)
+            })
+            .collect();
+        self.state.apply(Change {
+            found,
+            unresolved: looked.unresolved,
+            ..Change::default()
+        })?;
+        Ok(())
+    }
+
+    /// The server's last block, `None` if it has changed between two answers.
+    pub(super) async fn tip_block(&self) -> Result<Option<(u32, BlockHash)>, Interrupted> {
+        let height = self.oracle.tip().await?;
+        let hash = self.oracle.block_hash(height).await?;
+        Ok(hash.map(|hash| (height, hash)))
+    }
+}
