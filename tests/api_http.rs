@@ -1,5 +1,7 @@
 //! The HTTP interface over real sockets: every route, every error, against answers made from the records alone.
 
+#[path = "api_http/crowds.rs"]
+mod crowds;
 #[path = "api_http/faults.rs"]
 mod faults;
 #[path = "api_http/fixture.rs"]

@@ -29,8 +29,8 @@ use spindex::chain::simulated::{
     Orphaned, PaidOutput, PaymentRequest, SimulatedBlock, SimulatedChain, SimulationSettings,
 };
 use spindex::client::{
-    ClientError, HttpOracle, HttpSettings, Identity, LightClient, LightSettings, ScanReport, State,
-    WalletId,
+    ClientError, HttpOracle, HttpSettings, Identity, LightClient, LightSettings, OracleError,
+    ScanReport, State, WalletId,
 };
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
@@ -426,7 +426,12 @@ async fn play(seed: u64, sum: &mut Sum) {
             let mut ignore = |_| ();
             let (scanned, ()) = tokio::join!(client.run(&mut ignore), scene.sync());
             match scanned {
-                Ok(_) | Err(ClientError::Contradiction { .. }) => sum.scans_during_changes += 1,
+                // The chain may be shorter than it was when the scan began.
+                Ok(_)
+                | Err(
+                    ClientError::Contradiction { .. }
+                    | ClientError::Oracle(OracleError::Refused { .. }),
+                ) => sum.scans_during_changes += 1,
                 Err(error) => panic!("{what}: {error}"),
             }
         } else {

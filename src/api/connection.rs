@@ -1,5 +1,6 @@
-//! Accepted connections with bounds: how many, how long silent, and a switch that cuts them all.
+//! Accepted connections with bounds: how many, for whom, how long they may take, and a switch that cuts them all.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -7,19 +8,32 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// Accepts while there is room.
+use super::ServeSettings;
+use super::room::{Place, Room};
+use super::traffic::{Activity, Bounds, Peer};
+
+/// What is said to a connection for which there is not even room to wait.
+const NO_ROOM: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n\
+    Retry-After: 5\r\nConnection: close\r\nContent-Length: 68\r\n\r\n\
+    {\"error\":\"too many connections from your address, try again later\"}\n";
+
+/// Accepts all, and serves those for whom there is room; others wait.
 pub(super) struct BoundedListener {
     listener: TcpListener,
-    room: Arc<Semaphore>,
-    silence_timeout: Duration,
+    room: Arc<Room>,
+    /// In the order in which they came.
+    waiting: VecDeque<(TcpStream, SocketAddr)>,
+    max_waiting: usize,
     is_cut: watch::Receiver<bool>,
 }
 
@@ -27,21 +41,76 @@ impl BoundedListener {
     /// `is_cut` turning true (or losing its sender) fails every read and write from then on.
     pub(super) fn new(
         listener: TcpListener,
-        max_connections: usize,
-        silence_timeout: Duration,
+        settings: &ServeSettings,
         is_cut: watch::Receiver<bool>,
     ) -> Self {
+        let bounds = Bounds {
+            silence: settings.silence_timeout,
+            head: settings.head_timeout,
+            grace: settings.idle_grace,
+        };
         Self {
             listener,
-            room: Arc::new(Semaphore::new(
-                max_connections.clamp(1, Semaphore::MAX_PERMITS),
-            )),
-            silence_timeout,
+            room: Room::new(
+                settings.max_connections,
+                settings.max_connections_per_peer,
+                bounds,
+            ),
+            waiting: VecDeque::new(),
+            max_waiting: settings.max_waiting_connections.max(1),
             is_cut,
         }
     }
 
-    fn wrap(&self, stream: TcpStream, room: Option<OwnedSemaphorePermit>) -> Connection {
+    /// The first one that waits and can have a place; else when to look again, if anybody waits.
+    fn admit(&mut self) -> Result<(Connection, SocketAddr), Option<Instant>> {
+        let mut again: Option<Instant> = None;
+        let mut turned_down = HashSet::new();
+        for at in 0..self.waiting.len() {
+            let Some((_, address)) = self.waiting.get(at) else {
+                break;
+            };
+            let peer = Peer::from(*address);
+            if turned_down.contains(&peer) {
+                continue;
+            }
+            match self.room.take(peer) {
+                Ok(place) => {
+                    if let Some((stream, address)) = self.waiting.remove(at) {
+                        return Ok((self.wrap(stream, place), address));
+                    }
+                }
+                Err(next) => {
+                    turned_down.insert(peer);
+                    again = Some(again.map_or(next, |again| again.min(next)));
+                }
+            }
+        }
+        Err(again)
+    }
+
+    /// Lets go of those for whom there is no room to wait: the last of whoever has most of them.
+    fn bound_waiting(&mut self) {
+        while self.waiting.len() > self.max_waiting {
+            let mut held: HashMap<Peer, usize> = HashMap::new();
+            for (_, address) in &self.waiting {
+                *held.entry((*address).into()).or_default() += 1;
+            }
+            let most = held.values().copied().max().unwrap_or_default();
+            let last = self
+                .waiting
+                .iter()
+                .rposition(|(_, address)| held.get(&(*address).into()) == Some(&most));
+            if let Some((stream, address)) = last.and_then(|at| self.waiting.remove(at)) {
+                tracing::debug!("no room for another connection from {address}");
+                // What was sent is taken first: closing a socket with bytes unread takes the answer back.
+                let _ = stream.try_read(&mut [0; 16 << 10]);
+                let _ = stream.try_write(NO_ROOM);
+            }
+        }
+    }
+
+    fn wrap(&self, stream: TcpStream, place: Place) -> Connection {
         // Answers are written in one go; waiting to fill a packet only adds delay.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("TCP_NODELAY: {error}");
@@ -49,25 +118,16 @@ impl BoundedListener {
         let mut is_cut = self.is_cut.clone();
         Connection {
             stream,
-            silence_timeout: self.silence_timeout,
-            silent_until: Box::pin(sleep_until(deadline(self.silence_timeout))),
+            place,
+            until: Box::pin(sleep_until(Instant::now())),
             cut: async move {
                 // An error means the server is gone, which is the same as cut.
                 let _ = is_cut.wait_for(|cut| *cut).await;
             }
             .boxed(),
             is_closed: false,
-            is_reading: false,
-            _room: room,
         }
     }
-}
-
-/// A time so far away that adding to the clock overflows counts as never (a year).
-fn deadline(timeout: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(timeout)
-        .unwrap_or_else(|| now + Duration::from_secs(365 * 24 * 3600))
 }
 
 impl Listener for BoundedListener {
@@ -75,26 +135,41 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // The semaphore is never closed.
-        let room = self.room.clone().acquire_owned().await.ok();
         loop {
-            match self.listener.accept().await {
-                Ok((stream, address)) => return (self.wrap(stream, room), address),
-                // The peer gave up while waiting: its fault only.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::ConnectionAborted
-                            | io::ErrorKind::ConnectionRefused
-                            | io::ErrorKind::ConnectionReset
-                    ) => {}
-                Err(error) => {
-                    tracing::warn!(
-                        "cannot accept a connection: {error}; trying again in a second (out of \
-                         file descriptors? lower the number of connections)"
-                    );
-                    sleep(Duration::from_secs(1)).await;
+            let again = match self.admit() {
+                Ok(admitted) => return admitted,
+                Err(again) => again,
+            };
+            let in_time = async {
+                match again {
+                    Some(again) => sleep_until(again).await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok(accepted) => {
+                        self.waiting.push_back(accepted);
+                        self.bound_waiting();
+                    }
+                    // The peer gave up while waiting: its fault only.
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::ConnectionAborted
+                                | io::ErrorKind::ConnectionRefused
+                                | io::ErrorKind::ConnectionReset
+                        ) => {}
+                    Err(error) => {
+                        tracing::warn!(
+                            "cannot accept a connection: {error}; trying again in a second (out of \
+                             file descriptors? lower the number of connections)"
+                        );
+                        sleep(Duration::from_secs(1)).await;
+                    }
+                },
+                () = self.room.freed() => {}
+                () = in_time => {}
             }
         }
     }
@@ -104,19 +179,23 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A TCP connection that fails once it is cut, or once it took no byte for the time allowed.
-///
-/// The clock restarts with every write and with the first bytes read after a write, not with further ones: a peer
-/// that trickles a request in has the same time for all of it and the answer's start as an honest one.
+/// A TCP connection that fails once it is cut, has to give way, or has taken too long.
 pub(super) struct Connection {
     stream: TcpStream,
-    silence_timeout: Duration,
-    silent_until: Pin<Box<Sleep>>,
+    place: Place,
+    until: Pin<Box<Sleep>>,
     cut: BoxFuture<'static, ()>,
     is_closed: bool,
-    /// Whether bytes came in since the last write.
-    is_reading: bool,
-    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// What handlers know of the connection that a request came by.
+#[derive(Clone)]
+pub(super) struct Traffic(pub(super) Arc<Activity>);
+
+impl Connected<IncomingStream<'_, BoundedListener>> for Traffic {
+    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Self {
+        Self(stream.io().place.activity.clone())
+    }
 }
 
 impl Connection {
@@ -125,30 +204,35 @@ impl Connection {
         if !self.is_closed && self.cut.as_mut().poll(cx).is_ready() {
             self.is_closed = true;
         }
+        let ended = |kind, reason| Poll::Ready(io::Error::new(kind, reason));
         if self.is_closed {
-            return Poll::Ready(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the server is stopping",
-            ));
+            return ended(io::ErrorKind::ConnectionAborted, "the server is stopping");
         }
-        ready!(self.silent_until.as_mut().poll(cx));
-        Poll::Ready(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the peer was silent for too long",
-        ))
+        let activity = &self.place.activity;
+        if activity.is_giving_way(Some(cx.waker())) {
+            return ended(
+                io::ErrorKind::ConnectionAborted,
+                "it was idle while another one waited for a place",
+            );
+        }
+        // Nothing to wait for while a request is worked on: what ends that comes back here.
+        let Some(deadline) = activity.deadline() else {
+            return Poll::Pending;
+        };
+        if self.until.deadline() != deadline {
+            self.until.as_mut().reset(deadline);
+        }
+        ready!(self.until.as_mut().poll(cx));
+        ended(io::ErrorKind::TimedOut, "the peer took too long")
     }
 
-    fn written(&mut self, result: io::Result<usize>) -> Poll<io::Result<usize>> {
-        if matches!(result, Ok(count) if count > 0) {
-            self.is_reading = false;
-            self.restart_clock();
+    fn written(&self, result: io::Result<usize>) -> Poll<io::Result<usize>> {
+        if let Ok(count) = result
+            && count > 0
+        {
+            self.place.activity.sent(count);
         }
         Poll::Ready(result)
-    }
-
-    fn restart_clock(&mut self) {
-        let next = deadline(self.silence_timeout);
-        self.silent_until.as_mut().reset(next);
     }
 }
 
@@ -164,9 +248,8 @@ impl AsyncRead for Connection {
         }
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
-        if buffer.filled().len() > before && !self.is_reading {
-            self.is_reading = true;
-            self.restart_clock();
+        if buffer.filled().len() > before {
+            self.place.activity.received();
         }
         Poll::Ready(result)
     }

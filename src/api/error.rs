@@ -69,6 +69,12 @@ pub enum QueryError {
     /// The body of a broadcast request did not arrive in time.
     #[error("the request did not arrive in time")]
     BodyTooSlow,
+    /// The body of a broadcast request ended early.
+    #[error("the request was cut off")]
+    BodyLost,
+    /// Other large bodies are being received.
+    #[error("too many large requests at the same time")]
+    TooManyBodies,
     /// The node refused the transaction; its reason.
     #[error("the node rejected a transaction: {0}")]
     Rejected(String),
@@ -123,6 +129,7 @@ impl QueryError {
             | Self::DustLimitSyntax
             | Self::FilterKindSyntax
             | Self::TransactionSyntax(_)
+            | Self::BodyLost
             | Self::Rejected(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -133,7 +140,7 @@ impl QueryError {
             | Self::BroadcastFailed(_)
             | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotKept(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NothingIndexed | Self::NoNode | Self::Compacting(_) => {
+            Self::NothingIndexed | Self::NoNode | Self::Compacting(_) | Self::TooManyBodies => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::BlockFailed { .. } | Self::SpendsMismatch { .. } => StatusCode::BAD_GATEWAY,
@@ -142,7 +149,11 @@ impl QueryError {
 
     /// After how many seconds it may be different, where that is a matter of time alone.
     pub fn retry_after_s(&self) -> Option<u16> {
-        matches!(self, Self::NothingIndexed | Self::Compacting(_)).then_some(30)
+        match self {
+            Self::NothingIndexed | Self::Compacting(_) => Some(30),
+            Self::TooManyBodies => Some(5),
+            _ => None,
+        }
     }
 
     /// The text for the peer: fixed words, or what the peer itself caused.
@@ -164,6 +175,8 @@ impl QueryError {
             Self::TransactionSyntax(what) => what,
             Self::BodyTooLarge { .. } => "the request is too large for a transaction",
             Self::BodyTooSlow => "the request did not arrive in time",
+            Self::BodyLost => "the request was cut off",
+            Self::TooManyBodies => "too many large requests at the same time, try again later",
             Self::Rejected(reason) => return Cow::Owned(reason.clone()),
             Self::NoNode => "this server has no node to ask",
             Self::BroadcastFailed(_) => "the node could not be reached, try again later",

@@ -7,7 +7,9 @@ mod connection;
 pub mod error;
 pub mod http;
 pub mod query;
+mod room;
 mod spends;
+mod traffic;
 
 use std::future::{Future, IntoFuture};
 use std::io;
@@ -23,7 +25,7 @@ use crate::chain::BlockSource;
 use crate::curve::Engine;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::store::Store;
-use connection::BoundedListener;
+use connection::{BoundedListener, Traffic};
 
 /// What the routes answer from.
 #[derive(Clone)]
@@ -39,11 +41,21 @@ pub struct ApiState {
 pub struct ServeSettings {
     /// Requests that read the index at the same time; further ones wait in line, none is refused.
     pub max_working: usize,
-    /// Connections held open at the same time; further ones wait unaccepted. Stay below the limit of open files.
+    /// Connections served at the same time; further ones wait. Stay below the limit of open files, with those that wait.
     pub max_connections: usize,
-    /// A connection that takes no byte of an answer for so long is closed: idle ones, senders of endless
-    /// headers, readers that stopped reading.
+    /// Of these, most for one address (of IPv6, the 64 bits of a subscriber); further ones wait.
+    pub max_connections_per_peer: usize,
+    /// Connections that wait for a place; when there are more, whoever has most of them loses the last.
+    pub max_waiting_connections: usize,
+    /// A connection on which nothing has happened for so long, and no request is worked on, gives way to one that waits.
+    pub idle_grace: Duration,
+    /// A connection that takes no byte of an answer for so long is closed, and an idle one. Each byte taken is worth some time
+    /// more, at 256 bytes a second.
     pub silence_timeout: Duration,
+    /// How long the head of a request may take from its first byte.
+    pub head_timeout: Duration,
+    /// How long the body of a request may take.
+    pub body_timeout: Duration,
     /// How long a request waits for the node, with all that stand in line before it.
     pub node_timeout: Duration,
     /// What tells output keys that are points from others; a batched one is cheaper.
@@ -58,8 +70,14 @@ impl Default for ServeSettings {
             // More readers than cores: some of them wait for the disk.
             max_working: 4 * std::thread::available_parallelism().map_or(4, usize::from),
             // The usual limit of open files is 1024; the node and the index need some of them.
-            max_connections: 768,
+            max_connections: 640,
+            // A syncing wallet has 200 and more.
+            max_connections_per_peer: 256,
+            max_waiting_connections: 128,
+            idle_grace: Duration::from_secs(5),
             silence_timeout: Duration::from_secs(120),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
             node_timeout: Duration::from_secs(60),
             engine: Arc::new(LibSecp256k1),
             drain_timeout: Duration::from_secs(10),
@@ -93,15 +111,11 @@ pub async fn serve(
 ) -> io::Result<()> {
     let (cut, is_cut) = watch::channel(false);
     let (stopping, stopped) = oneshot::channel();
-    let listener = BoundedListener::new(
-        listener,
-        settings.max_connections,
-        settings.silence_timeout,
-        is_cut,
-    );
+    let listener = BoundedListener::new(listener, &settings, is_cut);
     let router = http::router_with(state, &settings);
+    let service = router.into_make_service_with_connect_info::<Traffic>();
     let mut server = pin!(
-        axum::serve(listener, router)
+        axum::serve(listener, service)
             .with_graceful_shutdown(async move {
                 shutdown.await;
                 // The receiver is gone only together with the whole server.

@@ -120,8 +120,8 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         to: args.to,
         dust_limit_sat: args.dust_limit,
         cut_through: args.cut_through,
-        rescan: args.rescan,
         ask_again: args.ask_again,
+        rescan: args.rescan,
         concurrency: args.concurrency.into(),
         ..LightSettings::new(network)
     };

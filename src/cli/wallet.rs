@@ -240,8 +240,8 @@ pub(super) struct WalletSource {
     labels: u32,
 }
 
-/// Most labels to look for by their number alone: each takes some 400 bytes, and a millionth of the time that a million
-/// takes for each tweak.
+/// Most labels to look for by number: with a million the scan takes some 500 MB, and for each tweak a million times as
+/// long as for one label.
 const MAX_LABELS: i64 = 1_000_000;
 
 /// The descriptor itself, or scan key and spend public key in hex.

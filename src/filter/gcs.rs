@@ -342,11 +342,6 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// The count N, checked against the length of the stream.
-pub(super) fn element_count(filter: &[u8]) -> Result<u64, FilterError> {
-    Decoder::new(filter).map(|decoder| decoder.remaining)
-}
-
 /// The elements of one filter, read once for any number of queries: see [`super::Elements`].
 #[derive(Debug)]
 pub(super) struct Elements {
@@ -405,6 +400,11 @@ impl Elements {
         let value = |element| reduce(self.key.hash(element), self.range);
         value(one) == value(other)
     }
+}
+
+/// The count N, checked against the length of the stream.
+pub(super) fn element_count(filter: &[u8]) -> Result<u64, FilterError> {
+    Decoder::new(filter).map(|decoder| decoder.remaining)
 }
 
 /// Positions in `queries`, ascending, of the elements the filter probably holds.

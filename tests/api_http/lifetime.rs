@@ -86,6 +86,7 @@ async fn a_silent_or_trickling_connection_is_closed() {
     store.connect(&chain.records());
     let settings = ServeSettings {
         silence_timeout: Duration::from_millis(200),
+        head_timeout: Duration::from_millis(200),
         ..ServeSettings::default()
     };
     let server = Server::start_with(&store, None, settings).await;

@@ -1,27 +1,22 @@
 //! `POST /forward-tx`: a transaction for the network, through the own node.
 
-use std::time::Duration;
-
 use axum::Form;
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::{Transaction, Txid};
 use serde::Deserialize;
 
+use super::receive::MAX_BODY_BYTES;
 use super::{Context, json, refuse};
+use crate::api::connection::Traffic;
 use crate::api::error::QueryError;
 use crate::chain::{BroadcastError, ChainError};
 
-/// Largest body taken. Nodes relay up to 400,000 weight units, so 400,000 bytes or 800,000 hex digits at most; the
-/// rest is room for the frame.
-pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
-/// Broadcasts worked on at the same time; with the limit above, this bounds the memory they take.
+/// Broadcasts that the node is asked for at the same time.
 pub(super) const MAX_FORWARDING: usize = 16;
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MISSING: QueryError = QueryError::TransactionSyntax("field data is missing");
 const MALFORMED_BODY: QueryError =
@@ -46,20 +41,30 @@ async fn broadcast(context: &Context, request: Request) -> Result<Txid, QueryErr
     if content_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(TOO_LARGE);
     }
-    let permit = context.forwarding.acquire().await;
-    let _permit = permit.map_err(|error| QueryError::Internal(error.to_string()))?;
-    let data = tokio::time::timeout(BODY_TIMEOUT, read_data(request))
-        .await
-        .map_err(|_| QueryError::BodyTooSlow)??;
+    let peer = request.extensions().get::<ConnectInfo<Traffic>>();
+    let peer = peer.map(|ConnectInfo(Traffic(activity))| activity.peer());
+    let (parts, body) = request.into_parts();
+    // Before anything that others wait for too is taken, so that a slow sender is in nobody's way.
+    let received = context.receiver.receive(body, peer).await?;
+    let body = Body::from(received.bytes.clone());
+    let data = read_data(Request::from_parts(parts, body)).await?;
     if data.trim().is_empty() {
         return Err(MISSING);
     }
     let transaction: Transaction =
         deserialize_hex(data.trim()).map_err(|_| MALFORMED_TRANSACTION)?;
-    match tokio::time::timeout(context.node_timeout, node.broadcast(&transaction)).await {
-        Ok(Ok(txid)) => Ok(txid),
-        Ok(Err(BroadcastError::Rejected(reason))) => Err(QueryError::Rejected(reason)),
-        Ok(Err(BroadcastError::Chain(error))) => Err(QueryError::BroadcastFailed(error)),
+    let asked = async {
+        let permit = context.forwarding.acquire().await;
+        let _permit = permit.map_err(|error| QueryError::Internal(error.to_string()))?;
+        match node.broadcast(&transaction).await {
+            Ok(txid) => Ok(txid),
+            Err(BroadcastError::Rejected(reason)) => Err(QueryError::Rejected(reason)),
+            Err(BroadcastError::Chain(error)) => Err(QueryError::BroadcastFailed(error)),
+        }
+    };
+    // With the time in line, as one that hangs would otherwise hold up each after those before it.
+    match tokio::time::timeout(context.node_timeout, asked).await {
+        Ok(answer) => answer,
         Err(_) => Err(QueryError::BroadcastFailed(ChainError::Unreachable(
             format!("no answer within {:?}", context.node_timeout),
         ))),

@@ -1,13 +1,19 @@
-//! What stands around every answer: CORS and `Vary`.
+//! What stands around every answer: CORS, `Vary`, and word to the connection of what it is doing.
 
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::api::connection::Traffic;
+
 /// The outermost layer.
 pub(super) async fn frame(request: Request, next: Next) -> Response {
     let is_foreign = has_foreign_origin(request.headers());
+    let traffic = request.extensions().get::<ConnectInfo<Traffic>>().cloned();
+    if let Some(ConnectInfo(Traffic(activity))) = &traffic {
+        activity.request_begins();
+    }
     let mut response = match *request.method() {
         // Browsers ask before a request that is not a simple one; any path is answered.
         Method::OPTIONS if is_foreign => preflight(),
@@ -24,6 +30,9 @@ pub(super) async fn frame(request: Request, next: Next) -> Response {
             header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
             HeaderValue::from_static("true"),
         );
+    }
+    if let Some(ConnectInfo(Traffic(activity))) = &traffic {
+        activity.answer_begins();
     }
     response
 }

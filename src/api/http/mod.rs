@@ -4,6 +4,7 @@ mod body;
 mod forward;
 mod frame;
 mod native;
+mod receive;
 mod v1;
 
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
@@ -20,6 +20,8 @@ use axum::routing::{MethodRouter, any};
 use tokio::sync::Semaphore;
 use tower_http::CompressionLevel;
 use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
+
+use receive::Receiver;
 
 use super::error::QueryError;
 use super::spends::SpendAnswers;
@@ -39,6 +41,7 @@ pub fn router_with(state: ApiState, settings: &ServeSettings) -> Router {
         working: Arc::new(Semaphore::new(
             settings.max_working.clamp(1, Semaphore::MAX_PERMITS),
         )),
+        receiver: Arc::new(Receiver::new(settings.body_timeout)),
         forwarding: Arc::new(Semaphore::new(forward::MAX_FORWARDING)),
         spends: Arc::new(SpendAnswers::new()),
         node_timeout: settings.node_timeout,
@@ -67,7 +70,6 @@ pub fn router_with(state: ApiState, settings: &ServeSettings) -> Router {
 fn routes() -> Vec<(&'static str, MethodRouter<Context>, MethodRouter<Context>)> {
     let get = |path, handler| (path, handler, on_get(redirect_get));
     let post = |path, handler| (path, handler, on_post(redirect_post));
-    let forward_limit = DefaultBodyLimit::max(forward::MAX_BODY_BYTES);
     vec![
         get("/info", on_get(v1::info)),
         get("/block-height", on_get(v1::block_height)),
@@ -77,10 +79,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Context>, MethodRouter<Context>)>
         get("/utxos/{height}", on_get(v1::utxos)),
         get("/filter/{kind}/{height}", on_get(v1::filter)),
         get("/spent-index/{height}", on_get(v1::spent_index)),
-        post(
-            "/forward-tx",
-            on_post(forward::forward.layer(forward_limit)),
-        ),
+        post("/forward-tx", on_post(forward::forward)),
         get("/spends/{height}", on_get(native::spends)),
         get("/digest/{height}", on_get(native::digest)),
     ]
@@ -102,7 +101,8 @@ struct Context {
     api: ApiState,
     /// A permit per request that reads the index.
     working: Arc<Semaphore>,
-    /// A permit per broadcast request, from reading its body on.
+    receiver: Arc<Receiver>,
+    /// A permit per broadcast that the node is asked for.
     forwarding: Arc<Semaphore>,
     spends: Arc<SpendAnswers>,
     node_timeout: Duration,
