@@ -321,8 +321,7 @@ fn print_unresolved(out: &mut dyn std::io::Write, report: &ScanReport) -> std::i
     if let Some(below) = report.unresolved_unknown_below {
         writeln!(
             out,
-            "what was unresolved below {below} is unknown, since an older program scanned there: only a scan with another \
-             state file tells"
+            "what was unresolved below {below} is unknown, since an older program scanned there: --rescan tells"
         )?;
     }
     Ok(())
