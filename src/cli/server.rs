@@ -65,9 +65,9 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: RunArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
+        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let Node { source: node, rpc } = node(&common, &server)?;
         let listener = bind(&server).await?;
         let progress = Arc::new(SyncProgress::default());
@@ -99,7 +99,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             let indexed = async {
                 indexer.check_source().await?;
                 let signal = tip_signal(&server, rpc).await;
-                sync_and_compact(&indexer, None, &store, &stop).await?;
+                sync_and_compact(&indexer, None, &store, &progress, &stop).await?;
                 anyhow::Ok(indexer.follow(signal.as_ref()).await?)
             }
             .await;
@@ -115,9 +115,9 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
 pub(super) fn sync(args: SyncArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
+        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let node = node(&common, &server)?.source;
         let wait = Some(Duration::from_secs(args.wait));
         let progress = Arc::new(SyncProgress::default());
@@ -131,7 +131,7 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
             reporting(&progress),
         )?;
         indexer.check_source().await?;
-        match sync_and_compact(&indexer, args.until, &store, &stop).await? {
+        match sync_and_compact(&indexer, args.until, &store, &progress, &stop).await? {
             _ if stop.is_requested() => tracing::info!("stopped; the next sync goes on from here"),
             Some(tip) => tracing::info!(%tip, "in sync"),
             None => tracing::info!("the node's chain ends below the first height to index"),
@@ -145,16 +145,17 @@ fn reporting(progress: &Arc<SyncProgress>) -> impl Fn(&BatchReport) + Send + Syn
     move |report| progress.report(report)
 }
 
-/// Syncs, and gives back the slack in the file if there is much. Answers what the index's tip is then.
+/// Syncs, and gives back the slack in the file if that is worthwhile. Answers what the index's tip is then.
 async fn sync_and_compact(
     indexer: &Indexer,
     until: Option<u32>,
     store: &Arc<Store>,
+    progress: &SyncProgress,
     stop: &Stop,
 ) -> Result<Option<BlockId>> {
     let tip = indexer.sync(until).await?;
     if !stop.is_requested() {
-        compact_if_worthwhile(store, stop, Compaction::DEFAULT).await?;
+        compact_if_worthwhile(store, stop, progress.blocks(), Compaction::DEFAULT).await?;
     }
     Ok(tip)
 }
@@ -162,9 +163,9 @@ async fn sync_and_compact(
 pub(super) fn serve(args: ServeArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
+        let store = Arc::new(open_store(&common, &server, Store::open_existing)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let store = Arc::new(open_store(&common, &server, Store::open_existing)?);
         // A node is only asked for broadcasts and details of spends, and only where the user names one.
         let node = match server.node_url.is_some() || server.rpc_url.is_some() {
             true => Some(node(&common, &server)?.source),
@@ -223,7 +224,8 @@ pub(super) fn index_file(
     Ok((path, options))
 }
 
-/// Opens the network's index file in the given way.
+/// Opens the network's index file in the given way. To be called before signals are caught: opening a file can take long
+/// (a migration, a check after a crash) and be ended at any moment.
 fn open_store(
     common: &CommonSettings,
     server: &ServerSettings,
