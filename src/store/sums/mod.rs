@@ -150,16 +150,20 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// An inner page of a tree of the engine with no keys and one child, whose number no page can have: the engine says so as
-/// soon as it follows it. Byte 0 is the kind of the page, 8 to 24 the child's checksum, 24 to 32 its number.
-const DEAD_END: [u8; 32] = {
-    let mut page = [0; 32];
+/// An inner page of a tree of the engine with one key and two children, whose number no page can have: the engine says so
+/// as soon as it follows one. Byte 0 is the kind of the page, 2 to 4 the number of keys LE, 8 to 40 the children's
+/// checksums, 40 to 56 their numbers; then, where keys have no fixed length, where the key ends, LE, and the key, which is
+/// zeros, as all behind this is.
+const DEAD_END: [u8; 60] = {
+    let mut page = [0; 60];
     page[0] = 2;
-    let mut at = 24;
-    while at < 32 {
+    page[2] = 1;
+    let mut at = 40;
+    while at < 56 {
         page[at] = 0xff;
         at += 1;
     }
+    page[57] = 1;
     page
 };
 
