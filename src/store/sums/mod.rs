@@ -212,6 +212,8 @@ pub struct Summed<B> {
     heads: Mutex<Heads>,
     sums: SumTable,
     watch: Arc<Watch>,
+    /// Nothing is refused and nothing is written.
+    is_salvage: bool,
 }
 
 impl Summed<FileBackend> {
@@ -237,6 +239,16 @@ impl<B: StorageBackend> Summed<B> {
             heads: Mutex::default(),
             sums: SumTable::default(),
             watch: Arc::new(Watch::new()),
+            is_salvage: false,
+        }
+    }
+
+    /// The same for what can still be read of a damaged file: whatever its pages are, they are not refused, so the engine
+    /// may panic. The file stays as it is.
+    pub(super) fn salvage(self) -> Self {
+        Self {
+            is_salvage: true,
+            ..self
         }
     }
 
@@ -309,7 +321,7 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
             let found = self.sums.first_wrong(&self.inner, data, run)?;
             wrong = wrong.or(found);
         }
-        if let Some(data) = wrong {
+        if let Some(data) = wrong.filter(|_| !self.is_salvage) {
             self.watch.refuse(data + 1, &self.name)?;
             out.fill(0);
             if let Some(start) = out.first_chunk_mut() {
@@ -320,6 +332,9 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.is_salvage {
+            return Ok(());
+        }
         if !len.is_multiple_of(PAGE) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -332,12 +347,18 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if self.is_salvage {
+            return Ok(());
+        }
         self.sums.flush(&self.inner)?;
         self.inner.sync_data()?;
         self.heads().synced(&self.inner)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.is_salvage {
+            return Ok(());
+        }
         if offset < PAGE {
             return self.heads().write(&self.inner, &self.name, offset, data);
         }
