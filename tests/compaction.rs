@@ -11,19 +11,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use redb::{TableDefinition, WriteTransaction};
 use spindex::chain::files::{FilesSettings, FilesSource};
 use spindex::chain::generated::{ChainLength, ChainParameters, Target, generate};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::{FILE_NAME, Store};
-use support::index::{Contents, options};
+use support::index::{Contents, engine, options};
 use support::spindex::{Spindex, command, run, stderr};
 use tempfile::TempDir;
 
 const BLOCKS: u32 = 200;
 
-/// A chain in block files, and an index of it that nobody has compacted.
+/// A chain in block files, and an index of it in a file with much slack.
 struct Scene {
     home: TempDir,
     expected: Contents,
@@ -49,6 +50,13 @@ impl Scene {
         };
         generate(&parameters, length, &target, &LibSecp256k1, |_| ()).unwrap();
         let slack = home.path().join("slack.redb");
+        drop(Store::open(&slack, &options()).unwrap());
+        tamper(&slack, |write| {
+            let mut table = write.open_table(DUMMY).unwrap();
+            for key in 0..8_192 {
+                table.insert(key, [1; 4_000].as_slice()).unwrap();
+            }
+        });
         let settings = FilesSettings::new(target.directory, bitcoin::Network::Regtest);
         let indexer = Indexer::new(
             Arc::new(Store::open(&slack, &options()).unwrap()),
@@ -63,6 +71,10 @@ impl Scene {
         );
         indexer.sync(None).await.unwrap();
         drop(indexer);
+        // The index lies behind what is free now.
+        tamper(&slack, |write| {
+            assert!(write.delete_table(DUMMY).unwrap());
+        });
         let scene = Self {
             expected: Contents::of_file(&slack),
             home,
@@ -97,6 +109,16 @@ impl Scene {
         assert!(output.status.success(), "{}", stderr(&output));
         stderr(&output)
     }
+}
+
+/// Takes 32 MiB of the file until it is deleted.
+const DUMMY: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("dummy");
+
+fn tamper(path: &Path, change: impl FnOnce(&WriteTransaction)) {
+    let database = engine(path);
+    let write = database.begin_write().unwrap();
+    change(&write);
+    write.commit().unwrap();
 }
 
 fn len(path: &Path) -> u64 {

@@ -237,12 +237,21 @@ async fn a_repair_waits_for_a_node_that_has_not_come_to_what_is_wrong() {
 async fn a_file_that_cannot_be_read_is_not_replaced_by_a_shorter_one() {
     let place = Place::new().await;
     let whole = fs::read(place.file()).unwrap();
-    // Broken pages leave `meta` and the number of blocks.
-    let break_pages = || {
+    // A broken page of tweaks leaves `meta` and the number of blocks.
+    let break_page = || {
+        let store = Store::open_existing(&place.file(), &place.options).unwrap();
+        let tweaks = store.snapshot().unwrap().tweaks(TIP, Default::default());
+        let (_, tweak) = tweaks.unwrap().unwrap()[0];
+        drop(store);
         let mut bytes = whole.clone();
-        for at in (bytes.len() / 8..bytes.len()).step_by(97) {
-            bytes[at] ^= 0x55;
+        let mut found = 0;
+        for at in 0..bytes.len() - 64 {
+            if bytes[at..at + 64] == tweak.as_bytes()[..] {
+                bytes[at] ^= 1;
+                found += 1;
+            }
         }
+        assert!(found > 0);
         fs::write(place.file(), bytes).unwrap();
     };
     let no_row = || {
@@ -251,7 +260,7 @@ async fn a_file_that_cannot_be_read_is_not_replaced_by_a_shorter_one() {
         });
     };
     place.chain.disconnect(20, Orphaned::Drop).unwrap();
-    for damage in [&break_pages as &dyn Fn(), &no_row] {
+    for damage in [&break_page as &dyn Fn(), &no_row] {
         place.restore();
         damage();
         place.refuses_to_repair(&["--first-height=0"], "chain ends at height 130");

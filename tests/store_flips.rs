@@ -100,6 +100,7 @@ fn ask(store: &Store, model: &Model) -> Answers {
     note("locating".to_owned(), Ok(&snapshot.locating()));
     ask!("counts".to_owned(), snapshot.counts());
     ask!("undo".to_owned(), snapshot.undo_from());
+    ask!("space".to_owned(), store.space());
     let first = model.chain[0].id.height;
     let last = first + model.chain.len() as u32;
     for height in first - 1..=last {

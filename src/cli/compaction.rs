@@ -11,7 +11,9 @@ use crate::store::{Slack, Store, StoreError};
 /// When to compact, and how long to wait for what.
 #[derive(Clone, Copy)]
 pub(super) struct Compaction {
-    /// Compaction is worthwhile from this much slack on,
+    /// A sync of so many blocks leaves slack.
+    long_sync_blocks: usize,
+    /// Otherwise compaction is worthwhile from this much slack on,
     at_least_bytes: u64,
     /// and from this share of the file on: one in so many bytes.
     one_in: u64,
@@ -23,31 +25,33 @@ pub(super) struct Compaction {
 
 impl Compaction {
     pub(super) const DEFAULT: Self = Self {
+        long_sync_blocks: 1_000,
         at_least_bytes: 4 << 20,
         one_in: 16,
         readers_patience: Duration::from_secs(10),
         stop_patience: Duration::from_secs(2),
     };
 
-    fn is_worthwhile(self, slack: Slack) -> bool {
-        slack.slack_bytes >= self.at_least_bytes
-            && slack.slack_bytes >= slack.disk_bytes / self.one_in
+    fn is_worthwhile(self, synced_blocks: usize, slack: Slack) -> bool {
+        let least = (slack.disk_bytes / self.one_in).max(self.at_least_bytes);
+        synced_blocks >= self.long_sync_blocks || slack.slack_bytes >= least
     }
 }
 
-/// Gives back the slack in the file if there is much: a long sync leaves it, and so does a compaction that did not come to
-/// its end.
+/// Gives back the slack in the file after a long sync, and whenever there is much: a compaction that did not come to its end
+/// leaves it.
 ///
 /// The engine cannot be asked to stop compacting, and takes minutes for a large file. A stop leaves it behind: the
 /// process ends in the middle, which the file survives like a crash.
 pub(super) async fn compact_if_worthwhile(
     store: &Arc<Store>,
     stop: &Stop,
+    synced_blocks: usize,
     when: Compaction,
 ) -> Result<()> {
     let looking = store.clone();
     let slack = tokio::task::spawn_blocking(move || looking.slack()).await??;
-    if !when.is_worthwhile(slack) {
+    if !when.is_worthwhile(synced_blocks, slack) {
         return Ok(());
     }
     tracing::info!(
@@ -101,10 +105,10 @@ mod tests {
 
     /// Always, and waiting for readers for ever.
     const AT_ONCE: Compaction = Compaction {
-        at_least_bytes: 0,
-        one_in: u64::MAX,
+        long_sync_blocks: 0,
         readers_patience: Duration::MAX,
         stop_patience: Duration::ZERO,
+        ..Compaction::DEFAULT
     };
 
     #[tokio::test]
@@ -116,7 +120,7 @@ mod tests {
         let stop = Stop::new();
         let compacting = tokio::spawn({
             let (store, stop) = (store.clone(), stop.clone());
-            async move { compact_if_worthwhile(&store, &stop, AT_ONCE).await }
+            async move { compact_if_worthwhile(&store, &stop, 0, AT_ONCE).await }
         });
         while store.snapshot().is_ok() {
             tokio::task::yield_now().await;
@@ -132,7 +136,7 @@ mod tests {
         while store.snapshot().is_err() {
             tokio::task::yield_now().await;
         }
-        compact_if_worthwhile(&store, &Stop::new(), AT_ONCE)
+        compact_if_worthwhile(&store, &Stop::new(), 0, AT_ONCE)
             .await
             .unwrap();
     }
@@ -144,9 +148,10 @@ mod tests {
             slack_bytes: slack_bytes << 20,
         };
         let when = Compaction::DEFAULT;
-        assert!(!when.is_worthwhile(mib(3, 3)));
-        assert!(when.is_worthwhile(mib(4, 4)));
-        assert!(!when.is_worthwhile(mib(33_000, 2_000)));
-        assert!(when.is_worthwhile(mib(33_000, 3_000)));
+        assert!(!when.is_worthwhile(999, mib(3, 3)));
+        assert!(when.is_worthwhile(1_000, mib(3, 0)));
+        assert!(when.is_worthwhile(0, mib(4, 4)));
+        assert!(!when.is_worthwhile(0, mib(33_000, 2_000)));
+        assert!(when.is_worthwhile(0, mib(33_000, 3_000)));
     }
 }

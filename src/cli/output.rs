@@ -1,6 +1,7 @@
 //! What the terminal shows: log, progress, errors. Results go to stdout, everything else to stderr.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,7 @@ pub(super) fn progress_bar(length: u64, unit: &str) -> ProgressBar {
 #[derive(Default)]
 pub(super) struct SyncProgress {
     bar: Mutex<Option<ProgressBar>>,
+    blocks: AtomicUsize,
 }
 
 impl SyncProgress {
@@ -115,6 +117,7 @@ impl SyncProgress {
     /// To be called after each commit.
     pub(super) fn report(&self, report: &BatchReport) {
         log_batch(report);
+        self.blocks.fetch_add(report.blocks, Ordering::Relaxed);
         let height = report.tip.map_or(0, |tip| tip.height);
         let mut shown = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         if height >= report.target {
@@ -133,6 +136,11 @@ impl SyncProgress {
             bar.set_position(u64::from(height));
             bar.set_message(format!("{}-bound", report.limit));
         }
+    }
+
+    /// Blocks connected so far.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks.load(Ordering::Relaxed)
     }
 }
 

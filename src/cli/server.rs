@@ -77,9 +77,9 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: RunArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
+        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let Node { source: node, rpc } = node(&common, &server)?;
         let listener = bind(&server).await?;
         let engine = common.compute.engine()?;
@@ -113,7 +113,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             let indexed = async {
                 indexer.check_source().await?;
                 let signal = tip_signal(&server, rpc).await;
-                sync_and_compact(&indexer, None, &store, &stop).await?;
+                sync_and_compact(&indexer, None, &store, &progress, &stop).await?;
                 anyhow::Ok(indexer.follow(signal.as_ref()).await?)
             }
             .await;
@@ -129,9 +129,9 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
 pub(super) fn sync(args: SyncArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
+        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let store = Arc::new(open_store(&common, &server, Store::open)?);
         let node = node(&common, &server)?.source;
         let wait = Some(Duration::from_secs(args.wait));
         let progress = Arc::new(SyncProgress::default());
@@ -145,7 +145,7 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
             reporting(&progress),
         )?;
         indexer.check_source().await?;
-        match sync_and_compact(&indexer, args.until, &store, &stop).await? {
+        match sync_and_compact(&indexer, args.until, &store, &progress, &stop).await? {
             // What was asked for is not done, and a script that goes on from an exit status must not take it for done.
             tip if stop.is_requested() => {
                 let reached = tip.map_or("before the first block".to_owned(), |tip| {
@@ -165,16 +165,17 @@ fn reporting(progress: &Arc<SyncProgress>) -> impl Fn(&BatchReport) + Send + Syn
     move |report| progress.report(report)
 }
 
-/// Syncs, and gives back the slack in the file if there is much. Answers what the index's tip is then.
+/// Syncs, and gives back the slack in the file if that is worthwhile. Answers what the index's tip is then.
 async fn sync_and_compact(
     indexer: &Indexer,
     until: Option<u32>,
     store: &Arc<Store>,
+    progress: &SyncProgress,
     stop: &Stop,
 ) -> Result<Option<BlockId>> {
     let tip = indexer.sync(until).await?;
     if !stop.is_requested() {
-        compact_if_worthwhile(store, stop, Compaction::DEFAULT).await?;
+        compact_if_worthwhile(store, stop, progress.blocks(), Compaction::DEFAULT).await?;
     }
     Ok(tip)
 }
@@ -182,9 +183,9 @@ async fn sync_and_compact(
 pub(super) fn serve(args: ServeArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
+        let store = Arc::new(open_store(&common, &server, Store::open_existing)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let store = Arc::new(open_store(&common, &server, Store::open_existing)?);
         // A node is only asked for broadcasts and details of spends, and only where the user names one.
         let node = match server.node_url.is_some() || server.rpc_url.is_some() {
             true => Some(node(&common, &server)?.source),
@@ -268,7 +269,8 @@ pub(super) fn index_file(
     Ok((path, options))
 }
 
-/// Opens the network's index file in the given way.
+/// Opens the network's index file in the given way. To be called before signals are caught: opening a file can take long
+/// (a migration, a check after a crash) and be ended at any moment.
 fn open_store(
     common: &CommonSettings,
     server: &ServerSettings,

@@ -150,16 +150,20 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// An inner page of a tree of the engine with no keys and one child, whose number no page can have: the engine says so as
-/// soon as it follows it. Byte 0 is the kind of the page, 8 to 24 the child's checksum, 24 to 32 its number.
-const DEAD_END: [u8; 32] = {
-    let mut page = [0; 32];
+/// An inner page of a tree of the engine with one key and two children, whose number no page can have: the engine says so
+/// as soon as it follows one. Byte 0 is the kind of the page, 2 to 4 the number of keys LE, 8 to 40 the children's
+/// checksums, 40 to 56 their numbers; then, where keys have no fixed length, where the key ends, LE, and the key, which is
+/// zeros, as all behind this is.
+const DEAD_END: [u8; 60] = {
+    let mut page = [0; 60];
     page[0] = 2;
-    let mut at = 24;
-    while at < 32 {
+    page[2] = 1;
+    let mut at = 40;
+    while at < 56 {
         page[at] = 0xff;
         at += 1;
     }
+    page[57] = 1;
     page
 };
 
@@ -208,6 +212,8 @@ pub struct Summed<B> {
     heads: Mutex<Heads>,
     sums: SumTable,
     watch: Arc<Watch>,
+    /// Nothing is refused and nothing is written.
+    is_salvage: bool,
 }
 
 impl Summed<FileBackend> {
@@ -233,6 +239,16 @@ impl<B: StorageBackend> Summed<B> {
             heads: Mutex::default(),
             sums: SumTable::default(),
             watch: Arc::new(Watch::new()),
+            is_salvage: false,
+        }
+    }
+
+    /// The same for what can still be read of a damaged file: whatever its pages are, they are not refused, so the engine
+    /// may panic. The file stays as it is.
+    pub(super) fn salvage(self) -> Self {
+        Self {
+            is_salvage: true,
+            ..self
         }
     }
 
@@ -305,7 +321,7 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
             let found = self.sums.first_wrong(&self.inner, data, run)?;
             wrong = wrong.or(found);
         }
-        if let Some(data) = wrong {
+        if let Some(data) = wrong.filter(|_| !self.is_salvage) {
             self.watch.refuse(data + 1, &self.name)?;
             out.fill(0);
             if let Some(start) = out.first_chunk_mut() {
@@ -316,6 +332,9 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.is_salvage {
+            return Ok(());
+        }
         if !len.is_multiple_of(PAGE) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -328,12 +347,18 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if self.is_salvage {
+            return Ok(());
+        }
         self.sums.flush(&self.inner)?;
         self.inner.sync_data()?;
         self.heads().synced(&self.inner)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.is_salvage {
+            return Ok(());
+        }
         if offset < PAGE {
             return self.heads().write(&self.inner, &self.name, offset, data);
         }

@@ -211,12 +211,13 @@ fn the_engine_follows_no_dead_end() {
             .write(place * PAGE + 77, &[byte[0] ^ 1])
             .expect("write");
     }
-    use redb::ReadableDatabase;
+    use redb::{ReadableDatabase, ReadableTableMetadata};
     let read = database.begin_read().expect("read");
     let error = match read.open_table(definition) {
         Err(redb::TableError::Storage(error)) => error,
         Err(error) => panic!("{error}"),
         Ok(table) => {
+            table.stats().map(drop).expect_err("refused");
             let found = table
                 .range(3..)
                 .and_then(|mut rows| rows.next().transpose());
