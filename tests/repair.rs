@@ -23,7 +23,7 @@ use spindex::store::schema::{BLOCKS, BlockRow, DIGEST, FOREIGN, HEIGHTS, META, T
 use spindex::store::{Store, StoreOptions};
 use support::fake_node::FakeNode;
 use support::index::{engine, options};
-use support::spindex::{run, stderr};
+use support::spindex::{Spindex, command, run, stderr};
 
 /// Blocks of the chain. Those up to 100 have no tweaks.
 const TIP: u32 = 150;
@@ -477,6 +477,50 @@ async fn an_unfinished_repair_is_never_taken_for_a_finished_one() {
     assert_eq!(status, 0, "{report} {log}");
     assert!(!place.beside("repairing").exists());
     assert_eq!(place.content(), place.content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_is_stopped_or_killed_leaves_one_index_or_the_other() {
+    let place = Place::new().await;
+    let node = format!("--node-url={}", place.node.url());
+    let args = [
+        "check",
+        "--network=regtest",
+        "--source=rest",
+        "--repair",
+        &node,
+    ];
+    // Before the new file is there, and while it is checked, compacted and put in place.
+    for (line, is_asked) in [
+        ("curve engine", false),
+        ("curve engine", true),
+        ("indexed height=150", false),
+        ("indexed height=150", true),
+    ] {
+        place.restore();
+        let at = place.damage_a_tweak(105);
+        let mut repair = Spindex::start(command(place.home.path(), &args));
+        repair.wait_for(&[line]);
+        let log = match is_asked {
+            true => repair.terminate().1.join("\n"),
+            false => {
+                repair.kill();
+                String::new()
+            }
+        };
+        let (status, report, checked) = place.check(&["--blocks=0"]);
+        println!("{line}, {is_asked}: {status} {log}");
+        if status != 0 {
+            assert!(is_named(&report, "tweaks"), "{report} {checked}");
+            assert_eq!(report["tip"]["height"], TIP, "{report}");
+            let (status, report, log) = place.check_with_node(&["--repair"]);
+            assert_eq!(status, 0, "{report} {log}");
+            assert_eq!(report["repaired"]["from_node"], at, "{report}");
+        }
+        assert_eq!(place.content(), place.content);
+        assert!(!place.beside("repairing").exists());
+        assert!(!place.beside("repaired").exists());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,10 +80,6 @@ pub(super) async fn compact_if_worthwhile(
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot be set up has failed"
-)]
 mod tests {
     use bitcoin::Network;
 
