@@ -126,6 +126,15 @@ fn faults() -> Vec<(&'static str, Reply)> {
     ]
 }
 
+/// No hash covers what a block spends: an amount or a script of it is the node's word, and a flipped bit that leaves it
+/// readable is nothing that anybody could see.
+fn is_taken_on_trust(fault: &str, path: &str) -> bool {
+    fault.starts_with("flipped")
+        && ["/rest/spenttxouts/", "/rpc/getblock/"]
+            .iter()
+            .any(|part| path.starts_with(part))
+}
+
 fn flipped(mut body: Vec<u8>, at: usize) -> Vec<u8> {
     if let Some(byte) = body.get_mut(at) {
         *byte ^= 1;
@@ -228,8 +237,9 @@ impl World {
     }
 
     fn misbehave(&mut self) {
+        let seed = self.rng.gen_range(0..u64::MAX);
         self.node
-            .leave_to_chance(self.rng.gen_range(0..u64::MAX), ONE_IN, faults());
+            .leave_to_chance(seed, ONE_IN, faults(), is_taken_on_trust);
     }
 
     fn indexer(
@@ -362,7 +372,7 @@ impl World {
             });
             (ours != theirs).then(|| format!("height {height}: {ours:?} {theirs:?}"))
         });
-        eprintln!("{wrong:?} {:?}", snapshot.locating());
+        assert_eq!(wrong, None, "seed {}", self.seed);
         assert_eq!(content(&self.store), content(&fresh), "seed {}", self.seed);
     }
 
