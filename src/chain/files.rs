@@ -132,7 +132,11 @@ impl FilesSource {
         };
         match node.block(id).await {
             // It does not have it either, and the reason is here.
-            Err(ChainError::NotAvailable(_)) if matches!(error, ChainError::Setup(_)) => Err(error),
+            Err(ChainError::NotAvailable(_) | ChainError::Setup(_))
+                if matches!(error, ChainError::Setup(_)) =>
+            {
+                Err(error)
+            }
             block => block,
         }
     }
