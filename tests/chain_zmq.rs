@@ -61,7 +61,9 @@ fn a_new_block_is_indexed_at_once_and_so_is_one_that_is_taken_back() {
     let mut node = TestNode::start(&[&format!("-zmqpubsequence={address}")]);
     node.mine(3, &nowhere());
     let home = tempfile::tempdir().unwrap();
-    let args = run_args(&node, &[format!("--zmq={address}")]);
+    // Without it nobody could say that the block taken back is invalid.
+    let cookie = format!("--rpc-cookie={}", node.cookie_path().display());
+    let args = run_args(&node, &[format!("--zmq={address}"), cookie]);
     let mut server = Spindex::start(command(home.path(), &args));
     server.wait_for(&["ZMQ: listening", &address]);
     node.mine(1, &nowhere());

@@ -126,6 +126,15 @@ fn faults() -> Vec<(&'static str, Reply)> {
     ]
 }
 
+/// No hash covers what a block spends: an amount or a script of it is the node's word, and a flipped bit that leaves it
+/// readable is nothing that anybody could see.
+fn is_taken_on_trust(fault: &str, path: &str) -> bool {
+    fault.starts_with("flipped")
+        && ["/rest/spenttxouts/", "/rpc/getblock/"]
+            .iter()
+            .any(|part| path.starts_with(part))
+}
+
 fn flipped(mut body: Vec<u8>, at: usize) -> Vec<u8> {
     if let Some(byte) = body.get_mut(at) {
         *byte ^= 1;
@@ -228,8 +237,9 @@ impl World {
     }
 
     fn misbehave(&mut self) {
+        let seed = self.rng.gen_range(0..u64::MAX);
         self.node
-            .leave_to_chance(self.rng.gen_range(0..u64::MAX), ONE_IN, faults());
+            .leave_to_chance(seed, ONE_IN, faults(), is_taken_on_trust);
     }
 
     fn indexer(
@@ -347,6 +357,22 @@ impl World {
             self.seed
         );
         let fresh = fresh_store_from(self.chain.clone(), snapshot.first_height()).await;
+        let wrong = (snapshot.first_height()..=self.chain.tip_id().height).find_map(|height| {
+            let [ours, theirs] = [&self.store, &fresh].map(|store| {
+                let snapshot = store.snapshot().unwrap();
+                let all = spindex::store::RowFilter {
+                    dust_limit_sat: 0,
+                    cut_through: false,
+                };
+                (
+                    snapshot.tweak_list(height, all).unwrap(),
+                    snapshot.spends(height).unwrap(),
+                    snapshot.new_utxos_filter(height).unwrap(),
+                )
+            });
+            (ours != theirs).then(|| format!("height {height}: {ours:?} {theirs:?}"))
+        });
+        assert_eq!(wrong, None, "seed {}", self.seed);
         assert_eq!(content(&self.store), content(&fresh), "seed {}", self.seed);
     }
 
@@ -449,14 +475,13 @@ async fn whatever_the_node_does_the_index_is_right_or_the_error_says_why_not() {
         Ok(runs) => runs.parse().unwrap(),
         Err(_) => FEW_RUNS,
     };
-    let mut seeds = StdRng::seed_from_u64(random_seed());
+    let first = random_seed();
     let mut counts = Counts::new();
     for run in 0..runs {
-        let mut world = World::new(seeds.gen_range(0..u64::MAX)).await;
-        eprintln!("run {run}, seed {}", world.seed);
+        let mut world = World::new(first.wrapping_add(run.into())).await;
         let _log = Log::catch();
         world.start().await;
-        match run % 2 {
+        match world.seed % 2 {
             0 => world.syncs().await,
             _ => world.runs().await,
         }

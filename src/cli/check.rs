@@ -316,8 +316,11 @@ impl Job {
         }
         let check = match check {
             Ok(check) => check,
+            // A pruned node passes the check and has not all blocks.
             Err(IndexError::Chain(
-                error @ (ChainError::Unreachable(_) | ChainError::NotAvailable(_)),
+                error @ (ChainError::Unreachable(_)
+                | ChainError::NotAvailable(_)
+                | ChainError::Setup(_)),
             )) => {
                 self.note(format!("the comparison with the node broke off: {error}"));
                 return Ok(());

@@ -67,6 +67,8 @@ struct Chance {
     /// One request of so many is struck.
     one_in: u32,
     replies: Vec<(&'static str, Reply)>,
+    /// Which of them, by name, do not befall a path.
+    spares: fn(&str, &str) -> bool,
 }
 
 /// The server; it ends when dropped.
@@ -147,17 +149,20 @@ impl FakeNode {
         self.script.lock().unwrap().rules.push(rule);
     }
 
-    /// Answers one request of so many by one of these faults, unless a rule is about it.
+    /// Answers one request of so many by one of these faults, unless a rule is about it, or the fault, by its name, spares
+    /// its path.
     pub(crate) fn leave_to_chance(
         &self,
         seed: u64,
         one_in: u32,
         replies: Vec<(&'static str, Reply)>,
+        spares: fn(&str, &str) -> bool,
     ) {
         self.script.lock().unwrap().chance = Some(Chance {
             rng: StdRng::seed_from_u64(seed),
             one_in,
             replies,
+            spares,
         });
     }
 
@@ -226,6 +231,9 @@ impl Script {
             return None;
         }
         let (name, reply) = chance.replies.choose(&mut chance.rng)?;
+        if (chance.spares)(name, path) {
+            return None;
+        }
         *self.struck.entry(name).or_default() += 1;
         Some(reply.clone())
     }
