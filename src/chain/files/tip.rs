@@ -210,12 +210,13 @@ impl Folder {
     fn hole(&self, tip: Option<Node>) -> Result<Option<Trouble>, ChainError> {
         let (loose, tip, gaps) = {
             let state = self.read_state();
+            let loose = state.index.loose();
+            if loose.is_empty() {
+                return Ok(None);
+            }
             let tip = tip.and_then(|tip| state.index.id(tip));
-            (state.index.loose(), tip, state.gaps())
+            (loose, tip, state.gaps())
         };
-        if loose.is_empty() {
-            return Ok(None);
-        }
         let tip_height = tip.map_or(0, |tip| tip.height);
         let mut looked_at = BTreeSet::new();
         for (root, claimed) in loose {
@@ -310,7 +311,8 @@ impl Folder {
                 |undo| (undo.is_empty(), undo.is_cut()),
             )?;
             // The last record may be on its way.
-            if !is_empty && !(is_cut && blocks > 1) {
+            let is_cut = is_cut && blocks > 1;
+            if !is_empty && !is_cut {
                 continue;
             }
             let state = match (is_empty, fs::metadata(&path).is_ok()) {

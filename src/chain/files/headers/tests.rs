@@ -230,7 +230,7 @@ fn of_separate_islands_the_one_that_reaches_highest_is_the_end() {
     let heights = order.iter().map(|node| index.id(*node).unwrap().height);
     let wanted = (51..=60).rev().chain([31, 30]).chain((1..=20).rev());
     assert!(heights.eq(wanted));
-    assert_eq!(index.stronger_than(Some(tip)), []);
+    assert!(index.stronger_than(Some(tip)).is_empty());
     let below = index.find(&blocks[57].hash).unwrap();
     assert_eq!(index.stronger_than(Some(below)).len(), 2);
 
@@ -263,7 +263,7 @@ fn blocks_without_their_parent_are_loose() {
     let above: Vec<_> = index.above(root).map(|(_, distance)| distance).collect();
     assert_eq!(above, (0..8).collect::<Vec<_>>());
     insert(&mut index, &blocks[10..12]);
-    assert_eq!(index.loose(), []);
+    assert!(index.loose().is_empty());
     // The file with a block was written over.
     let gone = index.find(&blocks[4].hash).unwrap();
     index.forget(gone, blocks[4].location);
