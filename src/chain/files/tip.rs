@@ -379,6 +379,12 @@ impl Folder {
                 Err(_) if fs::symlink_metadata(&path).is_ok() => "is a link to nowhere",
                 Err(_) => "is missing",
             };
+            // Pruned a moment ago; or its blocks are in another file too, which has what they spend.
+            let node = self.read_state().index.find(&id.hash);
+            let places = node.map_or(0, |node| self.read_state().index.locations(node).len());
+            if places > 1 || fs::metadata(self.block_path(number)).is_err() {
+                return None;
+            }
             Some(Trouble::lasting(format!(
                 "{} {what}: what block {id} and those after it spend cannot be read",
                 path.display()
