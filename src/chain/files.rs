@@ -8,6 +8,7 @@
 //!
 //! - [`frames`]: obfuscation, and the records of a file.
 //! - [`undo`]: the bytes of an undo record.
+//! - [`head`]: the first bytes of a block.
 //! - [`headers`]: which blocks there are, and how they hang together.
 //! - [`undo_file`]: which undo record belongs to which block.
 //!
@@ -16,6 +17,7 @@
 
 mod folder;
 pub mod frames;
+pub mod head;
 pub mod headers;
 mod listing;
 mod read;

@@ -17,7 +17,8 @@ use bitcoin::p2p::Magic;
 use bitcoin::{Network, Target};
 
 use super::frames::{FRAME_BYTES, Framing, ObfuscationKey, Records};
-use super::headers::{HEAD_BYTES, HEADER_BYTES, HeaderIndex, Location, parse_head};
+use super::head::{HEAD_BYTES, HEADER_BYTES, parse_head};
+use super::headers::{HeaderIndex, Location};
 use super::listing::{Unread, open_file};
 use super::state::{Scanned, Seen, State, Task};
 use super::undo::CHECKSUM_BYTES;

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use bitcoin::BlockHash;
 
 use super::frames::FRAME_BYTES;
-use super::headers::{Head, HeaderIndex, Location, Node};
+use super::head::Head;
+use super::headers::{HeaderIndex, Location, Node};
 use super::listing::{Listing, Unread};
 use super::undo_file::Candidate;
 use crate::BlockId;

@@ -210,12 +210,13 @@ impl Folder {
     fn hole(&self, tip: Option<Node>) -> Result<Option<Trouble>, ChainError> {
         let (loose, tip, gaps) = {
             let state = self.read_state();
+            let loose = state.index.loose();
+            if loose.is_empty() {
+                return Ok(None);
+            }
             let tip = tip.and_then(|tip| state.index.id(tip));
-            (state.index.loose(), tip, state.gaps())
+            (loose, tip, state.gaps())
         };
-        if loose.is_empty() {
-            return Ok(None);
-        }
         let tip_height = tip.map_or(0, |tip| tip.height);
         let mut looked_at = BTreeSet::new();
         for (root, claimed) in loose {
@@ -310,7 +311,8 @@ impl Folder {
                 |undo| (undo.is_empty(), undo.is_cut()),
             )?;
             // The last record may be on its way.
-            if !is_empty && !(is_cut && blocks > 1) {
+            let is_cut = is_cut && blocks > 1;
+            if !is_empty && !is_cut {
                 continue;
             }
             let state = match (is_empty, fs::metadata(&path).is_ok()) {
@@ -377,6 +379,12 @@ impl Folder {
                 Err(_) if fs::symlink_metadata(&path).is_ok() => "is a link to nowhere",
                 Err(_) => "is missing",
             };
+            // Pruned a moment ago; or its blocks are in another file too, which has what they spend.
+            let node = self.read_state().index.find(&id.hash);
+            let places = node.map_or(0, |node| self.read_state().index.locations(node).len());
+            if places > 1 || fs::metadata(self.block_path(number)).is_err() {
+                return None;
+            }
             Some(Trouble::lasting(format!(
                 "{} {what}: what block {id} and those after it spend cannot be read",
                 path.display()

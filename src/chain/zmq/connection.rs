@@ -127,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let properties = body.strip_prefix(b"\x05READY");
         let properties = properties.ok_or_else(|| protocol("it is not ready"))?;
         match socket_type(properties) {
-            Some(kind) if matches!(kind, b"PUB" | b"XPUB") => {}
+            Some(b"PUB" | b"XPUB") => {}
             Some(kind) => {
                 let kind = one_line(&String::from_utf8_lossy(kind));
                 return Err(protocol(format!("it is a {kind} socket")));
