@@ -238,7 +238,8 @@ impl Store {
         let database = database?;
         let meta = match Meta::load(&database.begin_read()?, file, options)? {
             Some(mut meta) if meta.version == meta::ALWAYS_LOCATED => {
-                let write = database.begin_write()?;
+                let mut write = database.begin_write()?;
+                write.set_quick_repair(true);
                 meta::raise_version(&write)?;
                 write.commit()?;
                 meta.version = schema::SCHEMA_VERSION;
@@ -249,7 +250,9 @@ impl Store {
             }
             Some(meta) => meta,
             None => {
-                let write = database.begin_write()?;
+                // As all commits: a process that ends before the first block leaves nothing to be checked either.
+                let mut write = database.begin_write()?;
+                write.set_quick_repair(true);
                 let meta = Meta::create(&write, file, options)?;
                 write.commit()?;
                 meta
