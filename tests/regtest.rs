@@ -60,7 +60,7 @@ impl Wallet {
             spend_pubkey: self.spend_key.public_key(),
             test_network: true,
         };
-        key.to_secret_string()
+        key.to_secret_string().to_string()
     }
 }
 

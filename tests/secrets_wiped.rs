@@ -45,7 +45,7 @@ fn look(block: *const u8, bytes: usize, step: usize) {
     )]
     // SAFETY: `at + 8 <= bytes`, and the block is not given back yet. It may hold bytes that were never written, of which
     // nothing but their value, whatever it is, is looked at.
-    let word = |at: usize| unsafe { block.add(at).cast::<u64>().read_unaligned() };
+    let word = |at: usize| u64::from_le(unsafe { block.add(at).cast::<u64>().read_unaligned() });
     for at in (0..=bytes - 16).step_by(step) {
         let first = word(at);
         let start = secrets.partition_point(|secret| secret[0] < first);
@@ -88,7 +88,7 @@ fn leaks(secrets: &[[u8; 32]], are_words: bool, work: impl FnOnce()) -> usize {
     let _alone = WATCHED.lock().unwrap();
     let words = |secret: &[u8; 32]| {
         let (words, _) = secret.as_chunks();
-        [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])]
+        [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]
     };
     let mut sorted: Vec<_> = secrets.iter().map(words).collect();
     sorted.sort_unstable();
