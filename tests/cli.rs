@@ -344,6 +344,7 @@ fn the_path_from_bytes_to_rows_is_measured_stage_by_stage() {
     let files = ["--json", "--block", &block, "--spent", &spent];
     let report = succeed(home.path(), &[&job[..], &files].concat());
     let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["block"]["is_made_up"], false);
     let rows = report["rows"].as_array().unwrap();
     let engines = runnable_engines().len() - 1;
     assert_eq!(
@@ -370,6 +371,33 @@ fn the_path_from_bytes_to_rows_is_measured_stage_by_stage() {
         assert!(shares.iter().all(|share| *share >= 0.0), "{row}");
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{row}");
     }
+}
+
+#[test]
+fn the_path_from_bytes_to_rows_is_measured_without_any_file() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("temporary");
+    std::fs::create_dir(&folder).unwrap();
+    let args = "bench index --rounds=1 --threads=1 --blocks=2 --transactions=40 --json --dir";
+    let args: Vec<&str> = args.split(' ').chain(folder.to_str()).collect();
+    let report: Value = serde_json::from_str(&succeed(home.path(), &args)).unwrap();
+    let block = &report["block"];
+    assert_eq!(block["is_made_up"], true);
+    // Half to one and a half times as many, and the coinbase.
+    assert!(
+        (21..=61).contains(&block["transactions"].as_u64().unwrap()),
+        "{block}"
+    );
+    assert!(block["eligible"].as_u64().unwrap() > 0, "{block}");
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), runnable_engines().len() - 1);
+    for row in rows {
+        assert!(row["tweaks_per_s"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    // Nothing is left.
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    let one_file = run(home.path(), &["bench", "index", "--block", "block.bin"]);
+    assert_eq!(one_file.status.code(), Some(2));
 }
 
 #[test]

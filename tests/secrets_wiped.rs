@@ -5,8 +5,6 @@
     reason = "a test that cannot be set up has failed"
 )]
 
-mod support;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, RwLock};
@@ -16,9 +14,8 @@ use bitcoin::secp256k1::rand::rngs::StdRng;
 use bitcoin::secp256k1::{PublicKey, SECP256K1, Scalar, SecretKey};
 use spindex::bip352::descriptor::DescriptorKey;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use spindex::curve::{self, TweakPoint};
+use spindex::curve::{self, EngineKind, TweakPoint};
 use spindex::private_file::{self, Locked};
-use support::index::runnable_engines;
 
 /// The first and the second 8 bytes of each secret, sorted.
 static SECRETS: RwLock<Vec<[u64; 2]>> = RwLock::new(Vec::new());
@@ -48,7 +45,7 @@ fn look(block: *const u8, bytes: usize, step: usize) {
     )]
     // SAFETY: `at + 8 <= bytes`, and the block is not given back yet. It may hold bytes that were never written, of which
     // nothing but their value, whatever it is, is looked at.
-    let word = |at: usize| unsafe { block.add(at).cast::<u64>().read_unaligned() };
+    let word = |at: usize| u64::from_le(unsafe { block.add(at).cast::<u64>().read_unaligned() });
     for at in (0..=bytes - 16).step_by(step) {
         let first = word(at);
         let start = secrets.partition_point(|secret| secret[0] < first);
@@ -91,7 +88,7 @@ fn leaks(secrets: &[[u8; 32]], are_words: bool, work: impl FnOnce()) -> usize {
     let _alone = WATCHED.lock().unwrap();
     let words = |secret: &[u8; 32]| {
         let (words, _) = secret.as_chunks();
-        [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])]
+        [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]
     };
     let mut sorted: Vec<_> = secrets.iter().map(words).collect();
     sorted.sort_unstable();
@@ -100,8 +97,10 @@ fn leaks(secrets: &[[u8; 32]], are_words: bool, work: impl FnOnce()) -> usize {
     FOUND.store(0, Ordering::Relaxed);
     work();
     let found = FOUND.load(Ordering::Relaxed);
-    let watched = std::mem::replace(&mut *SECRETS.write().unwrap(), nothing);
-    drop(watched);
+    let mut watched = std::mem::replace(&mut *SECRETS.write().unwrap(), nothing);
+    // What this test leaves behind itself may turn up in the unused part of a block of the next one.
+    watched.fill([0; 2]);
+    std::hint::black_box(&watched);
     found
 }
 
@@ -131,7 +130,7 @@ fn the_watch_sees_a_secret_that_is_dropped_or_outgrown() {
 /// Batches that shrink and grow, with one base and with two, for one wallet and for several.
 #[test]
 fn scans_leave_no_shared_secret_behind() {
-    const TWEAKS: usize = 300;
+    const TWEAKS: usize = 130;
     let keys = |number: u64| {
         let scan_key = ScanKey::from_bytes(secret(number).secret_bytes()).unwrap();
         let spend_key = SpendKey::from_bytes(secret(number + 1).secret_bytes()).unwrap();
@@ -151,12 +150,12 @@ fn scans_leave_no_shared_secret_behind() {
         .map(|point| TweakPoint::from_compressed(&point.serialize()).unwrap())
         .collect();
     // x of b_scan·T for each tweak and for the wallets scanned for, in the byte order of words: little-endian.
-    let mut secrets = Vec::new();
+    let mut secrets = Vec::with_capacity(wallets.len() * TWEAKS);
     for (number, wallet) in wallets.iter().enumerate() {
         let tweaks = if number == 0 {
             &tweaks[..]
         } else {
-            &tweaks[..100]
+            &tweaks[..40]
         };
         for tweak in tweaks {
             let shared_secret = wallet.scan_key.shared_secret(tweak).unwrap();
@@ -165,13 +164,15 @@ fn scans_leave_no_shared_secret_behind() {
             secrets.push(x);
         }
     }
-    for (kind, name) in runnable_engines() {
+    // All batched engines have the same buffers; in those of the portable one secrets are easily told.
+    for kind in [EngineKind::Portable, EngineKind::Auto] {
         let engine = curve::engine(kind).unwrap();
+        let name = engine.name();
         let multiples: Vec<TweakPoint> = engine.multiples(&tweaks).into_iter().flatten().collect();
         let leaked = leaks(&secrets, true, || {
             let mut candidates = Vec::new();
             let scanner = engine.scanner(&targets[0]).unwrap();
-            for count in [100, TWEAKS, 40, 200] {
+            for count in [64, TWEAKS, 20, 100] {
                 scanner.candidates(&tweaks[..count], &mut candidates);
                 scanner.candidates_with_multiples(
                     &tweaks[..count],
@@ -185,7 +186,7 @@ fn scans_leave_no_shared_secret_behind() {
             let mut candidates = Vec::new();
             // More than share a pass, so that the second one has fewer.
             let scanner = engine.wallets_scanner(&targets).unwrap();
-            for count in [40, 100, 64] {
+            for count in [24, 40, 32] {
                 scanner.candidates(&tweaks[..count], &mut candidates);
             }
         });

@@ -104,6 +104,20 @@ fn a_sync_that_is_stopped_has_failed_and_says_where() {
     scene.finish(home.path());
 }
 
+/// A second signal, or what else ends a process at once.
+#[test]
+fn a_sync_that_is_killed_before_the_first_block_leaves_nothing_to_be_checked() {
+    let scene = Scene::new();
+    let home = tempfile::tempdir().unwrap();
+    let requests = scene.node.watch();
+    scene.node.on("/", Reply::Stall);
+    let sync = Spindex::start(command(home.path(), &scene.sync()));
+    requests.recv().unwrap();
+    sync.kill();
+    scene.node.behave();
+    scene.finish(home.path());
+}
+
 /// More of them with the environment variable SPINDEX_TEST_STOPS.
 #[test]
 fn a_file_is_closed_whenever_a_sync_is_stopped() {

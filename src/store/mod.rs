@@ -316,8 +316,10 @@ impl Store {
             }
             Some(meta) => meta,
             None => {
+                // As all commits: a process that ends before the first block leaves nothing to be checked either.
                 let _writing = watch.start_writing()?;
-                let write = database.begin_write()?;
+                let mut write = database.begin_write()?;
+                write.set_quick_repair(true);
                 let meta = Meta::create(&write, file, options)?;
                 write.commit()?;
                 meta
