@@ -370,7 +370,10 @@ impl LightClient {
         };
         self.has_something(&cursor, tip)?;
         let watched = self.rows(before.as_ref(), &cursor, tip).await?;
-        // What was found is taken back with the blocks, and stays.
+        // What was found, or is unresolved, is taken back with the blocks, and stays.
+        let unresolved = self.state.contents.unresolved.iter();
+        let unresolved = unresolved.map(|(height, row)| (*height, Some(row.clone())));
+        let unresolved = unresolved.collect();
         let found = self.state.contents.found.iter();
         let found = found.map(|(outpoint, row)| (*outpoint, row.clone()));
         let found = roll_back_to.map_or_else(Vec::new, |_| found.collect());
@@ -379,6 +382,7 @@ impl LightClient {
             cursor: Some(cursor),
             found,
             watched,
+            unresolved,
             ..Change::default()
         })?;
         self.rescanned = true;
