@@ -141,13 +141,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_has_its_share_and_leaves_the_rest_to_others() {
         let room = room(10, 3);
-        let own: Vec<Place> = (0..3)
-            .map(|_| room.take(peer(1)).ok().expect("room"))
-            .collect();
+        let own: Vec<Place> = (0..3).map(|_| room.take(peer(1)).expect("room")).collect();
         assert!(room.take(peer(1)).is_err());
         assert_eq!(leaving(&own), [0; 0], "nobody has been quiet for long");
         let others: Vec<Place> = (2..9)
-            .map(|last| room.take(peer(last)).ok().expect("room"))
+            .map(|last| room.take(peer(last)).expect("room"))
             .collect();
         advance(GRACE).await;
         // Its own have to go, the one that was quiet longest first.
@@ -165,7 +163,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_most_gives_way_when_all_is_taken() {
         let room = room(6, 4);
-        let take = |last| room.take(peer(last)).ok().expect("room");
+        let take = |last| room.take(peer(last)).expect("room");
         let places = [take(1), take(2), take(3), take(2), take(2), take(1)];
         advance(GRACE).await;
         places[1].activity.request_begins();
@@ -184,9 +182,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_is_served_gives_way_to_nobody() {
         let room = room(2, 2);
-        let places: Vec<Place> = (0..2)
-            .map(|_| room.take(peer(1)).ok().expect("room"))
-            .collect();
+        let places: Vec<Place> = (0..2).map(|_| room.take(peer(1)).expect("room")).collect();
         for place in &places {
             place.activity.request_begins();
         }

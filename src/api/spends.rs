@@ -29,6 +29,15 @@ pub(crate) struct SpendDetail {
     pub(crate) op_return: Arc<[Vec<u8>]>,
 }
 
+/// What the taproot outpoints that a block spends were spent by.
+#[derive(Debug, Default)]
+pub(crate) struct SpendDetails {
+    /// In block order.
+    pub(crate) rows: Vec<SpendDetail>,
+    /// Whether only the first row of each spender has its data, as there would be too many.
+    pub(crate) data_once: bool,
+}
+
 /// Most bytes of OP_RETURN data in one answer before the data are given once per transaction only.
 const MAX_REPEATED_DATA_BYTES: usize = 4 << 20;
 /// Answers kept.
@@ -66,7 +75,7 @@ impl SpendAnswers {
         node_timeout: Duration,
         block: BlockId,
         spends: Vec<SpendRow>,
-        encode: impl FnOnce(BlockId, &[SpendDetail]) -> Result<Vec<u8>, QueryError> + Send + 'static,
+        encode: impl FnOnce(BlockId, &SpendDetails) -> Result<Vec<u8>, QueryError> + Send + 'static,
     ) -> Result<Bytes, QueryError> {
         // While a node hangs, each in line would otherwise wait for all before it, one after the other.
         tokio::time::timeout(node_timeout, self.make(node, block, spends, encode))
@@ -82,7 +91,7 @@ impl SpendAnswers {
         node: &dyn BlockSource,
         block: BlockId,
         spends: Vec<SpendRow>,
-        encode: impl FnOnce(BlockId, &[SpendDetail]) -> Result<Vec<u8>, QueryError> + Send + 'static,
+        encode: impl FnOnce(BlockId, &SpendDetails) -> Result<Vec<u8>, QueryError> + Send + 'static,
     ) -> Result<Bytes, QueryError> {
         let answer = self.entry(block.hash);
         let body = answer
@@ -95,7 +104,7 @@ impl SpendAnswers {
                 let encoded = tokio::task::spawn_blocking(move || {
                     let details = match details {
                         Some(fetched) => join_spends(block, &fetched, &spends)?,
-                        None => Vec::new(),
+                        None => SpendDetails::default(),
                     };
                     encode(block, &details)
                 });
@@ -158,7 +167,7 @@ fn join_spends(
     id: BlockId,
     block: &RawBlock,
     spends: &[SpendRow],
-) -> Result<Vec<SpendDetail>, QueryError> {
+) -> Result<SpendDetails, QueryError> {
     let mut details = Vec::with_capacity(spends.len());
     let mut rest = spends.iter().peekable();
     for transaction in block.transactions().skip(1) {
@@ -187,8 +196,11 @@ fn join_spends(
     if rest.next().is_some() {
         return Err(QueryError::SpendsMismatch { block: id });
     }
-    give_data_once_if_too_large(&mut details);
-    Ok(details)
+    let data_once = give_data_once_if_too_large(&mut details);
+    Ok(SpendDetails {
+        rows: details,
+        data_once,
+    })
 }
 
 /// The data pushes of a script, joined, up to the first byte that is no valid script. Number opcodes push no data.
@@ -203,8 +215,8 @@ fn pushed_data(script: &Script) -> Vec<u8> {
 }
 
 /// A transaction's data are repeated with each of its spends. A block can be built whose answer would run into
-/// gigabytes that way, so beyond a bound only the first spend of each transaction carries them.
-fn give_data_once_if_too_large(details: &mut [SpendDetail]) {
+/// gigabytes that way, so beyond a bound only the first spend of each transaction carries them; whether that is so.
+fn give_data_once_if_too_large(details: &mut [SpendDetail]) -> bool {
     let repeated: usize = details
         .iter()
         .map(|detail| {
@@ -216,7 +228,7 @@ fn give_data_once_if_too_large(details: &mut [SpendDetail]) {
         })
         .sum();
     if repeated <= MAX_REPEATED_DATA_BYTES {
-        return;
+        return false;
     }
     let mut seen = HashSet::new();
     for detail in details {
@@ -224,6 +236,7 @@ fn give_data_once_if_too_large(details: &mut [SpendDetail]) {
             detail.op_return = Arc::default();
         }
     }
+    true
 }
 
 #[cfg(test)]

@@ -12,13 +12,16 @@ use super::{Context, json, refuse};
 use crate::BlockId;
 use crate::api::error::QueryError;
 use crate::api::query;
-use crate::api::spends::SpendDetail;
+use crate::api::spends::SpendDetails;
 
 #[derive(Serialize)]
 struct SpendsBody<'a> {
     block_hash: BlockHash,
     block_height: u32,
     data: Vec<SpendBody<'a>>,
+    /// Says that an empty `op_return` may mean: see the first entry of that spender.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    op_return_once: bool,
 }
 
 #[derive(Serialize)]
@@ -55,11 +58,13 @@ async fn spends_body(
         .await
 }
 
-fn encode_spends(block: BlockId, details: &[SpendDetail]) -> Result<Vec<u8>, QueryError> {
+fn encode_spends(block: BlockId, details: &SpendDetails) -> Result<Vec<u8>, QueryError> {
     encode(&SpendsBody {
         block_hash: block.hash,
         block_height: block.height,
+        op_return_once: details.data_once,
         data: details
+            .rows
             .iter()
             .map(|detail| SpendBody {
                 txid: detail.outpoint.txid,

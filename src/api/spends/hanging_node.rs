@@ -52,7 +52,7 @@ async fn whoever_waits_for_a_node_that_hangs_waits_as_long_as_one_and_no_longer(
             height,
             hash: BlockHash::from_byte_array([height as u8; 32]),
         };
-        let encode = |_: BlockId, _: &[SpendDetail]| Ok(Vec::new());
+        let encode = |_: BlockId, _: &SpendDetails| Ok(Vec::new());
         answers
             .get(&node, timeout, block, vec![spend()], encode)
             .await
