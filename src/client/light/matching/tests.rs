@@ -189,7 +189,7 @@ fn matches_belong_to_their_blocks() {
             }
         })
         .collect();
-    let hits = match_outputs(&scanner, &blocks).ok().expect("good filters");
+    let hits = match_outputs(&scanner, &blocks).expect("good filters");
     let heights: Vec<u32> = hits.iter().map(|hit| hit.height).collect();
     assert_eq!(heights, [0, 2, 3, 4, 6, 7]);
     for hit in &hits {
