@@ -4,6 +4,8 @@
 mod faults;
 #[path = "api_http/fixture.rs"]
 mod fixture;
+#[path = "api_http/flips.rs"]
+mod flips;
 #[path = "api_http/forward.rs"]
 mod forward;
 #[path = "api_http/framing.rs"]

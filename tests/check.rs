@@ -19,7 +19,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bitcoin::hex::DisplayHex;
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{ReadableTable, WriteTransaction};
 use serde_json::Value;
 use spindex::BlockId;
 use spindex::api::{self, ApiState, ServeSettings};
@@ -36,7 +36,7 @@ use spindex::store::{
     BlockRecord, DIGEST_START, Keep, Store, StoreOptions, TweakForm, roll_digest,
 };
 use support::fake_node::FakeNode;
-use support::index::{content_of_file, options};
+use support::index::{content_of_file, engine, options};
 use support::spindex::{run, stderr};
 use tokio::net::TcpListener;
 
@@ -141,7 +141,7 @@ fn content_with(path: &Path, options: &StoreOptions) -> [u8; 32] {
 }
 
 fn tamper(path: &Path, change: impl FnOnce(&WriteTransaction)) {
-    let database = Database::open(path).unwrap();
+    let database = engine(path);
     let write = database.begin_write().unwrap();
     change(&write);
     write.commit().unwrap();
@@ -158,7 +158,7 @@ fn flip(write: &WriteTransaction, column: Column, position: u64, byte: usize, ma
 }
 
 fn block_row(path: &Path, height: u32) -> BlockRow {
-    let database = Database::open(path).unwrap();
+    let database = engine(path);
     let write = database.begin_write().unwrap();
     let blocks = write.open_table(BLOCKS).unwrap();
     let row = blocks.get(height).unwrap().unwrap();

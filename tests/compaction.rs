@@ -11,14 +11,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, TableDefinition, WriteTransaction};
+use redb::{TableDefinition, WriteTransaction};
 use spindex::chain::files::{FilesSettings, FilesSource};
 use spindex::chain::generated::{ChainLength, ChainParameters, Target, generate};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::{FILE_NAME, Store};
-use support::index::{Contents, options};
+use support::index::{Contents, engine, options};
 use support::spindex::{Spindex, command, run, stderr};
 use tempfile::TempDir;
 
@@ -115,7 +115,7 @@ impl Scene {
 const DUMMY: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("dummy");
 
 fn tamper(path: &Path, change: impl FnOnce(&WriteTransaction)) {
-    let database = Database::open(path).unwrap();
+    let database = engine(path);
     let write = database.begin_write().unwrap();
     change(&write);
     write.commit().unwrap();

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{ReadableTable, WriteTransaction};
 use serde_json::Value;
 use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
@@ -22,7 +22,7 @@ use spindex::store::column::Column;
 use spindex::store::schema::{BLOCKS, BlockRow, DIGEST, FOREIGN, HEIGHTS, META, TWEAKS};
 use spindex::store::{Store, StoreOptions};
 use support::fake_node::FakeNode;
-use support::index::options;
+use support::index::{engine, options};
 use support::spindex::{Spindex, command, run, stderr};
 
 /// Blocks of the chain. Those up to 100 have no tweaks.
@@ -156,7 +156,7 @@ fn tip(path: &Path) -> u32 {
 }
 
 fn tamper(path: &Path, change: impl FnOnce(&WriteTransaction)) {
-    let database = Database::open(path).unwrap();
+    let database = engine(path);
     let write = database.begin_write().unwrap();
     change(&write);
     write.commit().unwrap();
@@ -182,7 +182,7 @@ fn set_first_height(path: &Path, height: u32) {
 }
 
 fn block_row(path: &Path, height: u32) -> BlockRow {
-    let database = Database::open(path).unwrap();
+    let database = engine(path);
     let write = database.begin_write().unwrap();
     let blocks = write.open_table(BLOCKS).unwrap();
     let row = blocks.get(height).unwrap().unwrap();

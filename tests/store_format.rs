@@ -8,7 +8,7 @@ use std::time::Duration;
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, TxMerkleNode, Txid};
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 use spindex::BlockId;
 use spindex::store::column::Column;
 use spindex::store::schema::{
@@ -22,8 +22,8 @@ use spindex::store::{
     TransactionRow, Update, default_first_height,
 };
 use store_support::{
-    FIRST_HEIGHT, Model, assert_scan, connect, content, memory_store_with, multiple_of, options,
-    options_with, place, small_index, tamper,
+    FIRST_HEIGHT, Model, assert_scan, connect, content, engine, memory_store_with, multiple_of,
+    options, options_with, place, small_index, tamper,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -450,7 +450,7 @@ fn chunks_in_the_file_have_their_lengths() {
     let store = Store::open(&path, &options_with(2, true)).expect("new index");
     connect(&store, &model.chain);
     drop(store);
-    let database = Database::open(&path).expect("a redb file");
+    let database = engine(&path);
     let read = database.begin_read().expect("read");
     for (column, items) in [
         (TWEAKS, 1023_u64),
@@ -492,12 +492,12 @@ fn rows_in_the_file_are_what_the_schema_says() {
 fn check_rows(multiples: bool) {
     let (_directory, path) = place();
     let model = small_index(&path, multiples);
-    let database = Database::open(&path).expect("a redb file");
+    let database = engine(&path);
     let read = database.begin_read().expect("read");
 
     let meta = read.open_table(META).expect("meta");
     let value = |name| meta.get(name).expect("meta").expect(name).value().to_vec();
-    assert_eq!(value("schema"), 4_u32.to_le_bytes());
+    assert_eq!(value("schema"), 5_u32.to_le_bytes());
     assert!(meta.get("located").expect("meta").is_none());
     assert_eq!(value("keep"), b"full");
     assert_eq!(value("tweak_form"), b"point");
@@ -652,7 +652,7 @@ fn locators_go_as_far_as_meta_says() {
     connect(&store, &model.chain[..1]);
     store.extend(&model.with_heights(1)).expect("valid update");
     drop(store);
-    let database = Database::open(&path).expect("a redb file");
+    let database = engine(&path);
     let read = database.begin_read().expect("read");
     let meta = read.open_table(META).expect("meta");
     let located = meta.get("located").expect("meta").expect("located");
@@ -705,7 +705,7 @@ fn locators_go_as_far_as_meta_says() {
     let store = Store::open(&path, &options(2)).expect("index");
     store.locate_rest(|_| true).expect("locators");
     drop(store);
-    let database = Database::open(&path).expect("a redb file");
+    let database = engine(&path);
     let read = database.begin_read().expect("read");
     let marks = read.open_table(MARKS.definition());
     assert!(matches!(marks, Err(TableError::TableDoesNotExist(_))));

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bitcoin::Network;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use spindex::store::schema::{DIGEST, META, SCHEMA_VERSION};
 use spindex::store::{Keep, Store, StoreError, StoreOptions, TweakForm, Update};
 use store_support::{
-    FIRST_HEIGHT, Model, assert_equal, connect, content, memory_store_with, options, options_with,
-    place, released_chain, tamper,
+    FIRST_HEIGHT, Model, assert_equal, connect, content, engine, memory_store_with, options,
+    options_with, place, released_chain, tamper,
 };
 
 /// Format, multiples, the packed file of [`released_chain`].
@@ -43,6 +43,21 @@ const IMPOSSIBLE: [(u32, bool, &[u8]); 2] = [
     ),
 ];
 
+/// Multiples, the packed file of [`released_chain`] in format 4.
+const WITHOUT_SUMS: [(bool, &[u8]); 2] = [
+    (
+        false,
+        include_bytes!("../fixtures/store/format-4-chain.redb.zst"),
+    ),
+    (
+        true,
+        include_bytes!("../fixtures/store/format-4-chain-multiples.redb.zst"),
+    ),
+];
+
+/// [`released_chain`] in format 4, the last four blocks of which have no locators yet.
+const UNLOCATED: &[u8] = include_bytes!("../fixtures/store/format-4-unlocated.redb.zst");
+
 fn unpack(packed: &[u8], path: &Path) {
     let file = zstd::decode_all(packed).expect("zstd");
     fs::write(path, file).expect("write");
@@ -71,11 +86,19 @@ fn left(path: &Path) -> Vec<String> {
 }
 
 fn format_of(path: &Path) -> u32 {
-    let database = Database::open(path).expect("a redb file");
+    let database = engine(path);
     let read = database.begin_read().expect("read");
     let meta = read.open_table(META).expect("meta");
     let schema = meta.get("schema").expect("meta").expect("schema");
     u32::from_le_bytes(schema.value().try_into().expect("4 bytes"))
+}
+
+fn set_format(path: &Path, format: u32) {
+    tamper(path, |write| {
+        let mut meta = write.open_table(META).expect("meta");
+        let number = format.to_le_bytes();
+        meta.insert("schema", number.as_slice()).expect("schema");
+    });
 }
 
 /// An index of the chain that was never anything else.
@@ -131,23 +154,84 @@ fn older_files_become_what_a_sync_would_have_built() {
     }
 }
 
-/// Files of format 3 are as those of format 4 that have every locator: nothing is written but the number.
+/// Files of format 4, whose tables are those of this one, and of format 3, which is the same when nothing is left to be
+/// located.
 #[test]
-fn format_3_becomes_format_4_in_place() {
+fn files_without_sums_are_copied_page_by_page() {
+    for (multiples, packed) in WITHOUT_SUMS {
+        for format in [3, 4] {
+            let (_directory, path) = place();
+            unpack(packed, &path);
+            if format == 3 {
+                set_format(&path, 3);
+            }
+            assert_eq!(format_of(&path), format);
+            let model = released_chain(multiples);
+            check_migrated(&path, &model);
+            assert_eq!(format_of(&path), SCHEMA_VERSION);
+            let bytes = fs::read(&path).expect("file");
+            assert!(bytes.starts_with(b"spindex\n") && bytes.len().is_multiple_of(4096));
+            let old = format!("index.redb.format{format}");
+            assert_eq!(left(&path), ["index.redb", &old]);
+            drop(Store::open(&path, &unsaid()).expect("index"));
+            assert_eq!(left(&path), ["index.redb"]);
+        }
+    }
+}
+
+/// What a long sync has left of the locator goes with the pages.
+#[test]
+fn a_file_in_the_middle_of_a_long_sync_is_copied_as_it_is() {
     let (_directory, path) = place();
-    let model = released_chain(true);
-    let store = Store::open(&path, &options_with(5, true)).expect("new index");
-    connect(&store, &model.chain);
+    unpack(UNLOCATED, &path);
+    let store = Store::open_existing(&path, &unsaid()).expect("migrated");
+    let locating = store.snapshot().expect("snapshot").locating();
+    assert!(locating.is_some_and(|locating| locating.outputs < locating.of));
+    store.locate_rest(|_| true).expect("locators");
     drop(store);
-    tamper(&path, |write| {
-        let mut meta = write.open_table(META).expect("meta");
-        let number = 3_u32.to_le_bytes();
-        meta.insert("schema", number.as_slice()).expect("schema");
-    });
-    assert_eq!(format_of(&path), 3);
-    check_migrated(&path, &model);
-    assert_eq!(format_of(&path), SCHEMA_VERSION);
-    assert_eq!(left(&path), ["index.redb"]);
+    check_migrated(&path, &released_chain(false));
+}
+
+/// A bit that has flipped in a file without sums does not become what its sum vouches for.
+#[test]
+fn a_flipped_bit_is_not_copied() {
+    let (_directory, path) = place();
+    let (_, packed) = WITHOUT_SUMS[0];
+    unpack(packed, &path);
+    let whole = fs::read(&path).expect("file");
+    let model = released_chain(false);
+    let txid = model.chain[4].transactions[0].txid;
+    let txid: &[u8] = txid.as_ref();
+    let at = whole.windows(32).position(|bytes| bytes == txid);
+    let mut flipped = whole;
+    flipped[at.expect("its txid is in the file") + 5] ^= 4;
+    fs::write(&path, &flipped).expect("write");
+    match Store::open_existing(&path, &unsaid()) {
+        Err(StoreError::MigrationFailed { found, source, .. }) => {
+            assert_eq!(found, 4);
+            assert!(matches!(*source, StoreError::Damaged { .. }), "{source:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(format_of(&path), 4);
+}
+
+/// Whatever an earlier attempt has left of a copy.
+#[test]
+fn a_copy_that_was_cut_short_starts_again() {
+    let (_directory, path) = place();
+    let (multiples, packed) = WITHOUT_SUMS[1];
+    unpack(packed, &path);
+    let model = released_chain(multiples);
+    drop(Store::open_existing(&path, &unsaid()).expect("migrated"));
+    let whole = fs::read(&path).expect("file");
+    let mut no_head = whole.clone();
+    no_head[..8192].fill(0);
+    for left in [vec![], whole[..50_000].to_vec(), no_head, whole] {
+        unpack(packed, &path);
+        fs::write(beside(&path, "migrating"), left).expect("write");
+        check_migrated(&path, &model);
+    }
 }
 
 #[test]
@@ -174,7 +258,7 @@ fn an_empty_older_file() {
 
 /// Every row of a file of an older format. The engine's own pages may differ: opening a file writes there.
 fn rows(path: &Path) -> Vec<(String, Vec<u8>, Vec<u8>)> {
-    let database = Database::open(path).expect("a redb file");
+    let database = engine(path);
     let read = database.begin_read().expect("read");
     let mut rows = Vec::new();
     for handle in read.list_tables().expect("tables") {

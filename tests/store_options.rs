@@ -6,14 +6,14 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase, TableHandle};
+use redb::{ReadableDatabase, TableHandle};
 use spindex::curve::TweakPoint;
 use spindex::store::{
     Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm, Update,
 };
 use store_support::{
-    FIRST_HEIGHT, LARGE, MEDIUM, Model, SMALL, assert_equal, connect, content, options, place,
-    small_chain,
+    FIRST_HEIGHT, LARGE, MEDIUM, Model, SMALL, assert_equal, connect, content, engine, options,
+    place, small_chain,
 };
 
 fn form(keep: Keep, tweak_form: TweakForm, multiples: bool) -> StoreOptions {
@@ -288,7 +288,7 @@ fn every_kind_of_index_in_many_chunks_over_a_restart() {
 }
 
 fn tables_of(path: &Path) -> Vec<String> {
-    let database = Database::open(path).expect("a redb file");
+    let database = engine(path);
     let read = database.begin_read().expect("read");
     let tables = read.list_tables().expect("tables");
     let mut names: Vec<String> = tables.map(|table| table.name().to_owned()).collect();
@@ -434,7 +434,7 @@ fn space_is_that_of_the_tables() {
     assert!(space.disk_bytes > 0);
     drop(store);
 
-    let database = Database::open(&path).expect("a redb file");
+    let database = engine(&path);
     let read = database.begin_read().expect("read");
     for table in &space.tables {
         use redb::ReadableTableMetadata;

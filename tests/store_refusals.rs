@@ -16,7 +16,7 @@ use spindex::store::schema::{
     split_locator_key,
 };
 use spindex::store::{
-    BlockRecord, OutputRow, ScanColumns, Snapshot, Store, StoreError, StoreOptions, Update,
+    BlockRecord, OutputRow, ScanColumns, Snapshot, Store, StoreError, StoreOptions, Summed, Update,
 };
 use store_support::{
     FIRST_HEIGHT, Model, connect, content, memory_store, memory_store_with, options, options_with,
@@ -179,29 +179,52 @@ fn files_that_are_no_index() {
 fn creation_cut_short_is_taken_up() {
     let (_directory, path) = place();
     // The engine's file exists, our first commit does not.
-    drop(Database::create(&path).expect("create"));
+    let file = Summed::file(&path).expect("a file");
+    drop(
+        redb::Builder::new()
+            .create_with_backend(file)
+            .expect("create"),
+    );
     let store = Store::open(&path, &options(3)).expect("initialised");
     connect(&store, &small_chain(false).chain);
     drop(store);
-    // Nothing at all was written; a length; a length and a header whose magic number is still to come.
+    // Nothing at all was written; a length; a length and a part of the head.
     let whole = fs::read(&path).expect("read");
     let mut header = vec![0; 1 << 20];
-    header[9..512].copy_from_slice(&whole[9..512]);
+    header[..300].copy_from_slice(&whole[..300]);
     for left in [vec![], vec![0; 1 << 20], header.clone()] {
         fs::write(&path, left).expect("write");
         let store = Store::open(&path, &options(3)).expect("initialised");
         assert_eq!(store.snapshot().expect("snapshot").tip(), None);
     }
-    // There is more in it than a new file has: the start of an index was overwritten, or the number alone.
-    let (mut no_start, mut no_number) = (whole.clone(), whole);
-    no_start[..4096].fill(0);
+    // There is more in it than a new file has: the start of an index was overwritten, or the numbers alone.
+    let (mut no_start, mut no_number) = (whole.clone(), whole.clone());
+    no_start[..8192].fill(0);
     no_number[..9].fill(0);
-    header[512] = 1;
-    for left in [no_start, no_number, header] {
+    no_number[4096..4105].fill(0);
+    for left in [no_start, no_number] {
         fs::write(&path, &left).expect("write");
         let error = refused(Store::open(&path, &options(3)), &path, "move it away");
         assert!(matches!(error, StoreError::NotAnIndex { .. }), "{error:?}");
         assert_eq!(fs::read(&path).expect("read"), left, "left alone");
+    }
+    // The same, but that it was an index can be seen.
+    header[512] = 1;
+    fs::write(&path, &header).expect("write");
+    let error = refused(Store::open(&path, &options(3)), &path, "`spindex sync`");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    assert_eq!(fs::read(&path).expect("read"), header, "left alone");
+    // One copy of the head is enough.
+    for page in [0, 4096] {
+        let mut one = whole.clone();
+        one[page..page + 4096].fill(0);
+        fs::write(&path, one).expect("write");
+        let store = Store::open(&path, &options(3)).expect("opens");
+        store
+            .snapshot()
+            .expect("snapshot")
+            .verify(|_| {})
+            .expect("sound");
     }
 }
 

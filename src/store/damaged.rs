@@ -4,6 +4,7 @@
 //! checked is opened all the same, and `meta` is not believed where rows say otherwise.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::error::{Fault, StoreError, explain_io};
 use super::meta::Meta;
 use super::schema::{BLOCKS, DIGEST, HEIGHTS};
 use super::view::View;
-use super::{Demand, Store, StoreOptions, replace};
+use super::{Demand, Store, StoreOptions, Summed, open_file, replace};
 
 /// What a damaged file says of the index it was.
 #[derive(Debug, Clone, Default)]
@@ -67,24 +68,35 @@ impl Store {
 
 /// What a file says of the index it was that cannot be opened as one.
 pub fn remains(path: &Path, like: &StoreOptions) -> Remains {
-    let read = || {
+    let read = |salvage: bool| {
         let file = replace::followed(path).ok()?;
-        let database = Database::open(&file).ok()?;
+        std::fs::metadata(&file).ok()?;
+        let builder = Database::builder();
+        let database = match salvage {
+            true => builder.create_with_backend(Summed::file(&file).ok()?.salvage()),
+            false => open_file(&builder, &file).map(|(database, _)| database),
+        };
+        let database = database.ok()?;
         let read = database.begin_read().ok()?;
         let meta = Meta::load(&read, &file, like, Demand::Readable).ok()??;
-        Some((meta, read))
+        Some(said_by(&read, &meta, like))
     };
-    let Some((meta, read)) = read() else {
-        return Remains::default();
-    };
-    let first = lowest(&read).ok().flatten();
+    read(false)
+        .filter(|remains| remains.tip_height.is_some())
+        // The engine is not made for pages that are not what it wrote.
+        .or_else(|| catch_unwind(AssertUnwindSafe(|| read(true))).ok()?)
+        .unwrap_or_default()
+}
+
+fn said_by(read: &ReadTransaction, meta: &Meta, like: &StoreOptions) -> Remains {
+    let first = lowest(read).ok().flatten();
     let first_height = first.unwrap_or(meta.first_height).min(meta.first_height);
     Remains {
         options: Some(StoreOptions {
             first_height: Some(first_height),
             ..meta.options(like)
         }),
-        tip_height: tip_height(&read, first_height).ok().flatten(),
+        tip_height: tip_height(read, first_height).ok().flatten(),
     }
 }
 

@@ -7,6 +7,7 @@ use bitcoin::Network;
 
 use super::meta::{Keep, TweakForm};
 use super::schema::RowError;
+use super::sums::{Unsound, is_refusal};
 use crate::BlockId;
 
 /// Why the index file could not be opened, read or written. Each text names the thing and the cure.
@@ -382,6 +383,12 @@ impl From<StoreError> for Fault {
     }
 }
 
+impl From<Unsound> for Fault {
+    fn from(unsound: Unsound) -> Self {
+        Self::Engine(redb::Error::Io(unsound.into()))
+    }
+}
+
 macro_rules! from_engine {
     ($($error:ty),*) => {
         $(impl From<$error> for Fault {
@@ -416,6 +423,10 @@ impl<T> InRow<T> for Result<T, RowError> {
 /// Sorts an error of the operating system by its cure.
 pub(super) fn explain_io(source: io::Error, action: &'static str, path: &Path) -> StoreError {
     let path = path.to_path_buf();
+    if let Some(unsound) = Unsound::of(&source) {
+        let reason = unsound.to_string();
+        return StoreError::Damaged { file: path, reason };
+    }
     match source.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             StoreError::PermissionDenied { action, path }
@@ -459,6 +470,11 @@ fn explain(error: redb::Error, file: &Path) -> StoreError {
         Engine::UpgradeRequired(version) => StoreError::NotAnIndex {
             file: path,
             reason: format!("storage format {version} of another engine version"),
+        },
+        Engine::Corrupted(reason) if is_refusal(&reason) => StoreError::Damaged {
+            file: path,
+            reason: "a page that is needed is not what was written to it, its sum differs"
+                .to_owned(),
         },
         Engine::Corrupted(reason) => StoreError::Damaged { file: path, reason },
         error @ (Engine::TableTypeMismatch { .. }

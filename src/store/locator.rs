@@ -97,6 +97,7 @@ impl Store {
                 ..deferred
             });
             let database = self.database.read().map_err(|_| self.halted())?;
+            let _writing = self.start_writing()?;
             if let Err(fault) = write_run(&database, &keys, left) {
                 writer.halted = true;
                 return Err(told(fault));

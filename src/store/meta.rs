@@ -350,10 +350,10 @@ pub(super) fn write_deferred(
     }
 }
 
-/// Format whose files only lack the record [`LOCATED`]: all of them are complete.
-pub(super) const ALWAYS_LOCATED: u32 = 3;
+/// First format whose tables are those of this one. Its files lack the record [`LOCATED`], as all of them are complete.
+pub(super) const SAME_TABLES: u32 = 3;
 
-/// Gives a file of format [`ALWAYS_LOCATED`] this one's number, which is all that is different.
+/// Gives a file of a format from [`SAME_TABLES`] on this one's number.
 pub(super) fn raise_version(write: &WriteTransaction) -> Result<(), Fault> {
     let mut table = write.open_table(META)?;
     put(&mut table, SCHEMA, &SCHEMA_VERSION.to_le_bytes())

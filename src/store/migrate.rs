@@ -1,9 +1,12 @@
 //! Files of older formats, written anew in this one.
 //!
-//! The old file is only read. Its blocks become records again, and an ordinary [`Store`] beside it takes them, so that
+//! The old file is only read. Where its tables are those of this format, its pages are copied and get their sums
+//! ([`pages`]). Otherwise its blocks become records again, and an ordinary [`Store`] beside it takes them, so that
 //! what is written is what a sync would have written. When all are there and both files agree on digests, spent outputs
 //! and totals, the new one takes the old one's name. Until then nothing but the file `*.migrating` has changed; it may
-//! be deleted, and if it is left, the next attempt goes on from where it ends.
+//! be deleted, and if it is left, the next attempt goes on from where it ends, or starts again.
+
+mod pages;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,7 +20,7 @@ use redb::{
 
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
-use super::meta::Meta;
+use super::meta::{Meta, SAME_TABLES};
 use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 use super::replace::{create_like, migrated, migration_place, remove, swap, sync};
 use super::schema::{
@@ -53,7 +56,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// [`StoreError::MigrationFailed`]: the old file is as it was.
 pub(super) fn migrate(
     file: &Path,
-    old: Database,
+    mut old: Database,
     meta: &Meta,
     options: &StoreOptions,
 ) -> Result<(), StoreError> {
@@ -69,7 +72,11 @@ pub(super) fn migrate(
         meta.version,
         beside.display()
     );
-    if let Err(error) = write_anew(file, &old, meta, &beside, options) {
+    let written = match meta.version {
+        SAME_TABLES.. => pages::copy(file, &mut old, &beside, &meta.options(options)),
+        _ => write_anew(file, &old, meta, &beside, options),
+    };
+    if let Err(error) = written {
         // What the disk did not take can go on later; what does not fit never will.
         if matches!(
             error,
@@ -139,11 +146,7 @@ fn begin(
     beside: &Path,
     options: &StoreOptions,
 ) -> Result<Store, Fault> {
-    let open = || {
-        Store::build(beside, options, Demand::Sound, |builder| {
-            builder.create(beside)
-        })
-    };
+    let open = || Store::build(beside, options, Demand::Sound);
     if beside.exists() {
         match open() {
             Ok(Opened::Ready(store, _)) if old.begins_with(&store.snapshot()?)? => {
@@ -155,15 +158,7 @@ fn begin(
         remove(beside)?;
     }
     create_like(beside, file)?;
-    match open()? {
-        Opened::Ready(store, _) => Ok(store),
-        Opened::Older(_, meta) => Err(StoreError::OlderSchema {
-            file: beside.into(),
-            found: meta.version,
-            expected: SCHEMA_VERSION,
-        }
-        .into()),
-    }
+    Ok(open()?.ready(beside)?.0)
 }
 
 /// Checks that the new file, complete, says what the old one does beyond the records that were copied.

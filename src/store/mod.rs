@@ -22,16 +22,18 @@ mod scan;
 pub mod schema;
 pub mod snapshot;
 mod space;
+mod sums;
 mod view;
 mod writer;
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use bitcoin::Network;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend};
 
 use crate::BlockId;
@@ -48,6 +50,8 @@ pub use replace::{begin_repair, give_up_repair, replace_damaged};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
 pub use snapshot::{BlockEntry, Counts, RowFilter, Snapshot, Utxo};
 pub use space::{Slack, Space, TableSpace};
+pub use sums::Summed;
+use sums::{Unsound, Watch};
 
 /// Name of the index file in the data directory.
 pub const FILE_NAME: &str = "index.redb";
@@ -97,7 +101,19 @@ pub struct Store {
     /// Where the outputs of each block start, for views to find a position's block by.
     starts: Mutex<Arc<Vec<u64>>>,
     writer: Mutex<WriterState>,
+    /// What is done with pages that are not what was written.
+    watch: Arc<Watch>,
 }
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The engine may write when it is closed.
+        self.watch.stop_reading();
+    }
+}
+
+/// A database, and the watch over its pages; a file of an older format has no sums to be watched.
+type Watched = (Database, Option<Arc<Watch>>);
 
 /// What an opening asks of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +130,27 @@ enum Opened {
     Ready(Store, Vec<WrongRow>),
     /// A file of an older format.
     Older(Database, Meta),
+    /// A file without sums that holds nothing.
+    Blank(Database),
+}
+
+impl Opened {
+    /// What can be worked with as it is.
+    fn ready(self, file: &Path) -> Result<(Store, Vec<WrongRow>), StoreError> {
+        let file = file.to_path_buf();
+        match self {
+            Self::Ready(store, wrong) => Ok((store, wrong)),
+            Self::Older(_, meta) => Err(StoreError::OlderSchema {
+                file,
+                found: meta.version,
+                expected: schema::SCHEMA_VERSION,
+            }),
+            Self::Blank(_) => Err(StoreError::NotAnIndex {
+                file,
+                reason: "its pages have no sums".to_owned(),
+            }),
+        }
+    }
 }
 
 /// Whether the writer still takes work.
@@ -181,23 +218,17 @@ impl Store {
     /// on purpose.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but [`StoreError::OlderSchema`] for all older formats: there is no place for a new file.
+    /// As [`open`](Self::open), but [`StoreError::NotAnIndex`] for all older formats: there is no place for a new file.
     pub fn open_with_backend(
         backend: impl StorageBackend,
         options: &StoreOptions,
     ) -> Result<Self, StoreError> {
         let name = PathBuf::from(format!("{FILE_NAME} on a backend"));
-        let opened = Self::build(&name, options, Demand::Sound, |builder| {
-            builder.create_with_backend(backend)
+        let summed = Summed::new(backend, name.display().to_string());
+        let opened = Self::build_with(&name, options, Demand::Sound, |builder| {
+            open_summed(builder, summed)
         })?;
-        match opened {
-            Opened::Ready(store, _) => Ok(store),
-            Opened::Older(_, meta) => Err(StoreError::OlderSchema {
-                file: name,
-                found: meta.version,
-                expected: schema::SCHEMA_VERSION,
-            }),
-        }
+        Ok(opened.ready(&name)?.0)
     }
 
     fn open_at(
@@ -206,33 +237,35 @@ impl Store {
         demand: Demand,
     ) -> Result<(Self, Vec<WrongRow>), StoreError> {
         refuse_unfinished(path)?;
-        let build = || Self::build(path, options, demand, |builder| builder.create(path));
-        match build()? {
-            Opened::Ready(store, wrong) => {
-                if demand == Demand::Sound {
-                    replace::clean_up(path);
-                }
-                Ok((store, wrong))
+        let build = || Self::build(path, options, demand);
+        let opened = match build()? {
+            Opened::Blank(database) => {
+                drop(database);
+                empty_blank(path)?;
+                build()?
             }
-            Opened::Older(database, meta) => {
-                migrate::migrate(path, database, &meta, options)?;
-                match build()? {
-                    Opened::Ready(store, wrong) => Ok((store, wrong)),
-                    Opened::Older(_, meta) => Err(StoreError::OlderSchema {
-                        file: path.into(),
-                        found: meta.version,
-                        expected: schema::SCHEMA_VERSION,
-                    }),
-                }
-            }
+            opened => opened,
+        };
+        if let Opened::Older(database, meta) = opened {
+            migrate::migrate(path, database, &meta, options)?;
+            return build()?.ready(path);
         }
+        let ready = opened.ready(path)?;
+        if demand == Demand::Sound {
+            replace::clean_up(path);
+        }
+        Ok(ready)
     }
 
-    fn build(
+    fn build(file: &Path, options: &StoreOptions, demand: Demand) -> Result<Opened, StoreError> {
+        Self::build_with(file, options, demand, |builder| open_file(builder, file))
+    }
+
+    fn build_with(
         file: &Path,
         options: &StoreOptions,
         demand: Demand,
-        open: impl FnOnce(&redb::Builder) -> Result<Database, redb::DatabaseError>,
+        open: impl FnOnce(&redb::Builder) -> Result<Watched, redb::DatabaseError>,
     ) -> Result<Opened, StoreError> {
         let mut builder = Database::builder();
         builder.set_cache_size(options.cache_bytes);
@@ -255,26 +288,35 @@ impl Store {
     }
 
     fn prepare(
-        database: Result<Database, redb::DatabaseError>,
+        watched: Result<Watched, redb::DatabaseError>,
         file: &Path,
         options: &StoreOptions,
         demand: Demand,
     ) -> Result<Opened, Fault> {
-        let database = database?;
-        let mut meta = match Meta::load(&database.begin_read()?, file, options, demand)? {
-            Some(mut meta) if meta.version == meta::ALWAYS_LOCATED => {
-                let write = database.begin_write()?;
-                meta::raise_version(&write)?;
-                write.commit()?;
-                meta.version = schema::SCHEMA_VERSION;
-                meta
-            }
+        let (database, watch) = watched?;
+        let found = Meta::load(&database.begin_read()?, file, options, demand)?;
+        let Some(watch) = watch else {
+            return match found {
+                Some(meta) if meta.version < schema::SCHEMA_VERSION => {
+                    meta.check(file, options)?;
+                    Ok(Opened::Older(database, meta))
+                }
+                Some(_) => Err(StoreError::NotAnIndex {
+                    file: file.into(),
+                    reason: "its pages have no sums".to_owned(),
+                }
+                .into()),
+                None => Ok(Opened::Blank(database)),
+            };
+        };
+        let mut meta = match found {
             Some(meta) if meta.version < schema::SCHEMA_VERSION => {
-                meta.check(file, options)?;
-                return Ok(Opened::Older(database, meta));
+                let reason = format!("format {} in a file with sums", meta.version);
+                return Err(Fault::row("meta", "schema", reason));
             }
             Some(meta) => meta,
             None => {
+                let _writing = watch.start_writing()?;
                 let write = database.begin_write()?;
                 let meta = Meta::create(&write, file, options)?;
                 write.commit()?;
@@ -295,6 +337,7 @@ impl Store {
             cache_bytes: options.cache_bytes,
             starts: Mutex::default(),
             writer: Mutex::default(),
+            watch,
         };
         let view = store.view()?;
         if demand == Demand::Sound {
@@ -337,6 +380,12 @@ impl Store {
         StoreError::Halted {
             file: self.file.to_path_buf(),
         }
+    }
+
+    /// Lets the engine write, unless it has been refused a page.
+    fn start_writing(&self) -> Result<sums::Writing<'_>, StoreError> {
+        let told = |unsound: Unsound| Fault::from(unsound).in_file(&self.file);
+        self.watch.start_writing().map_err(told)
     }
 
     /// The index file.
@@ -413,6 +462,7 @@ impl Store {
             return Ok(plan.tip());
         }
         let database = self.database.read().map_err(|_| self.halted())?;
+        let _writing = self.start_writing()?;
         if let Err(fault) = writer::commit(&database, &plan) {
             writer.halted = true;
             return Err(told(fault));
@@ -434,6 +484,10 @@ impl Store {
     /// [`StoreError::Damaged`] if a page is broken; [`StoreError::Busy`] while a [`Snapshot`] is alive.
     pub fn check_pages(&mut self) -> Result<bool, StoreError> {
         let halted = self.halted();
+        let watch = Arc::clone(&self.watch);
+        let _writing = watch
+            .start_writing()
+            .map_err(|unsound| Fault::from(unsound).in_file(&self.file))?;
         let database = self.database.get_mut().map_err(|_| halted)?;
         database
             .check_integrity()
@@ -451,6 +505,7 @@ impl Store {
     pub fn compact(&self, wait: Duration) -> Result<u64, StoreError> {
         let mut writer = self.writer()?;
         let mut database = self.database.write().map_err(|_| self.halted())?;
+        let _writing = self.start_writing()?;
         let before = self.file_bytes();
         let started = Instant::now();
         loop {
@@ -480,28 +535,108 @@ const COMPACT_RETRY: Duration = Duration::from_millis(20);
 /// Length of a file that the engine has only just made, at most: it is 1 MiB and some pages.
 const NEW_FILE_BYTES: u64 = 16 << 20;
 
-/// The engine's files begin with a magic number of this length, in a header that lies in the first sector, and consist
-/// of pages.
-const MAGIC_BYTES: usize = 9;
+/// What a disk writes in one piece.
 const SECTOR_BYTES: usize = 512;
-const PAGE_BYTES: u64 = 4096;
+
+/// Opens or creates a database whose pages have sums. What a crash has left of a commit that was not its last may be
+/// looked at, so pages are refused as while reading; what was refused then is of no commit that counts.
+fn open_summed<B: StorageBackend>(
+    builder: &redb::Builder,
+    summed: Summed<B>,
+) -> Result<Watched, redb::DatabaseError> {
+    let watch = summed.watch();
+    watch.start_reading();
+    let database = builder.create_with_backend(summed)?;
+    watch.start_reading();
+    Ok((database, Some(watch)))
+}
+
+/// Opens or creates a file, whichever it is.
+fn open_file(builder: &redb::Builder, path: &Path) -> Result<Watched, redb::DatabaseError> {
+    let io = redb::StorageError::from;
+    let file = sums::open_file(path).map_err(io)?;
+    let opened = file.metadata().map_err(io)?;
+    let is_plain = is_plain(&file);
+    let backend = FileBackend::new(file)?;
+    let watched = match is_plain {
+        true => (builder.create_with_backend(backend)?, None),
+        false => open_summed(builder, Summed::new(backend, path.display().to_string()))?,
+    };
+    // It is locked now. If another process has put a new file in its place before that, this is the old one.
+    match fs::metadata(path) {
+        Ok(named) if is_same_file(&opened, &named) => Ok(watched),
+        Ok(_) => Err(redb::DatabaseError::DatabaseAlreadyOpen),
+        Err(error) => Err(io(error).into()),
+    }
+}
+
+#[cfg(unix)]
+fn is_same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Where there are no numbers of files to compare, a file that is open cannot be renamed either.
+#[cfg(not(unix))]
+fn is_same_file(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    true
+}
+
+/// Whether a file is the engine's own, without sums, as those of older formats are.
+fn is_plain(mut file: &fs::File) -> bool {
+    let mut start = sums::ENGINE_MAGIC.map(|_| 0);
+    file.read_exact(&mut start).is_ok() && start == sums::ENGINE_MAGIC
+}
+
+/// The first bytes of both places where a file has its head; zeros where it is shorter.
+fn starts(file: &mut fs::File) -> io::Result<[[u8; sums::HEAD_BYTES]; 2]> {
+    let mut starts = [[0; sums::HEAD_BYTES]; 2];
+    for (page, start) in (0_u64..).zip(&mut starts) {
+        file.seek(io::SeekFrom::Start(page * sums::PAGE_BYTES as u64))?;
+        let mut bytes = Vec::new();
+        Read::take(&mut *file, sums::HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+        for (place, byte) in start.iter_mut().zip(bytes) {
+            *place = byte;
+        }
+    }
+    Ok(starts)
+}
 
 /// The engine writes its magic number after the rest of a new file's header is on disk. A file without it that has
 /// nothing but zeros behind the header never held anything and is made anew. Any other cannot be told from one whose
 /// start was overwritten, so it is not reused.
 fn refuse_unfinished(path: &Path) -> Result<(), StoreError> {
-    let mut start = [0; MAGIC_BYTES];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    if read.is_err() || start != [0; MAGIC_BYTES] {
+    let told = |error| explain_io(error, "open", path);
+    let starts = match fs::File::open(path) {
+        Ok(mut file) => starts(&mut file).map_err(told)?,
+        Err(_) => return Ok(()),
+    };
+    let [first, _] = &starts;
+    let was_head = starts.iter().any(|start| sums::is_head(start));
+    let is_blank = first.starts_with(&sums::ENGINE_MAGIC.map(|_| 0));
+    if starts.iter().any(|start| sums::has_engine(start)) || !(was_head || is_blank) {
         return Ok(());
     }
     match empty_unfinished(path) {
         Ok(true) => Ok(()),
+        // Opening it says what is damaged.
+        Ok(false) if was_head => Ok(()),
         Ok(false) => Err(StoreError::NotAnIndex {
             file: path.into(),
             reason: "its creation was cut short, or its start was overwritten".to_owned(),
         }),
-        Err(error) => Err(explain_io(error, "open", path)),
+        Err(error) => Err(told(error)),
+    }
+}
+
+/// Empties a file without sums that holds nothing, so that it can be made anew.
+fn empty_blank(path: &Path) -> Result<(), StoreError> {
+    let told = |error| explain_io(error, "open", path);
+    let file = fs::File::options().write(true).open(path).map_err(told)?;
+    match file.try_lock() {
+        Ok(()) => file.set_len(0).map_err(told),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse { file: path.into() }),
+        Err(fs::TryLockError::Error(error)) => Err(told(error)),
     }
 }
 
@@ -515,13 +650,26 @@ fn empty_unfinished(path: &Path) -> io::Result<bool> {
         Err(fs::TryLockError::Error(error)) => return Err(error),
     }
     let len = file.metadata()?.len();
-    if len > NEW_FILE_BYTES || !len.is_multiple_of(PAGE_BYTES) {
+    if len > NEW_FILE_BYTES || !len.is_multiple_of(sums::PAGE_BYTES as u64) {
+        return Ok(false);
+    }
+    if starts(&mut file)?
+        .iter()
+        .any(|start| sums::has_engine(start))
+    {
         return Ok(false);
     }
     let mut bytes = Vec::new();
+    file.rewind()?;
     Read::take(&mut file, NEW_FILE_BYTES).read_to_end(&mut bytes)?;
-    let is_zero = |bytes: Option<&[u8]>| bytes.is_some_and(|b| b.iter().all(|byte| *byte == 0));
-    if !is_zero(bytes.get(..MAGIC_BYTES)) || !is_zero(bytes.get(SECTOR_BYTES..)) {
+    // But for the two places of the head.
+    let mut pages = bytes.chunks(sums::PAGE_BYTES).enumerate();
+    let is_zero = pages.all(|(page, bytes)| {
+        let from = if page < 2 { SECTOR_BYTES } else { 0 };
+        let rest = bytes.get(from..).unwrap_or_default();
+        rest.iter().all(|byte| *byte == 0)
+    });
+    if !is_zero {
         return Ok(false);
     }
     tracing::warn!(

@@ -168,6 +168,8 @@ pub(super) fn swap(file: &Path, new: &Path, kept: &Path) -> Result<(), StoreErro
     if let Err(error) = rename(new, file) {
         match is_linked {
             true => drop(fs::remove_file(kept)),
+            // Another process may have given the name to one of them already.
+            false if file.exists() => {}
             false => drop(fs::rename(kept, file)),
         }
         return Err(error);

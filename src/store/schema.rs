@@ -9,7 +9,7 @@ use super::column::Column;
 use crate::BlockId;
 
 /// Format of the files that are written. Raised whenever a table, a key or a row is added or changes its meaning.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 /// Oldest format that is read, to be migrated.
 pub const SCHEMA_OLDEST: u32 = 1;
 

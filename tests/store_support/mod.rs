@@ -17,7 +17,7 @@ use spindex::curve::TweakPoint;
 use spindex::store::schema::VALUE_MAX;
 use spindex::store::{
     BlockRecord, OutputRow, RowFilter, ScanColumns, Snapshot, SpendRow, Store, StoreError,
-    StoreOptions, TransactionEntry, TransactionRow, TweakBatch, TweakForm, Update, Utxo,
+    StoreOptions, Summed, TransactionEntry, TransactionRow, TweakBatch, TweakForm, Update, Utxo,
 };
 
 /// Height of the first block in these tests.
@@ -719,9 +719,21 @@ pub(crate) fn small_index(path: &Path, multiples: bool) -> Model {
     model
 }
 
+/// The engine on an index file: one with sums, or one of an older format.
+pub(crate) fn engine(path: &Path) -> Database {
+    let start = std::fs::read(path).expect("a file");
+    let opened = match start.starts_with(b"redb") {
+        true => Database::open(path),
+        false => {
+            Database::builder().create_with_backend(Summed::file(path).expect("an index file"))
+        }
+    };
+    opened.expect("a database")
+}
+
 /// Changes a file behind the store's back.
 pub(crate) fn tamper(path: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
-    let database = Database::open(path).expect("a redb file");
+    let database = engine(path);
     let write = database.begin_write().expect("write");
     change(&write);
     write.commit().expect("commit");

@@ -10,7 +10,7 @@ use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::{self, EngineKind};
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
-use spindex::store::{Store, StoreOptions};
+use spindex::store::{Store, StoreOptions, Summed};
 
 /// The engines this processor can run, with their names.
 pub(crate) fn runnable_engines() -> Vec<(EngineKind, &'static str)> {
@@ -31,6 +31,12 @@ pub(crate) fn options() -> StoreOptions {
         undo_depth: 288,
         cache_bytes: 8 << 20,
     }
+}
+
+/// The storage engine on an index file, to change rows behind the store's back.
+pub(crate) fn engine(path: &Path) -> redb::Database {
+    let file = Summed::file(path).unwrap();
+    redb::Database::builder().create_with_backend(file).unwrap()
 }
 
 /// An empty index in memory.

@@ -13,7 +13,7 @@ use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::derive_records;
 use spindex::store::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, META};
-use spindex::store::{BlockRecord, RowFilter, ScanColumns, Store, StoreOptions, Update};
+use spindex::store::{BlockRecord, RowFilter, ScanColumns, Store, StoreOptions, Summed, Update};
 
 /// Height of the first block of the index that is damaged: below it there is hardly anything to spend.
 const FIRST_HEIGHT: u32 = 100;
@@ -164,7 +164,8 @@ fn damage_key<const N: usize>(
 }
 
 fn damage(memory: &Memory, table: u8, row: u16, at: u16, bytes: &[u8]) -> Result<(), redb::Error> {
-    let database = Database::builder().create_with_backend(memory.clone())?;
+    let database =
+        Database::builder().create_with_backend(Summed::new(memory.clone(), "memory"))?;
     let write = database.begin_write()?;
     {
         match usize::from(table) % TABLES {
