@@ -53,7 +53,7 @@ impl BoundedListener {
             listener,
             room: Room::new(
                 settings.max_connections,
-                settings.max_connections_per_peer,
+                settings.reserved_connections,
                 bounds,
             ),
             waiting: VecDeque::new(),

@@ -43,8 +43,9 @@ pub struct ServeSettings {
     pub max_working: usize,
     /// Connections served at the same time; further ones wait. Stay below the limit of open files, with those that wait.
     pub max_connections: usize,
-    /// Of these, most for one address (of IPv6, the 64 bits of a subscriber); further ones wait.
-    pub max_connections_per_peer: usize,
+    /// Of these, how many are kept for addresses that have few: less than a quarter of this number. (Of IPv6, the 64 bits
+    /// of a subscriber are an address.) So nobody has them all.
+    pub reserved_connections: usize,
     /// Connections that wait for a place; when there are more, whoever has most of them loses the last.
     pub max_waiting_connections: usize,
     /// A connection on which nothing has happened for so long, and no request is worked on, gives way to one that waits.
@@ -70,9 +71,9 @@ impl Default for ServeSettings {
             // More readers than cores: some of them wait for the disk.
             max_working: 4 * std::thread::available_parallelism().map_or(4, usize::from),
             // The usual limit of open files is 1024; the node and the index need some of them.
-            max_connections: 640,
-            // A syncing wallet has 200 and more.
-            max_connections_per_peer: 256,
+            max_connections: 768,
+            // A syncing wallet has up to 600 for itself.
+            reserved_connections: 128,
             max_waiting_connections: 128,
             idle_grace: Duration::from_secs(5),
             silence_timeout: Duration::from_secs(120),

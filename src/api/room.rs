@@ -1,4 +1,4 @@
-//! Who may be connected: a number of places, a share of them for each peer, and who gives way to whom.
+//! Who may be connected: a number of places, some of them kept for peers that have few, and who gives way to whom.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ const LEAST_WAIT: Duration = Duration::from_millis(10);
 pub(super) struct Room {
     /// At least 1.
     places: usize,
-    /// Most of them for one peer, at least 1.
-    share: usize,
+    /// How many of them are kept for peers that have few.
+    reserved: usize,
     bounds: Bounds,
     taken: Mutex<Vec<Arc<Activity>>>,
     /// A place became free.
@@ -32,10 +32,11 @@ pub(super) struct Place {
 }
 
 impl Room {
-    pub(super) fn new(places: usize, share: usize, bounds: Bounds) -> Arc<Self> {
+    pub(super) fn new(places: usize, reserved: usize, bounds: Bounds) -> Arc<Self> {
+        let places = places.max(1);
         Arc::new(Self {
-            places: places.max(1),
-            share: share.max(1),
+            places,
+            reserved: reserved.min(places - 1),
             bounds,
             taken: Mutex::default(),
             freed: Notify::new(),
@@ -49,8 +50,8 @@ impl Room {
 
     /// Takes a place.
     ///
-    /// If there is none left, or none of the peer's share, a connection on which nothing has happened for some time has to
-    /// give way: within the share one of the peer's own, else one of whoever has most, if that is more than the newcomer has.
+    /// If there is none left for the peer, a connection on which nothing has happened for some time has to give way: one of
+    /// the peer's own, or of others that have more; of these, one of whoever has most.
     ///
     /// # Errors
     /// There is no place yet: to be tried again when one is freed, and at the time given.
@@ -62,17 +63,19 @@ impl Room {
             *held.entry(activity.peer()).or_default() += 1;
         }
         let own = held.get(&peer).copied().unwrap_or_default();
-        let is_within_share = own < self.share;
-        if is_within_share && taken.len() < self.places {
+        let has_few = own < (self.reserved / 4).max(1);
+        let open = match has_few {
+            true => self.places,
+            false => self.places - self.reserved,
+        };
+        if taken.len() < open {
             let activity = Arc::new(Activity::new(peer, self.bounds));
             taken.push(activity.clone());
             let room = self.clone();
             return Ok(Place { activity, room });
         }
         let most = |activity: &Activity| held.get(&activity.peer()).copied().unwrap_or_default();
-        let may_go = |activity: &Activity| {
-            activity.peer() == peer || is_within_share && most(activity) > own
-        };
+        let may_go = |activity: &Activity| activity.peer() == peer || most(activity) > own;
         let again = now + self.bounds.grace.max(LEAST_WAIT);
         // One that is leaving already makes room enough for now.
         if taken
@@ -119,13 +122,13 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(5);
 
-    fn room(places: usize, share: usize) -> Arc<Room> {
+    fn room(places: usize, reserved: usize) -> Arc<Room> {
         let bounds = Bounds {
             silence: Duration::from_secs(120),
             head: Duration::from_secs(10),
             grace: GRACE,
         };
-        Room::new(places, share, bounds)
+        Room::new(places, reserved, bounds)
     }
 
     fn peer(last: u8) -> Peer {
@@ -139,8 +142,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_has_its_share_and_leaves_the_rest_to_others() {
-        let room = room(10, 3);
+    async fn what_is_kept_is_for_those_who_have_few() {
+        let room = room(10, 7);
         let own: Vec<Place> = (0..3).map(|_| room.take(peer(1)).expect("room")).collect();
         assert!(room.take(peer(1)).is_err());
         assert_eq!(leaving(&own), [0; 0], "nobody has been quiet for long");
@@ -162,7 +165,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_has_most_gives_way_when_all_is_taken() {
-        let room = room(6, 4);
+        let room = room(6, 0);
         let take = |last| room.take(peer(last)).expect("room");
         let places = [take(1), take(2), take(3), take(2), take(2), take(1)];
         advance(GRACE).await;
@@ -181,7 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_served_gives_way_to_nobody() {
-        let room = room(2, 2);
+        let room = room(2, 0);
         let places: Vec<Place> = (0..2).map(|_| room.take(peer(1)).expect("room")).collect();
         for place in &places {
             place.activity.request_begins();

@@ -77,7 +77,7 @@ async fn start(settings: ServeSettings) -> (TestStore, Server) {
 async fn idle_connections_of_one_address_leave_room_for_others() {
     let (_store, server) = start(ServeSettings {
         max_connections: 12,
-        max_connections_per_peer: 8,
+        reserved_connections: 4,
         ..settings()
     })
     .await;
@@ -89,7 +89,7 @@ async fn idle_connections_of_one_address_leave_room_for_others() {
         let answer = soon(async { ask(&mut connect(&server, last).await).await }).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
-    // Those within the share are served too, and when they go, the others have their turn.
+    // Those that have places are served too, and when they go, the others have their turn.
     for stream in &mut idle[..8] {
         soon(ask(stream)).await;
     }
@@ -102,7 +102,7 @@ async fn idle_connections_of_one_address_leave_room_for_others() {
 async fn idle_connections_give_way_when_all_places_are_taken() {
     let (_store, server) = start(ServeSettings {
         max_connections: 6,
-        max_connections_per_peer: 4,
+        reserved_connections: 0,
         idle_grace: Duration::ZERO,
         ..settings()
     })
@@ -122,7 +122,7 @@ async fn idle_connections_give_way_when_all_places_are_taken() {
     for at in [4, 5] {
         soon(ask(&mut many[at])).await;
     }
-    // Within a full share it is one of the own.
+    // Who has most itself pushes out its own.
     let mut own = Vec::new();
     for _ in 0..4 {
         let mut stream = connect(&server, 1).await;
