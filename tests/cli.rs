@@ -162,6 +162,8 @@ fn wrong_usage_has_status_2() {
         (vec!["sync", "--network=mainet"], "mainet"),
         (vec!["scan", "--network=regtest"], "--wallet"),
         (vec!["scan", "--outpoint=xyz:1"], "xyz:1"),
+        (vec!["scan", "--labels=4294967295"], "1000000"),
+        (vec!["scan", "--labels=1000001"], "1000000"),
         (vec!["demo", "--once", "--engine=abacus"], "abacus"),
         (
             vec!["sync", "--config=/nowhere/spindex.toml"],

@@ -430,7 +430,7 @@ async fn play(seed: u64, sum: &mut Sum) {
                 Ok(_)
                 | Err(
                     ClientError::Contradiction { .. }
-                    | ClientError::Oracle(OracleError::Refused { .. }),
+                    | ClientError::Oracle(OracleError::UnknownHeight { .. }),
                 ) => sum.scans_during_changes += 1,
                 Err(error) => panic!("{what}: {error}"),
             }

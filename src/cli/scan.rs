@@ -341,3 +341,62 @@ fn spend_text(spend: &Spend) -> String {
 fn network_name(network: Network) -> &'static str {
     network.to_core_arg()
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
+
+    use super::*;
+    use crate::client::Unresolved;
+
+    fn table(unresolved: &[(u32, u32)], unknown_below: Option<u32>) -> Vec<String> {
+        let unresolved = unresolved.iter().map(|(height, matches)| Unresolved {
+            height: *height,
+            block_hash: BlockHash::all_zeros(),
+            matches: *matches,
+        });
+        let report = ScanReport {
+            network: Network::Regtest,
+            from: 1,
+            scanned_to: Some(200),
+            oracle_height: 200,
+            reorganised_above: None,
+            unspent_sat: 0,
+            found: Vec::new(),
+            watched: Vec::new(),
+            unresolved: unresolved.collect(),
+            unresolved_unknown_below: unknown_below,
+        };
+        let mut out = Vec::new();
+        print_report(&mut out, &report).expect("memory");
+        let text = String::from_utf8(out).expect("text");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn one_line_says_what_is_unresolved_and_where() {
+        assert_eq!(table(&[], None).len(), 1, "nothing but the sum");
+        let lines = table(&[(101, 1), (105, 2), (230, 1)], None);
+        assert_eq!(lines.len(), 2);
+        let line = &lines[0];
+        assert!(
+            line.starts_with("4 unresolved, at 101, 105, 230: "),
+            "{line}"
+        );
+        assert!(line.contains("no longer lists") && line.contains("--ask-again"));
+
+        let many: Vec<(u32, u32)> = (0..1000).map(|height| (height, 1)).collect();
+        let line = &table(&many, None)[0];
+        assert!(line.starts_with("1000 unresolved, at 0, 1, 2, "), "{line}");
+        assert!(line.contains(", 19, 980 more: "), "{line}");
+        assert_eq!(table(&many[..20], None)[0].matches("more").count(), 0);
+    }
+
+    #[test]
+    fn a_state_of_an_older_program_says_what_it_cannot_know() {
+        let lines = table(&[], Some(150));
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].contains("below 150") && lines[0].contains("--rescan"));
+    }
+}

@@ -227,3 +227,54 @@ async fn a_block_that_spends_while_a_scan_asks_is_not_taken_for_settled() {
     assert!(report.found.iter().any(|found| found.outpoint == own));
     assert_unresolved(&report, &after);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_with_cut_through_forgets_nothing_that_is_unresolved() {
+    let world = spent_again(45);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    let server = Server::start(forgetful(&world)).await;
+    Run::new(&world.keys)
+        .state(&path)
+        .run(&server)
+        .await
+        .unwrap();
+    for change in [
+        |s: &mut spindex::client::LightSettings| s.cut_through = true,
+        |s: &mut spindex::client::LightSettings| s.dust_limit_sat = 2_000_000,
+    ] {
+        let run = Run::new(&world.keys)
+            .state(&path)
+            .set(|s| s.ask_again = true)
+            .set(change);
+        let report = run.run(&server).await.unwrap();
+        assert_unresolved(&report, &world);
+        let run = Run::new(&world.keys)
+            .state(&path)
+            .set(|s| s.rescan = true)
+            .set(change);
+        let report = run.run(&server).await.unwrap();
+        assert_unresolved(&report, &world);
+    }
+    // What is listed again with cut-through is found.
+    let mut revived = world.clone();
+    let gone = revived.spent.len();
+    revived.spent.clear();
+    let all: Vec<_> = world.blocks.iter().flat_map(|block| &block.txs).collect();
+    revived.unspent = all
+        .iter()
+        .flat_map(|tx| {
+            tx.outputs
+                .iter()
+                .map(|o| bitcoin::OutPoint::new(tx.txid, o.vout))
+        })
+        .collect();
+    assert!(gone > 0);
+    server.switch(revived);
+    let run = Run::new(&world.keys)
+        .state(&path)
+        .set(|s| (s.ask_again, s.cut_through) = (true, true));
+    let report = run.run(&server).await.unwrap();
+    assert_eq!(report.unresolved, vec![]);
+    assert_report(&report, &world, 1..=50, |_| true);
+}

@@ -5,14 +5,15 @@
 //! that spent it is disconnected: then the server lists it again. So each such block is kept with the server's tip at the
 //! time, and as long as that tip is in the chain, so is what spent the output.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bitcoin::BlockHash;
 
 use super::super::TweakQuery;
-use super::super::state::{Change, KEPT_HASHES};
+use super::super::state::{Change, KEPT_HASHES, UnresolvedRow};
 use super::fetch::{FetchedBlock, Fetcher};
+use super::matching::Find;
 use super::reorg::changed;
 use super::{Interrupted, LightClient, matching};
 use crate::scan::Scanner;
@@ -127,6 +128,42 @@ impl LightClient {
             ..Change::default()
         })?;
         Ok(())
+    }
+
+    /// With cut-through or a dust limit a tweak may be missing from the list, and with it the match: what was unresolved
+    /// before stays so, less the transactions that were found now.
+    pub(super) fn keep_what_was_not_asked(
+        &self,
+        blocks: &[FetchedBlock],
+        found: &[Find],
+        unresolved: &mut BTreeMap<u32, Option<UnresolvedRow>>,
+    ) {
+        if !self.settings.cut_through && self.settings.dust_limit_sat == 0 {
+            return;
+        }
+        let contents = &self.state.contents;
+        for block in blocks {
+            let before = contents.unresolved.get(&block.height);
+            let Some(before) = before.filter(|row| row.block_hash == block.filters.block_hash)
+            else {
+                continue;
+            };
+            let resolved: BTreeSet<[u8; 33]> = found
+                .iter()
+                .filter(|(outpoint, row)| {
+                    row.height == block.height && !contents.found.contains_key(outpoint)
+                })
+                .map(|(_, row)| row.tweak)
+                .collect();
+            let resolved = u32::try_from(resolved.len()).unwrap_or(u32::MAX);
+            let row = unresolved.entry(block.height).or_default();
+            let now = row.as_ref().map_or(0, |row| row.matches);
+            let matches = now.max(before.matches.saturating_sub(resolved));
+            *row = (matches > 0).then(|| UnresolvedRow {
+                matches,
+                ..before.clone()
+            });
+        }
     }
 
     /// The server's last block, `None` if it has changed between two answers.

@@ -168,6 +168,7 @@ impl LightClient {
                 unresolved.insert(height, Some(row));
             }
         }
+        self.keep_what_was_not_asked(blocks, &found, &mut unresolved);
         Ok(Looked {
             found,
             unresolved: unresolved.into_iter().collect(),
