@@ -47,6 +47,10 @@ async fn serve(folder: &Path, slash: &str) -> (String, JoinSet<()>) {
         let file = format!("{}.json", route.replace('/', "-"));
         match std::fs::read(folder.join(height).join(file)) {
             Ok(body) => body.into_response(),
+            // No route of version 1.
+            Err(_) if route == "spends" => {
+                (StatusCode::NOT_FOUND, "404 page not found").into_response()
+            }
             Err(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 r#"{"error":"could not fetch header inv"}"#,

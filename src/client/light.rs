@@ -124,8 +124,6 @@ pub struct LightClient {
     settings: LightSettings,
     /// Given with this client. The state may hold others, of earlier runs: they wait until they are given again.
     watched: BTreeSet<OutPoint>,
-    /// Whether the scan has begun again as the settings ask.
-    rescanned: bool,
     /// Lowest height to which the chain was taken back.
     reorganised_above: Option<u32>,
     /// Restarts since the last stored window.
@@ -191,7 +189,6 @@ impl LightClient {
             state,
             settings,
             watched,
-            rescanned: false,
             reorganised_above: None,
             restarts: 0,
         })
@@ -358,7 +355,7 @@ impl LightClient {
                     );
                     cursor.next = cursor.first;
                 }
-                if self.settings.rescan && !self.rescanned {
+                if self.settings.rescan {
                     let again = self.settings.from.unwrap_or(cursor.first);
                     cursor.next = cursor.next.min(again);
                     roll_back_to = Some(i64::from(again) - 1);
@@ -370,13 +367,20 @@ impl LightClient {
         };
         self.has_something(&cursor, tip)?;
         let watched = self.rows(before.as_ref(), &cursor, tip).await?;
-        // What was found, or is unresolved, is taken back with the blocks, and stays.
+        // What is unresolved is taken back with the blocks, and stays until they are scanned.
         let unresolved = self.state.contents.unresolved.iter();
         let unresolved = unresolved.map(|(height, row)| (*height, Some(row.clone())));
         let unresolved = unresolved.collect();
-        let found = self.state.contents.found.iter();
-        let found = found.map(|(outpoint, row)| (*outpoint, row.clone()));
-        let found = roll_back_to.map_or_else(Vec::new, |_| found.collect());
+        // What was found is taken back with the blocks, and stays. Its spends are looked for with the scan, or before.
+        let found = self.state.contents.found.iter().map(|(outpoint, row)| {
+            let mut row = row.clone();
+            row.next = row.next.filter(|next| *next < cursor.next);
+            (*outpoint, row)
+        });
+        let found = match roll_back_to {
+            Some(_) => found.collect(),
+            None => Vec::new(),
+        };
         self.state.apply(Change {
             roll_back_to,
             cursor: Some(cursor),
@@ -385,7 +389,8 @@ impl LightClient {
             unresolved,
             ..Change::default()
         })?;
-        self.rescanned = true;
+        // Once is enough, also if the run begins again.
+        self.settings.rescan = false;
         Ok(())
     }
 

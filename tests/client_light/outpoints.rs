@@ -133,7 +133,7 @@ async fn nothing_named_is_nothing_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_calls_name_in_whatever_order_each_gets_the_truth() {
-    let rounds = std::env::var("SPINDEX_OUTPOINT_ROUNDS").map_or(40, |n| n.parse().unwrap());
+    let rounds = std::env::var("SPINDEX_OUTPOINT_ROUNDS").map_or(25, |n| n.parse().unwrap());
     let mut rng = StdRng::seed_from_u64(44);
     let mut base = World::new(44, 1);
     base.grow(45);

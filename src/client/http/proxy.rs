@@ -27,8 +27,10 @@ impl Way {
     /// The way to `base` with these settings.
     pub(super) fn to(base: &Url, proxy: Option<&str>) -> Self {
         if let Some(proxy) = proxy {
-            let url = Url::parse(proxy).or_else(|_| Url::parse(&format!("http://{proxy}")));
-            return Self::Asked(url.map_or_else(|_| "(no URL)".to_owned(), |url| shown(&url)));
+            // Without a scheme, what stands before a colon looks like one, and behind it may be a password.
+            let with_host = |text: &str| Url::parse(text).ok().filter(Url::has_host);
+            let url = with_host(proxy).or_else(|| with_host(&format!("http://{proxy}")));
+            return Self::Asked(url.map_or_else(|| "(no URL)".to_owned(), |url| shown(&url)));
         }
         if is_loopback(base) {
             return Self::Direct;
