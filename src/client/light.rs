@@ -367,11 +367,11 @@ impl LightClient {
         };
         self.has_something(&cursor, tip)?;
         let watched = self.rows(before.as_ref(), &cursor, tip).await?;
-        // What was found, or is unresolved, is taken back with the blocks, and stays. Spends are looked for with the scan,
-        // or before.
+        // What is unresolved is taken back with the blocks, and stays until they are scanned.
         let unresolved = self.state.contents.unresolved.iter();
         let unresolved = unresolved.map(|(height, row)| (*height, Some(row.clone())));
         let unresolved = unresolved.collect();
+        // What was found is taken back with the blocks, and stays. Its spends are looked for with the scan, or before.
         let found = self.state.contents.found.iter().map(|(outpoint, row)| {
             let mut row = row.clone();
             row.next = row.next.filter(|next| *next < cursor.next);
