@@ -61,7 +61,7 @@ pub(super) struct ScanArgs {
     #[arg(long, env = "SPINDEX_CUT_THROUGH")]
     cut_through: bool,
     /// Ask once more for everything that the server did not list when its block was scanned ("unresolved")
-    #[arg(long, env = "SPINDEX_ASK_AGAIN")]
+    #[arg(long)]
     ask_again: bool,
     /// Scan again from --from, or from where the scan began. Spends are looked for anew, outputs that were found stay
     #[arg(long)]
