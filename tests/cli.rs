@@ -10,12 +10,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
 
 use serde_json::Value;
 use spindex::chain::parse::block_from_rest_bytes;
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use support::index::runnable_engines;
+use spindex::store::{Store, StoreOptions};
+use support::index::{fill, options, runnable_engines};
 use support::spindex::{command, run, stderr};
 
 fn stdout(output: &Output) -> String {
@@ -402,15 +404,28 @@ fn the_path_from_bytes_to_rows_is_measured_without_any_file() {
     assert_eq!(one_file.status.code(), Some(2));
 }
 
-#[test]
-fn an_index_keeps_the_multiples_it_was_created_with() {
+#[tokio::test]
+async fn an_index_keeps_the_multiples_it_was_built_with() {
     let home = tempfile::tempdir().unwrap();
+    let file = home.path().join(".spindex/regtest/index.redb");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let built = StoreOptions {
+        multiples: Some(true),
+        ..options()
+    };
+    let chain = SimulatedChain::new(SimulationSettings::default());
+    chain.mine(1);
+    fill(
+        Arc::new(Store::open(&file, &built).unwrap()),
+        Arc::new(chain),
+    )
+    .await;
     let fail = |args: &[&str]| {
         let output = run(home.path(), &[args, &["--network=regtest"]].concat());
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         stderr(&output)
     };
-    // Nothing listens there: the index is created, and stays empty.
+    // Nothing listens there: the index is opened, and stays as it is.
     let node = ["--node-url=http://127.0.0.1:1", "--wait=0"];
     let sync = |more: &[&'static str]| fail(&[&["sync"], more, &node].concat());
     assert!(sync(&["--multiples"]).contains("(regtest, with multiples)"));

@@ -294,13 +294,17 @@ async fn sync_in_small_steps(chain: Arc<SimulatedChain>, multiples: bool) {
         multiples: Some(multiples),
         ..options()
     };
-    drop(Store::open(&path, &created).unwrap());
     let small_batches = IndexSettings {
         batch_bytes: 5_000,
         ..quick()
     };
     for until in [0, 1, 57, 58, 139] {
-        let store = Arc::new(Store::open(&path, &options()).unwrap());
+        // Later ones take what the first block was indexed with.
+        let given = match until {
+            0 => created.clone(),
+            _ => options(),
+        };
+        let store = Arc::new(Store::open(&path, &given).unwrap());
         let tip = indexer(&store, chain.clone(), small_batches.clone())
             .sync(Some(until))
             .await

@@ -73,7 +73,8 @@ pub(crate) async fn fresh_store_with(source: Arc<dyn BlockSource>, multiples: bo
     fill(memory_store(multiples), source).await
 }
 
-async fn fill(store: Arc<Store>, source: Arc<dyn BlockSource>) -> Arc<Store> {
+/// Indexes all the source has now.
+pub(crate) async fn fill(store: Arc<Store>, source: Arc<dyn BlockSource>) -> Arc<Store> {
     let engine = Arc::new(LibSecp256k1);
     let settings = IndexSettings::default();
     let indexer = Indexer::new(
