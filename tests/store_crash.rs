@@ -5,6 +5,7 @@
 
 mod store_support;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -124,6 +125,8 @@ struct Disk {
     pending: Vec<Write>,
     /// Calls that change something, so far.
     calls: usize,
+    /// Which of them were syncs, counted from 0.
+    syncs: Vec<usize>,
     accident: Option<(usize, Accident)>,
 }
 
@@ -203,6 +206,8 @@ impl StorageBackend for Backend {
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk();
         disk.call(false)?;
+        let call = disk.calls - 1;
+        disk.syncs.push(call);
         disk.durable = disk.live.clone();
         disk.pending.clear();
         Ok(())
@@ -333,6 +338,8 @@ struct Undisturbed {
     states: Vec<[u8; 32]>,
     /// Number of calls the whole takes.
     calls: usize,
+    /// Which of them are syncs, counted from 0.
+    syncs: Vec<usize>,
 }
 
 /// The history of an index without multiples, and of one with them.
@@ -347,12 +354,13 @@ fn undisturbed() -> [Undisturbed; 2] {
             states.push(contents(&store));
         }
         drop(store);
-        let calls = backend.disk().calls;
+        let mut disk = backend.disk();
         Undisturbed {
             multiples,
             steps,
             states,
-            calls,
+            calls: disk.calls,
+            syncs: std::mem::take(&mut disk.syncs),
         }
     })
 }
@@ -451,10 +459,17 @@ fn calls(total: usize, spread: usize) -> impl Iterator<Item = usize> {
     (0..60).chain((60..total).step_by(step))
 }
 
+/// The same and every sync: what makes a commit count is written just before one.
+fn calls_and_syncs(history: &Undisturbed, spread: usize) -> BTreeSet<usize> {
+    let syncs = history.syncs.iter().copied();
+    calls(history.calls, spread).chain(syncs).collect()
+}
+
 #[test]
 fn power_loss_leaves_the_state_before_or_after() {
     for history in undisturbed() {
-        let left: Vec<Left> = calls(history.calls, 150)
+        let left: Vec<Left> = calls_and_syncs(&history, 100)
+            .into_iter()
             .map(|call| disturb(&history, call, Accident::PowerLoss).0)
             .collect();
         for outcome in [Left::Nothing, Left::Before, Left::After] {
@@ -466,7 +481,8 @@ fn power_loss_leaves_the_state_before_or_after() {
 #[test]
 fn torn_writes_leave_the_state_before_or_after() {
     for history in undisturbed() {
-        let left: Vec<(Left, bool)> = calls(history.calls, 250)
+        let left: Vec<(Left, bool)> = calls_and_syncs(&history, 150)
+            .into_iter()
             .map(|call| disturb(&history, call, Accident::TornWrites))
             .collect();
         for outcome in [Left::Nothing, Left::Before, Left::After] {
