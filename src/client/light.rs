@@ -377,13 +377,17 @@ impl LightClient {
             row.next = row.next.filter(|next| *next < cursor.next);
             (*outpoint, row)
         });
-        let found = match roll_back_to {
-            Some(_) => found.collect(),
-            None => Vec::new(),
+        let hashes = self.state.contents.hashes.iter();
+        let hashes = hashes.map(|(height, hash)| (*height, *hash));
+        // The hashes stay with it: by them it is seen whether its blocks are still in the chain.
+        let (found, hashes) = match roll_back_to {
+            Some(_) => (found.collect(), hashes.collect()),
+            None => Default::default(),
         };
         self.state.apply(Change {
             roll_back_to,
             cursor: Some(cursor),
+            hashes,
             found,
             watched,
             unresolved,

@@ -278,3 +278,56 @@ async fn a_scan_with_cut_through_forgets_nothing_that_is_unresolved() {
     assert_eq!(report.unresolved, vec![]);
     assert_report(&report, &world, 1..=50, |_| true);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reorganisation_of_long_ago_revived_is_found() {
+    let mut common = World::new(46, 1);
+    common.grow(10);
+    common.begin_block();
+    let txid = common.pay(&[Pay::Wallet(None)], &[], &[]);
+    let own = bitcoin::OutPoint::new(txid, 0);
+    common.grow_without(&[own], 5);
+    let mut before = common.fork(1);
+    before.begin_block();
+    before.pay(&[Pay::Stranger], &[own], &[]);
+    // More blocks since than are ever reorganised, and another scan of them.
+    let mut after = common.fork(2);
+    for _ in 0..300 {
+        after.begin_block();
+    }
+    let mut later = after.clone();
+    for _ in 0..300 {
+        later.begin_block();
+    }
+    for to in [None, Some(12)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let server = Server::start(forgetful(&before)).await;
+        let first = Run::new(&common.keys).state(&path).set(|s| s.to = to);
+        let report = first.run(&server).await.unwrap();
+        assert!(report.unresolved.iter().any(|block| block.height == 11));
+
+        server.switch(after.clone());
+        let run = Run::new(&common.keys)
+            .state(&path)
+            .set(|s| s.window_blocks = 100);
+        let report = run.run(&server).await.unwrap();
+        assert!(report.found.iter().any(|found| found.outpoint == own));
+        assert_report(&report, &after, 1..=after.tip(), |txid| {
+            !after.is_gone(txid)
+        });
+        assert_unresolved(&report, &after);
+
+        // What stays unresolved is not asked for again, however much later, and takes one look at the chain.
+        assert!(!report.unresolved.is_empty());
+        for tip in [&later, &later] {
+            server.with(|served| served.log.clear());
+            server.switch(tip.clone());
+            let report = run.run(&server).await.unwrap();
+            assert_unresolved(&report, &later);
+            assert_eq!(server.with(|served| served.count("utxos/")), 0);
+        }
+        let asked = format!("block-hash/{}", after.tip());
+        assert!(server.with(|served| served.count(&asked)) <= 1);
+    }
+}
