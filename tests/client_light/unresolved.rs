@@ -102,10 +102,17 @@ async fn what_another_server_still_lists_is_found_on_request() {
     let server = Server::start(Served::new(world.clone())).await;
     let report = run.run(&server).await.unwrap();
     assert_unresolved(&report, &world);
-    let asked = Run::new(&world.keys)
-        .state(&path)
-        .set(|s| s.ask_again = true);
-    let report = asked.run(&server).await.unwrap();
+    // A scan that does not come to all the blocks with their spends says so.
+    let asked = |to| {
+        let run = Run::new(&world.keys).state(&path);
+        run.set(|s| (s.ask_again, s.to) = (true, to))
+    };
+    let lowest = forgotten(&world)[0].height;
+    let report = asked(Some(lowest)).run(&server).await.unwrap();
+    assert_eq!(report.scanned_to, Some(50));
+    assert_eq!(report.spends_known_to, Some(lowest));
+    let report = asked(None).run(&server).await.unwrap();
+    assert_eq!(report.spends_known_to, None);
     // With the spends, which are in blocks that were scanned long ago.
     assert_report(&report, &world, 1..=50, |_| true);
     assert_eq!(report.unresolved, vec![]);
@@ -116,7 +123,7 @@ async fn what_another_server_still_lists_is_found_on_request() {
 
     // It stays found where it is forgotten.
     let server = Server::start(forgetful(&world)).await;
-    let report = asked.run(&server).await.unwrap();
+    let report = asked(None).run(&server).await.unwrap();
     assert_report(&report, &world, 1..=50, |_| true);
     assert_eq!(report.unresolved, vec![]);
 }
