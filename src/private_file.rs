@@ -77,7 +77,9 @@ pub enum PrivateFileError {
     },
 }
 
-use PrivateFileError::{Exists, Exposed, Foreign, Io, Link, NotAFile, ReadsBackDifferently};
+use PrivateFileError::{
+    Exists, Exposed, Foreign, Io, Link, NotAFile, ReadsBackDifferently, TooLarge,
+};
 
 type Result<T> = std::result::Result<T, PrivateFileError>;
 
@@ -101,8 +103,10 @@ pub fn create(path: &Path, content: &[u8]) -> Result<()> {
         .and_then(|()| sync_folder(path))
         .and_then(|()| read_back(path, content))
         .inspect_err(|_| {
-            // What matters is why it failed.
-            let _ = fs::remove_file(path);
+            // What matters is why it failed. Somebody may have put another file in its place by now.
+            if matches!(is_at(&file, path), Ok(true)) {
+                let _ = fs::remove_file(path);
+            }
         })
 }
 
@@ -145,6 +149,8 @@ pub fn protect(path: &Path) -> Result<bool> {
         file.set_permissions(fs::Permissions::from_mode(0o600))
             .and_then(|()| file.sync_all())
             .map_err(failed("change the permissions of", path))?;
+        // Some file systems have no permissions, and take the change without a word.
+        check(path, &file)?;
     }
     Ok(true)
 }
@@ -328,7 +334,7 @@ fn content(path: &Path, mut file: &File) -> Result<Zeroizing<Vec<u8>>> {
     let bytes = file.metadata().map_err(failed("look at", path))?.len();
     if bytes > MOST_BYTES {
         let path = path.into();
-        return Err(PrivateFileError::TooLarge { path, bytes });
+        return Err(TooLarge { path, bytes });
     }
     // The exact size: growing would leave copies of what may be secret. The file is never written in place.
     let mut content = Zeroizing::new(vec![0; bytes as usize]);
@@ -339,6 +345,12 @@ fn content(path: &Path, mut file: &File) -> Result<Zeroizing<Vec<u8>>> {
 }
 
 fn fill(path: &Path, mut file: &File, content: &[u8]) -> Result<()> {
+    let bytes = content.len() as u64;
+    if bytes > MOST_BYTES {
+        // It could not be read again.
+        let path = path.into();
+        return Err(TooLarge { path, bytes });
+    }
     file.write_all(content)
         .and_then(|()| file.sync_all())
         .map_err(failed("write", path))

@@ -81,6 +81,17 @@ async fn a_beginning_above_the_tip_is_told_and_forgotten() {
     // A lower beginning than the server's is the server's to refuse, and takes nothing back.
     let output = scan(home.path(), &url, true, &["--from=50"]).await;
     fails(&output, 1, &["block 50", "could not fetch header inv"]);
+    let output = scan(home.path(), &url, true, &["--rescan", "--from=50"]).await;
+    fails(&output, 1, &["block 50"]);
+    let output = scan(home.path(), &url, true, &[]).await;
+    assert!(stdout(&output).contains("scanned 110 to 130 (regtest)"));
+
+    // Nor is it kept where there is nothing yet.
+    let home = tempfile::tempdir().unwrap();
+    let output = scan(home.path(), &url, true, &["--from=50"]).await;
+    fails(&output, 1, &["block 50"]);
+    let output = scan(home.path(), &url, true, &["--from=112"]).await;
+    assert!(stdout(&output).contains("scanned 112 to 130 (regtest)"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -264,7 +264,7 @@ pub(super) fn print_report(
     for watched in &report.watched {
         // Whether the output exists is not known, so it is not said to be unspent.
         let spent = watched.spend.as_ref().map_or_else(
-            || match report.scanned_to {
+            || match watched.to {
                 Some(to) => format!("no spend in blocks {} to {to}", watched.from),
                 None => "no block scanned".to_owned(),
             },
@@ -273,6 +273,12 @@ pub(super) fn print_report(
         writeln!(out, "{}  {spent}", watched.outpoint)?;
     }
     print_unresolved(out, report)?;
+    if let Some(to) = report.spends_known_to {
+        writeln!(
+            out,
+            "spends of outputs that were found late were looked for up to {to} alone: a scan without --to goes on"
+        )?;
+    }
     let unspent = report
         .found
         .iter()
@@ -365,6 +371,7 @@ mod tests {
             reorganised_above: None,
             unspent_sat: 0,
             found: Vec::new(),
+            spends_known_to: None,
             watched: Vec::new(),
             unresolved: unresolved.collect(),
             unresolved_unknown_below: unknown_below,

@@ -366,6 +366,13 @@ impl LightClient {
             }
         };
         self.has_something(&cursor, tip)?;
+        // A beginning that the server does not have is not kept: every later scan would end there.
+        let goes_back = before
+            .as_ref()
+            .is_none_or(|before| cursor.next < before.next);
+        if goes_back && cursor.next <= tip {
+            self.oracle.filters(cursor.next).await?;
+        }
         let watched = self.rows(before.as_ref(), &cursor, tip).await?;
         // What is unresolved is taken back with the blocks, and stays until they are scanned.
         let unresolved = self.state.contents.unresolved.iter();
@@ -377,13 +384,17 @@ impl LightClient {
             row.next = row.next.filter(|next| *next < cursor.next);
             (*outpoint, row)
         });
-        let found = match roll_back_to {
-            Some(_) => found.collect(),
-            None => Vec::new(),
+        let hashes = self.state.contents.hashes.iter();
+        let hashes = hashes.map(|(height, hash)| (*height, *hash));
+        // The hashes stay with it: by them it is seen whether its blocks are still in the chain.
+        let (found, hashes) = match roll_back_to {
+            Some(_) => (found.collect(), hashes.collect()),
+            None => Default::default(),
         };
         self.state.apply(Change {
             roll_back_to,
             cursor: Some(cursor),
+            hashes,
             found,
             watched,
             unresolved,
@@ -549,6 +560,9 @@ impl LightClient {
             })
             .collect();
         found.sort_by_key(|found| (found.height, found.outpoint));
+        let unspent = contents.found.iter();
+        let unspent = unspent.filter(|(outpoint, _)| !contents.spends.contains_key(outpoint));
+        let lagging = unspent.filter_map(|(_, row)| row.next);
         ScanReport {
             network: self.settings.network,
             from: contents.cursor.as_ref().map_or(0, |cursor| cursor.first),
@@ -561,11 +575,17 @@ impl LightClient {
                 .filter(|found| found.spent.is_none())
                 .fold(0, |sum, found| sum.saturating_add(found.value_sat)),
             found,
+            spends_known_to: lagging.map(|next| next.saturating_sub(1)).min(),
             watched: self
                 .followed()
                 .map(|(outpoint, row)| Watched {
                     outpoint: *outpoint,
                     from: row.from,
+                    to: match row.next {
+                        Some(next) => next.checked_sub(1),
+                        None => self.state.scanned_to(),
+                    }
+                    .filter(|to| *to >= row.from),
                     spend: contents.spends.get(outpoint).cloned(),
                 })
                 .collect(),

@@ -56,7 +56,10 @@ pub struct Watched {
     pub outpoint: OutPoint,
     /// Height from which spends were looked for.
     pub from: u32,
-    /// The spend, `None` if there was none in the blocks from there to the scanned height.
+    /// Height up to which they were, `None` if at none yet. Below the scanned height where a scan has ended before it
+    /// caught up with earlier ones.
+    pub to: Option<u32>,
+    /// The spend, `None` if there was none in the blocks between the two.
     pub spend: Option<Spend>,
 }
 
@@ -91,6 +94,10 @@ pub struct ScanReport {
     pub unspent_sat: u64,
     /// Outputs of the wallet, by height, then outpoint.
     pub found: Vec<Found>,
+    /// If spends of some found outputs were looked for up to a height below the scanned one alone, the lowest such height:
+    /// those outputs were found late, and the scan has ended before it caught up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spends_known_to: Option<u32>,
     /// The outpoints that this client watches, by outpoint; not those that the state holds beside them.
     pub watched: Vec<Watched>,
     /// What the filters matched and the server does not list, by height. The server is asked again after a

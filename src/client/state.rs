@@ -293,8 +293,9 @@ impl State {
 
     /// Brings a file of format 1 to this one. What was unresolved at the heights it has scanned nobody knows.
     fn upgrade(&self) -> Result<(), StateError> {
+        let is_wallet = self.identity.wallet.is_some();
         let cursor = self.read_cursor()?.map(|cursor| Cursor {
-            unrecorded_below: Some(cursor.next),
+            unrecorded_below: is_wallet.then_some(cursor.next),
             ..cursor
         });
         self.write(|write| {

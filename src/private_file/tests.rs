@@ -178,3 +178,17 @@ fn a_private_folder_has_a_name_of_its_own_and_goes_with_what_is_in_it() {
     assert!(names(parent.path()).is_empty());
     assert!(PrivateFolder::create(&parent.path().join("gone"), "demo").is_err());
 }
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wallet");
+    let much = vec![b'1'; MOST_BYTES as usize + 1];
+    assert!(matches!(create(&path, &much), Err(TooLarge { .. })));
+    assert_eq!(names(folder.path()), [""; 0]);
+    create(&path, b"keys").unwrap();
+    let replaced = Locked::wait_for(&path).unwrap().replace(&much);
+    assert!(matches!(replaced, Err(TooLarge { .. })));
+    assert_eq!(names(folder.path()), ["wallet"]);
+    assert_eq!(read(&path).unwrap().as_slice(), b"keys");
+}

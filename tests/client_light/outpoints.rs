@@ -180,3 +180,31 @@ async fn whatever_calls_name_in_whatever_order_each_gets_the_truth() {
     }
     assert!(checked > rounds / 3, "too few rounds end at the tip");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outpoint_is_said_to_be_looked_for_where_it_was() {
+    let world = world(47, 30);
+    let outpoints = world.unspent.clone();
+    let server = Server::start(Served::new(world.clone())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    let run = |outpoints: &[OutPoint]| Run::watching(outpoints).state(&path);
+    let ranges = |report: &ScanReport| -> Vec<(u32, Option<u32>)> {
+        let watched = report.watched.iter();
+        watched.map(|watched| (watched.from, watched.to)).collect()
+    };
+    let report = run(&outpoints[..1]).run(&server).await.unwrap();
+    assert_eq!(ranges(&report), [(1, Some(30))]);
+    // The state has been further than this outpoint.
+    let to_9 = run(&outpoints[1..2]).set(|s| s.to = Some(9));
+    let report = to_9.run(&server).await.unwrap();
+    assert_eq!(ranges(&report), [(1, Some(9))]);
+    assert_eq!(report.scanned_to, Some(30));
+    // So has it than the server.
+    server.with(|served| served.height = 12);
+    let report = run(&outpoints[1..2]).run(&server).await.unwrap();
+    assert_eq!(ranges(&report), [(1, Some(12))]);
+    server.with(|served| served.height = 30);
+    let report = run(&outpoints[1..2]).run(&server).await.unwrap();
+    assert_eq!(ranges(&report), [(1, Some(30))]);
+}

@@ -162,3 +162,34 @@ async fn any_number_of_blocks_at_once_is_no_fault() {
         assert_report(&report, &world, 1..=45, |_| true);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reorganisation_while_a_scan_is_made_again_takes_back_what_it_should() {
+    let mut common = world(37, 20);
+    let mut before = common.fork(1);
+    before.begin_block();
+    before.pay(&[Pay::Wallet(None)], &[], &[]);
+    before.grow(9);
+    common.grow(1);
+    let mut after = common.fork(2);
+    after.grow(11);
+    let gone = expected_found(&before, 21..=30, |_| true);
+    assert!(!gone.is_empty());
+    for first in [None, Some(3)] {
+        let server = Server::start(Served::new(before.clone())).await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let run = Run::new(&before.keys).state(&path);
+        let report = run.run(&server).await.unwrap();
+        assert_report(&report, &before, 1..=30, |_| true);
+        // It ends before it comes to the blocks that are replaced then.
+        let again = Run::new(&before.keys)
+            .state(&path)
+            .set(|s| (s.rescan, s.from, s.to) = (true, first, Some(9)));
+        let report = again.run(&server).await.unwrap();
+        assert_eq!(report.scanned_to, Some(9));
+        server.switch(after.clone());
+        let report = run.run(&server).await.unwrap();
+        assert_report(&report, &after, 1..=after.tip(), |_| true);
+    }
+}

@@ -102,10 +102,17 @@ async fn what_another_server_still_lists_is_found_on_request() {
     let server = Server::start(Served::new(world.clone())).await;
     let report = run.run(&server).await.unwrap();
     assert_unresolved(&report, &world);
-    let asked = Run::new(&world.keys)
-        .state(&path)
-        .set(|s| s.ask_again = true);
-    let report = asked.run(&server).await.unwrap();
+    // A scan that does not come to all the blocks with their spends says so.
+    let asked = |to| {
+        let run = Run::new(&world.keys).state(&path);
+        run.set(|s| (s.ask_again, s.to) = (true, to))
+    };
+    let lowest = forgotten(&world)[0].height;
+    let report = asked(Some(lowest)).run(&server).await.unwrap();
+    assert_eq!(report.scanned_to, Some(50));
+    assert_eq!(report.spends_known_to, Some(lowest));
+    let report = asked(None).run(&server).await.unwrap();
+    assert_eq!(report.spends_known_to, None);
     // With the spends, which are in blocks that were scanned long ago.
     assert_report(&report, &world, 1..=50, |_| true);
     assert_eq!(report.unresolved, vec![]);
@@ -116,7 +123,7 @@ async fn what_another_server_still_lists_is_found_on_request() {
 
     // It stays found where it is forgotten.
     let server = Server::start(forgetful(&world)).await;
-    let report = asked.run(&server).await.unwrap();
+    let report = asked(None).run(&server).await.unwrap();
     assert_report(&report, &world, 1..=50, |_| true);
     assert_eq!(report.unresolved, vec![]);
 }
@@ -277,4 +284,57 @@ async fn a_scan_with_cut_through_forgets_nothing_that_is_unresolved() {
     let report = run.run(&server).await.unwrap();
     assert_eq!(report.unresolved, vec![]);
     assert_report(&report, &world, 1..=50, |_| true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reorganisation_of_long_ago_revived_is_found() {
+    let mut common = World::new(46, 1);
+    common.grow(10);
+    common.begin_block();
+    let txid = common.pay(&[Pay::Wallet(None)], &[], &[]);
+    let own = bitcoin::OutPoint::new(txid, 0);
+    common.grow_without(&[own], 5);
+    let mut before = common.fork(1);
+    before.begin_block();
+    before.pay(&[Pay::Stranger], &[own], &[]);
+    // More blocks since than are ever reorganised, and another scan of them.
+    let mut after = common.fork(2);
+    for _ in 0..300 {
+        after.begin_block();
+    }
+    let mut later = after.clone();
+    for _ in 0..300 {
+        later.begin_block();
+    }
+    for to in [None, Some(12)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let server = Server::start(forgetful(&before)).await;
+        let first = Run::new(&common.keys).state(&path).set(|s| s.to = to);
+        let report = first.run(&server).await.unwrap();
+        assert!(report.unresolved.iter().any(|block| block.height == 11));
+
+        server.switch(after.clone());
+        let run = Run::new(&common.keys)
+            .state(&path)
+            .set(|s| s.window_blocks = 100);
+        let report = run.run(&server).await.unwrap();
+        assert!(report.found.iter().any(|found| found.outpoint == own));
+        assert_report(&report, &after, 1..=after.tip(), |txid| {
+            !after.is_gone(txid)
+        });
+        assert_unresolved(&report, &after);
+
+        // What stays unresolved is not asked for again, however much later, and takes one look at the chain.
+        assert!(!report.unresolved.is_empty());
+        for tip in [&later, &later] {
+            server.with(|served| served.log.clear());
+            server.switch(tip.clone());
+            let report = run.run(&server).await.unwrap();
+            assert_unresolved(&report, &later);
+            assert_eq!(server.with(|served| served.count("utxos/")), 0);
+        }
+        let asked = format!("block-hash/{}", after.tip());
+        assert!(server.with(|served| served.count(&asked)) <= 1);
+    }
 }

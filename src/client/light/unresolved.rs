@@ -3,7 +3,8 @@
 //! A version 1 server forgets a transaction once all its taproot outputs are spent. A payment that was spent when the scan
 //! came to its block so shows as a match of the filter and nothing else. It is of no use to the wallet, unless the block
 //! that spent it is disconnected: then the server lists it again. So each such block is kept with the server's tip at the
-//! time, and as long as that tip is in the chain, so is what spent the output.
+//! time, and as long as that tip is in the chain, so is what spent the output. However long ago that was: the chain may have
+//! been reorganised right after it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -63,7 +64,7 @@ impl LightClient {
     /// Heights, ascending, at which something is unresolved and the answer may be another one by now: the server's tip
     /// when it was asked is no longer in the chain, or it is asked on request. Heights that will be scanned anyway are not
     /// among them.
-    async fn heights_to_ask(&self, tip: u32) -> Result<Vec<u32>, Interrupted> {
+    async fn heights_to_ask(&mut self, tip: u32) -> Result<Vec<u32>, Interrupted> {
         let contents = &self.state.contents;
         let scanned = contents.cursor.as_ref().map_or(0, |cursor| cursor.next);
         let mut known: HashMap<(u32, BlockHash), bool> = HashMap::new();
@@ -75,8 +76,6 @@ impl LightClient {
             let is_settled = match row.asked_at {
                 _ if self.settings.ask_again => false,
                 None => false,
-                // What is that deep is not reorganised.
-                Some((at, _)) if at.saturating_add(KEPT_HASHES) <= tip => true,
                 Some((at, _)) if at > tip => false,
                 Some((at, hash)) => match known.get(&(at, hash)) {
                     Some(is_settled) => *is_settled,
@@ -91,7 +90,44 @@ impl LightClient {
                 heights.push(*height);
             }
         }
+        let in_chain = known.into_iter().filter(|(_, is_settled)| *is_settled);
+        self.settle(&in_chain.map(|(block, _)| block).collect(), tip)?;
         Ok(heights)
+    }
+
+    /// Gives rows with one of these blocks, which are in the chain, the highest of those that are too deep to be
+    /// reorganised from now on, so that later there is one block to look for and not one for each scan that ever was.
+    fn settle(
+        &mut self,
+        in_chain: &BTreeSet<(u32, BlockHash)>,
+        tip: u32,
+    ) -> Result<(), Interrupted> {
+        let deep = in_chain.iter().copied();
+        let deep = deep.filter(|(at, _)| at.saturating_add(KEPT_HASHES) <= tip);
+        let Some(highest) = deep.max() else {
+            return Ok(());
+        };
+        let rows = self.state.contents.unresolved.iter();
+        let lower = rows.filter(|(_, row)| {
+            let at = row.asked_at.filter(|at| in_chain.contains(at));
+            at.is_some_and(|at| at < highest)
+        });
+        let unresolved: Vec<_> = lower
+            .map(|(height, row)| {
+                let row = UnresolvedRow {
+                    asked_at: Some(highest),
+                    ..row.clone()
+                };
+                (*height, Some(row))
+            })
+            .collect();
+        if !unresolved.is_empty() {
+            self.state.apply(Change {
+                unresolved,
+                ..Change::default()
+            })?;
+        }
+        Ok(())
     }
 
     /// Scans a window of such blocks and stores what became of them. The spends of what is found are looked for from

@@ -129,8 +129,8 @@ pub(in crate::client) struct UnresolvedRow {
     pub(in crate::client) block_hash: BlockHash,
     /// How many matches.
     pub(in crate::client) matches: u32,
-    /// The server's tip when it listed the outputs: what spent them is in this block or below it. `None` if the tip
-    /// changed meanwhile.
+    /// The server's tip when it listed the outputs, or a later block on top of it: what spent them is in this block or
+    /// below it. `None` if the tip changed meanwhile.
     pub(in crate::client) asked_at: Option<(u32, BlockHash)>,
 }
 

@@ -401,6 +401,16 @@ fn a_file_of_format_1_is_kept_and_says_what_it_cannot_know() {
     assert_eq!(unrecorded(&state), None);
 }
 
+#[test]
+fn where_there_is_no_wallet_nothing_can_be_unresolved() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("outpoints.redb");
+    let owner = identity(None);
+    file_of_format_1(&path, owner);
+    let state = State::open(&path, owner).expect("readable");
+    assert_eq!(state.contents.cursor, Some(cursor(100, 111)));
+}
+
 fn filled_contents() -> Contents {
     let mut contents = Contents::default();
     contents.apply(filled());
