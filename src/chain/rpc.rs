@@ -80,6 +80,22 @@ pub struct RpcSettings {
     pub auth: RpcAuth,
 }
 
+impl RpcSettings {
+    /// Whether the node is on this machine, as far as its URL says.
+    pub fn is_local(&self) -> bool {
+        let url = reqwest::Url::parse(&self.url).ok();
+        url.is_some_and(|url| match url.host_str() {
+            Some("localhost") => true,
+            Some(host) => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let address = host.parse::<std::net::IpAddr>();
+                address.is_ok_and(|address| address.is_loopback())
+            }
+            None => false,
+        })
+    }
+}
+
 /// A client of a node's JSON-RPC.
 #[derive(Debug)]
 pub struct RpcClient {
@@ -259,20 +275,6 @@ impl RpcClient {
     /// Base URL, for errors.
     pub(super) fn url(&self) -> &str {
         &self.url
-    }
-
-    /// Whether the node is on this machine, as far as its URL says.
-    pub fn is_local(&self) -> bool {
-        let url = reqwest::Url::parse(&self.url).ok();
-        url.is_some_and(|url| match url.host_str() {
-            Some("localhost") => true,
-            Some(host) => {
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let address = host.parse::<std::net::IpAddr>();
-                address.is_ok_and(|address| address.is_loopback())
-            }
-            None => false,
-        })
     }
 
     /// The node's version, such as 300000 for 30.0 (`getnetworkinfo`); proves that the credentials are right.
