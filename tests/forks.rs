@@ -21,7 +21,9 @@ use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::Store;
+use support::fake_node::{FakeNode, Reply};
 use support::index::{content, fresh_content, memory_store};
+use support::node_source::rest;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -104,21 +106,20 @@ impl BlockSource for Node {
     }
 }
 
-fn indexer(store: &Arc<Store>, node: &Arc<Node>, stop: &Stop) -> Indexer {
+fn indexer(store: &Arc<Store>, node: Arc<dyn BlockSource>, stop: &Stop) -> Indexer {
     let settings = IndexSettings {
         give_up_after: Some(Duration::ZERO),
         ..IndexSettings::default()
     };
     let engine = Arc::new(LibSecp256k1);
-    let (store, node) = (store.clone(), node.clone());
-    Indexer::new(store, node, engine, settings, stop.clone(), |_| ())
+    Indexer::new(store.clone(), node, engine, settings, stop.clone(), |_| ())
 }
 
 #[tokio::test]
 async fn a_fork_is_followed_while_the_node_goes_on() {
     let node = Arc::new(Node::new(60));
     let store = memory_store(false);
-    let indexer = indexer(&store, &node, &Stop::new());
+    let indexer = indexer(&store, node.clone(), &Stop::new());
     indexer.sync(None).await.unwrap();
     node.chain().reorganize(3, 4, Orphaned::Drop).unwrap();
     node.is_mining.store(true, Ordering::Relaxed);
@@ -135,18 +136,43 @@ async fn a_reorg_is_followed_without_what_the_node_has_pruned() {
     let mut node = Node::new(60);
     let chain = node.chain().clone();
     let store = memory_store(false);
-    indexer(&store, &Arc::new(Node::new(60)), &Stop::new())
+    indexer(&store, Arc::new(Node::new(60)), &Stop::new())
         .sync(None)
         .await
         .unwrap();
     node.lowest = 40;
     let node = Arc::new(node);
     chain.reorganize(3, 4, Orphaned::Drop).unwrap();
-    indexer(&store, &node, &Stop::new())
+    indexer(&store, node, &Stop::new())
         .sync(None)
         .await
         .unwrap();
     assert_eq!(content(&store), fresh_content(chain).await);
+}
+
+#[tokio::test]
+async fn a_reorg_is_followed_by_rest_though_rpc_fails_meanwhile() {
+    let chain = Node::new(60).chain().clone();
+    let (by_rest, by_rpc) = (
+        FakeNode::start(chain.clone()).await,
+        FakeNode::start(chain.clone()).await,
+    );
+    for failing in [Reply::Full(401, Vec::new()), Reply::Hangup] {
+        let store = memory_store(false);
+        let source = rest(&by_rest.url(), Some(&by_rpc.url()));
+        let indexer = indexer(&store, source, &Stop::new());
+        indexer.check_source().await.unwrap();
+        indexer.sync(None).await.unwrap();
+        by_rpc.on("", failing.clone());
+        chain.reorganize(3, 4, Orphaned::Drop).unwrap();
+        indexer.sync(None).await.unwrap();
+        assert_eq!(content(&store), fresh_content(chain.clone()).await);
+
+        // At a start it has to be right.
+        let source = rest(&by_rest.url(), Some(&by_rpc.url()));
+        source.check(Network::Regtest).await.unwrap_err();
+        by_rpc.behave();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +180,7 @@ async fn a_stop_is_heard_while_the_node_is_silent() {
     let node = Arc::new(Node::new(20));
     let store = memory_store(false);
     let stop = Stop::new();
-    let indexer = Arc::new(indexer(&store, &node, &stop));
+    let indexer = Arc::new(indexer(&store, node.clone(), &stop));
     let tip = indexer.sync(None).await.unwrap();
     node.is_silent.store(true, Ordering::Relaxed);
     let waiting = indexer.clone();
