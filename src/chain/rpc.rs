@@ -191,9 +191,8 @@ impl RawAnswer {
         let SingleAnswer { id, result, error } =
             serde_json::from_slice(&reply.body).map_err(|e| not_json(url, method, reply, &e))?;
         let is_answer = id == Some(self.id) || id.is_none() && error.is_some();
-        let result = Answer { result, error }.into_result(url, method)?;
         match is_answer {
-            true => Ok(result),
+            true => Answer { result, error }.into_result(url, method),
             false => Err(ChainError::Mismatch(format!(
                 "{url} answers another call than this {method}; is --rpc-url a Bitcoin Core node?"
             ))
