@@ -323,6 +323,7 @@ impl Indexer {
         }
 
         let heights = next..=target;
+        let wanted = (target - next) as usize + 1;
         let (rows, ended) = self.write_ahead(heights, parent, disconnect).await?;
         if matches!(ended, End::Complete | End::Unlinked(_)) {
             self.locate_rest().await?;
@@ -332,6 +333,9 @@ impl Indexer {
             End::Failed(error) if rows > 0 => Ok(Progress::Interrupted(error)),
             End::Failed(error) => Err(error.into()),
             End::Unlinked(error) if rows == 0 => Err(error.into()),
+            End::Complete if rows < wanted && !self.stop.is_requested() => {
+                Err(IndexError::Worker("not all blocks came".to_owned()))
+            }
             End::Complete | End::Unlinked(_) => Ok(Progress::Moved),
         }
     }

@@ -1,4 +1,5 @@
-//! Forks seen through a node that goes on mining meanwhile, has pruned its old blocks, or says nothing.
+//! What a source may do while the index follows it: go on mining while a fork is looked at, have its old blocks pruned, lose
+//! its RPC, say nothing, panic.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +19,7 @@ use spindex::BlockId;
 use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::index::{IndexSettings, Indexer};
+use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::Store;
 use support::fake_node::{FakeNode, Reply};
@@ -35,6 +36,8 @@ struct Node {
     is_mining: AtomicBool,
     /// Lowest height that it answers for.
     lowest: u32,
+    /// Whether what reads its blocks has a bug.
+    is_broken: AtomicBool,
     /// Whether it answers no more.
     is_silent: AtomicBool,
     /// That it did not answer.
@@ -98,7 +101,10 @@ impl BlockSource for Node {
     }
 
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
-        self.chain().block(id)
+        Box::pin(async move {
+            assert!(!self.is_broken.load(Ordering::Relaxed), "a bug");
+            self.chain().block(id).await
+        })
     }
 
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
@@ -148,6 +154,17 @@ async fn a_reorg_is_followed_without_what_the_node_has_pruned() {
         .await
         .unwrap();
     assert_eq!(content(&store), fresh_content(chain).await);
+}
+
+#[tokio::test]
+async fn a_bug_in_a_source_is_told_and_not_tried_for_ever() {
+    let node = Arc::new(Node::new(20));
+    let store = memory_store(false);
+    let indexer = indexer(&store, node.clone(), &Stop::new());
+    indexer.sync(Some(10)).await.unwrap();
+    node.is_broken.store(true, Ordering::Relaxed);
+    let error = indexer.sync(None).await.unwrap_err();
+    assert!(matches!(error, IndexError::Worker(_)), "{error:?}");
 }
 
 #[tokio::test]
