@@ -58,6 +58,14 @@ impl Stop {
         let _ = receiver.wait_for(|requested| *requested).await;
     }
 
+    /// Does some work, unless the stop comes before it is done; then it is given up, and `None`.
+    pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.requested() => None,
+        }
+    }
+
     /// Waits, but no longer than until the stop; false if it was asked for.
     pub async fn sleep(&self, duration: Duration) -> bool {
         tokio::select! {

@@ -121,8 +121,8 @@ async fn a_node_says_where_it_publishes() {
         url: node.url(),
         auth: RpcAuth::CookieFile(node.cookie_path()),
     };
+    assert!(settings.is_local());
     let client = RpcClient::new(settings, PATIENCE).unwrap();
-    assert!(client.is_local());
     let list = client.zmq_notifications().await.unwrap();
     let mut list: Vec<_> = list.iter().map(|n| (&*n.kind, &*n.address)).collect();
     list.sort_unstable();

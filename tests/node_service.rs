@@ -445,4 +445,18 @@ async fn the_answer_to_another_call_is_refused() {
         node.behave();
     }
     assert_eq!(source.tip().await.unwrap(), chain.tip_id());
+
+    // A refusal is an answer too, and has no id only if the call was not understood.
+    for (id, is_ours) in [("777", false), ("null", true)] {
+        let refusal = format!(
+            r#"{{"result":null,"error":{{"code":-5,"message":"Block not found"}},"id":{id}}}"#
+        );
+        node.on("getblock", Reply::Full(500, refusal.into_bytes()));
+        let error = source.block(tip).await.unwrap_err();
+        match is_ours {
+            true => assert!(matches!(error, ChainError::NotAvailable(_)), "{error:?}"),
+            false => assert!(error.to_string().contains("another call"), "{error}"),
+        }
+        node.behave();
+    }
 }

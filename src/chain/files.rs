@@ -212,7 +212,7 @@ impl FilesSource {
             self.take_magic(node.as_ref()).await?;
         }
         let folder = Arc::clone(&self.folder);
-        let (first, trouble) = blocking(move |stopped| {
+        let looked = blocking(move |stopped| {
             folder.check()?;
             folder.refresh(stopped)?;
             let trouble = match folder.connected_tip(stopped) {
@@ -221,22 +221,29 @@ impl FilesSource {
             };
             Ok((folder.first_served()?, trouble))
         })
-        .await?;
+        .await;
+        let was_good = self.folder.checked.load(Ordering::Relaxed);
+        let (first, trouble) = match (looked, &self.settings.node) {
+            (Ok(looked), _) => looked,
+            // What was good may be taken away, and the node that is found right has all of it.
+            (Err(error), Some(node)) if was_good => {
+                self.warn(error.to_string(), node.as_ref());
+                return Ok(());
+            }
+            (Err(error), _) => return Err(error),
+        };
         match (trouble, &self.settings.node) {
             (None, _) => {}
-            (Some(trouble), Some(node)) => tracing::warn!(
-                "{}; these blocks come from {}",
-                trouble.into_text(),
-                node.describe()
-            ),
+            (Some(trouble), Some(node)) => self.warn(trouble.into_text(), node.as_ref()),
             (Some(trouble), None) => return Err(trouble.into_error(&self.folder)),
         }
         match first {
             Some(0) => {}
-            Some(height) => tracing::warn!(
+            Some(height) if !was_good => tracing::warn!(
                 height,
                 "the node is pruned: its files have no blocks below this height"
             ),
+            Some(_) => {}
             None => {
                 return Err(ChainError::Setup(format!(
                     "no block in {} names its height; is it the folder of a Bitcoin Core node?",
@@ -252,6 +259,13 @@ impl FilesSource {
         }
         self.folder.checked.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Logs, once, what is wrong with the files where the node stands in.
+    fn warn(&self, trouble: String, node: &dyn BlockSource) {
+        if self.folder.is_news(&trouble) {
+            tracing::warn!("{trouble}; these blocks come from {}", node.describe());
+        }
     }
 
     /// Takes the first bytes of records from the node's signet challenge.

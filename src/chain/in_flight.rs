@@ -17,8 +17,9 @@ const TRIES: u32 = 15;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest pause that a server may ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// Longest time of all pauses of a request, however often a server asks for more: whoever waits for the answer has a limit
+/// of his own.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The places of the requests under way.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub(super) struct Attempts<'a> {
     url: &'a str,
     tries: u32,
     pause: Duration,
+    /// Of all pauses so far.
+    waited: Duration,
 }
 
 impl Attempts<'_> {
@@ -87,7 +90,9 @@ impl Attempts<'_> {
         }
         // Others may use the place meanwhile.
         drop(place);
-        if self.tries == TRIES {
+        let asked = reply.retry_after.unwrap_or_default();
+        let pause = self.pause.max(asked).min(LONGEST_WAIT);
+        if self.tries == TRIES || self.waited + pause > LONGEST_WAIT {
             let limit = self.in_flight.state().limit;
             return Err(ChainError::Unreachable(format!(
                 "{url} has no room for another request (HTTP {}: {}), though no more than {limit} are under way; raise the node's -rpcworkqueue, or lower --in-flight",
@@ -95,8 +100,8 @@ impl Attempts<'_> {
                 reply.reason()
             )));
         }
-        let asked = reply.retry_after.unwrap_or_default();
-        tokio::time::sleep(self.pause.max(asked.min(LONGEST_RETRY_AFTER))).await;
+        tokio::time::sleep(pause).await;
+        self.waited += pause;
         self.pause = (2 * self.pause).min(LONGEST_PAUSE);
         Ok(None)
     }
@@ -125,6 +130,7 @@ impl InFlight {
             url,
             tries: 0,
             pause: FIRST_PAUSE,
+            waited: Duration::ZERO,
         }
     }
 
@@ -278,6 +284,23 @@ mod tests {
             assert!(attempt.through(too_many, place).await.unwrap().is_none());
             assert_eq!(started.elapsed(), Duration::from_secs(waited));
         }
+
+        // But not again and again.
+        let mut attempt = in_flight.request("url");
+        let started = Instant::now();
+        let error = loop {
+            let place = attempt.place().await.unwrap();
+            let too_many = Reply {
+                retry_after: Some(Duration::from_secs(25)),
+                ..reply(429, "")
+            };
+            match attempt.through(too_many, place).await {
+                Ok(through) => assert!(through.is_none()),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
+        assert_eq!(started.elapsed(), Duration::from_secs(50));
     }
 
     /// A node that is starting says 503 too.

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256d};
@@ -72,6 +73,8 @@ pub struct RestSource {
     in_flight: Arc<InFlight>,
     chain: KnownChain,
     rpc: Option<RpcClient>,
+    /// Whether it was said that RPC does not answer, and it has not since.
+    rpc_is_away: AtomicBool,
 }
 
 /// An answer with a meaning of its own; all others are errors wherever they occur.
@@ -97,6 +100,7 @@ impl RestSource {
             in_flight: InFlight::new(settings.max_in_flight),
             chain: KnownChain::default(),
             rpc,
+            rpc_is_away: AtomicBool::new(false),
         })
     }
 
@@ -254,7 +258,7 @@ impl RestSource {
         })
         .await?;
         let version = match &self.rpc {
-            Some(rpc) => Some(self.check_rpc(rpc, network, info.tip()).await?),
+            Some(rpc) => self.check_rpc(rpc, network, info.tip()).await?,
             None => None,
         };
         self.chain.learn(&info);
@@ -282,14 +286,24 @@ impl RestSource {
     }
 
     /// Checks the credentials, and where RPC has an address of its own, that it is of the same chain. Gives the node's
-    /// version.
+    /// version; `None` where it had answered before and does not now: blocks come without it.
     async fn check_rpc(
         &self,
         rpc: &RpcClient,
         network: Network,
         rest_tip: BlockId,
-    ) -> Result<u64, ChainError> {
-        let version = rpc.version().await?;
+    ) -> Result<Option<u64>, ChainError> {
+        let version = match rpc.version().await {
+            Ok(version) => Some(version),
+            Err(error) if self.chain.is_known() => {
+                if !self.rpc_is_away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("{error}; blocks come by REST meanwhile");
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        self.rpc_is_away.store(false, Ordering::Relaxed);
         if rpc.url() == self.url {
             return Ok(version);
         }

@@ -80,6 +80,22 @@ pub struct RpcSettings {
     pub auth: RpcAuth,
 }
 
+impl RpcSettings {
+    /// Whether the node is on this machine, as far as its URL says.
+    pub fn is_local(&self) -> bool {
+        let url = reqwest::Url::parse(&self.url).ok();
+        url.is_some_and(|url| match url.host_str() {
+            Some("localhost") => true,
+            Some(host) => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let address = host.parse::<std::net::IpAddr>();
+                address.is_ok_and(|address| address.is_loopback())
+            }
+            None => false,
+        })
+    }
+}
+
 /// A client of a node's JSON-RPC.
 #[derive(Debug)]
 pub struct RpcClient {
@@ -175,9 +191,8 @@ impl RawAnswer {
         let SingleAnswer { id, result, error } =
             serde_json::from_slice(&reply.body).map_err(|e| not_json(url, method, reply, &e))?;
         let is_answer = id == Some(self.id) || id.is_none() && error.is_some();
-        let result = Answer { result, error }.into_result(url, method)?;
         match is_answer {
-            true => Ok(result),
+            true => Answer { result, error }.into_result(url, method),
             false => Err(ChainError::Mismatch(format!(
                 "{url} answers another call than this {method}; is --rpc-url a Bitcoin Core node?"
             ))
@@ -259,20 +274,6 @@ impl RpcClient {
     /// Base URL, for errors.
     pub(super) fn url(&self) -> &str {
         &self.url
-    }
-
-    /// Whether the node is on this machine, as far as its URL says.
-    pub fn is_local(&self) -> bool {
-        let url = reqwest::Url::parse(&self.url).ok();
-        url.is_some_and(|url| match url.host_str() {
-            Some("localhost") => true,
-            Some(host) => {
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let address = host.parse::<std::net::IpAddr>();
-                address.is_ok_and(|address| address.is_loopback())
-            }
-            None => false,
-        })
     }
 
     /// The node's version, such as 300000 for 30.0 (`getnetworkinfo`); proves that the credentials are right.

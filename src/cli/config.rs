@@ -221,7 +221,7 @@ pub(super) struct ServerSettings {
     /// Address of Bitcoin Core's RPC interface, for broadcasting and as a source of blocks [default: the node URL]
     #[arg(long, env = "SPINDEX_RPC_URL", value_name = "URL")]
     pub(super) rpc_url: Option<String>,
-    /// Cookie file with the RPC credentials [default: Bitcoin Core's usual place, if it is there]
+    /// Cookie file with the RPC credentials [default: Bitcoin Core's usual place, if it is there and the node on this machine]
     #[arg(long, env = "SPINDEX_RPC_COOKIE", value_name = "FILE")]
     pub(super) rpc_cookie: Option<PathBuf>,
     /// RPC user; the password comes from SPINDEX_RPC_PASSWORD or the configuration file

@@ -112,7 +112,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let indexing = async {
             let indexed = async {
                 indexer.check_source().await?;
-                let signal = tip_signal(&server, rpc).await;
+                let signal = stop.unless(tip_signal(&server, rpc)).await.flatten();
                 sync_and_compact(&indexer, None, &store, &progress, &stop).await?;
                 anyhow::Ok(indexer.follow(signal.as_ref()).await?)
             }
@@ -389,7 +389,9 @@ pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<N
     };
     // A cookie at the usual place may be another node's, or come later: REST works without.
     let is_there = !is_guessed || usual_cookie.is_some_and(|path| path.exists());
-    let rpc = auth.map(with_rpc);
+    // And a node elsewhere is not to see what opens the one on this machine.
+    let is_meant = |rpc: &RpcSettings| !is_guessed || rpc.is_local();
+    let rpc = auth.map(with_rpc).filter(is_meant);
     let for_broadcasting = rpc.clone().filter(|_| is_there);
 
     let kind = server.source.unwrap_or_default();
@@ -471,10 +473,11 @@ async fn tip_signal(server: &ServerSettings, rpc: Option<RpcSettings>) -> Option
     let address = match &server.zmq {
         Some(address) => address.clone(),
         None => {
-            let rpc = RpcClient::new(rpc?, NODE_TIMEOUT).ok()?;
+            let rpc = rpc?;
             if !rpc.is_local() {
                 return None;
             }
+            let rpc = RpcClient::new(rpc, NODE_TIMEOUT).ok()?;
             match rpc.zmq_notifications().await {
                 Ok(notifications) => ZmqAddress::local(&notifications)?,
                 Err(error) => {
@@ -517,7 +520,30 @@ fn default_dir(network: Network) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::connections;
+    use super::*;
+
+    #[test]
+    fn the_usual_cookie_is_for_a_node_on_this_machine() {
+        let with = |url: &str, cookie: Option<&str>| {
+            let server = ServerSettings {
+                node_url: Some(url.to_owned()),
+                rpc_cookie: cookie.map(PathBuf::from),
+                ..ServerSettings::default()
+            };
+            node(&CommonSettings::default(), &server).unwrap().rpc
+        };
+        let file = |rpc: Option<RpcSettings>| match rpc.unwrap().auth {
+            RpcAuth::CookieFile(path) => path,
+            RpcAuth::UserPassword { .. } => panic!("nobody gave a password"),
+        };
+        for url in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"] {
+            assert!(file(with(url, None)).ends_with(".bitcoin/.cookie"), "{url}");
+        }
+        for url in ["http://192.0.2.1:1", "http://127.0.0.1.example:1"] {
+            assert!(with(url, None).is_none(), "{url}");
+            assert_eq!(file(with(url, Some("here"))), Path::new("here"));
+        }
+    }
 
     #[test]
     fn connections_leave_room_for_other_files() {

@@ -167,9 +167,10 @@ impl Indexer {
         let network = self.snapshot().await?.network();
         let mut patience = self.patience();
         while !self.stop.is_requested() {
-            match self.source.check(network).await {
-                Ok(()) => break,
-                Err(error) => patience.wait(error.into(), &self.stop).await?,
+            patience.begin();
+            match self.stop.unless(self.source.check(network)).await {
+                Some(Ok(())) | None => break,
+                Some(Err(error)) => patience.wait(error.into(), &self.stop).await?,
             }
         }
         Ok(())
@@ -242,6 +243,7 @@ impl Indexer {
                     ));
                     patience.wait(error.into(), &self.stop).await?;
                 }
+                Ok(Progress::Stopped) => break,
                 Err(error) => {
                     in_doubt = true;
                     patience.wait(error, &self.stop).await?;
@@ -265,7 +267,11 @@ impl Indexer {
     /// [`Indexer::advance`], after another check of the node where it may have become another one.
     async fn look(&self, until: Option<u32>, in_doubt: bool) -> Result<Progress, IndexError> {
         if in_doubt && self.is_settled.load(Ordering::Relaxed) {
-            self.source.check(self.snapshot().await?.network()).await?;
+            let network = self.snapshot().await?.network();
+            match self.stop.unless(self.source.check(network)).await {
+                Some(checked) => checked?,
+                None => return Ok(Progress::Stopped),
+            }
         }
         self.advance(until).await
     }
@@ -273,7 +279,10 @@ impl Indexer {
     /// One look at the node's tip, and all the way there.
     async fn advance(&self, until: Option<u32>) -> Result<Progress, IndexError> {
         let snapshot = self.snapshot().await?;
-        let (node_tip, fork) = self.agreed_fork(&snapshot).await?;
+        let Some(agreed) = self.stop.unless(self.agreed_fork(&snapshot)).await else {
+            return Ok(Progress::Stopped);
+        };
+        let (node_tip, fork) = agreed?;
         let disconnect = match fork {
             Fork::None => 0,
             Fork::Disconnect(depth) => depth,
@@ -314,6 +323,7 @@ impl Indexer {
         }
 
         let heights = next..=target;
+        let wanted = (target - next) as usize + 1;
         let (rows, ended) = self.write_ahead(heights, parent, disconnect).await?;
         if matches!(ended, End::Complete | End::Unlinked(_)) {
             self.locate_rest().await?;
@@ -323,6 +333,9 @@ impl Indexer {
             End::Failed(error) if rows > 0 => Ok(Progress::Interrupted(error)),
             End::Failed(error) => Err(error.into()),
             End::Unlinked(error) if rows == 0 => Err(error.into()),
+            End::Complete if rows < wanted && !self.stop.is_requested() => {
+                Err(IndexError::Worker("not all blocks came".to_owned()))
+            }
             End::Complete | End::Unlinked(_) => Ok(Progress::Moved),
         }
     }
@@ -342,7 +355,14 @@ impl Indexer {
             }
             source.check(snapshot.network()).await?;
             let now = look().await?;
-            if now == before {
+            let (old, tip) = (before.0, now.0);
+            let is_same = now.1 == before.1
+                && match tip.height > old.height {
+                    // It has gone on meanwhile.
+                    true => source.block_at(old.height).await? == Some(old),
+                    false => tip == old,
+                };
+            if is_same {
                 return Ok(now);
             }
             before = now;
@@ -582,6 +602,8 @@ enum Progress {
     Interrupted(ChainError),
     /// The node's chain ends below the index's tip, which is this.
     NodeBehind(BlockId),
+    /// A stop was requested before the node had answered.
+    Stopped,
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

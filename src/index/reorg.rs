@@ -61,7 +61,10 @@ pub(super) async fn find_fork(
             false => Ok(Fork::NodeBehind),
         },
         _ => {
-            require_same_chain(snapshot, source).await?;
+            // All below a common block is common too; but every chain of a network has the genesis block.
+            if common.is_none_or(|height| height == 0) {
+                require_same_chain(snapshot, source).await?;
+            }
             match can_be_undone {
                 true => Ok(Fork::Disconnect(depth)),
                 false => Err(IndexError::ReorgTooDeep { tip, lowest }),

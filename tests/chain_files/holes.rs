@@ -228,6 +228,15 @@ async fn a_file_that_is_refused_for_a_while_is_waited_for() {
     let error = alone.tip().await.unwrap_err();
     assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
     assert_all_there(&beside, &left.chain).await;
+    // Whoever checks the node again has no use for the folder.
+    beside.check(Network::Regtest).await.unwrap();
+    assert_all_there(&beside, &left.chain).await;
+    assert!(
+        files_with(folder, &node.url())
+            .check(Network::Regtest)
+            .await
+            .is_err()
+    );
 
     fs::rename(&moved, folder).unwrap();
     remove(folder, last[0]);
