@@ -228,9 +228,7 @@ pub(super) async fn serve_api(
     let most = defaults.max_connections + defaults.max_waiting_connections;
     let places = connections(runtime::open_files_limit(), most);
     if places < most {
-        tracing::info!(
-            "at most {places} connections at a time: few files may be open (ulimit -n)"
-        );
+        tracing::info!("at most {places} connections at a time: few files may be open (ulimit -n)");
     }
     let max_waiting_connections = places * defaults.max_waiting_connections / most;
     let settings = ServeSettings {
