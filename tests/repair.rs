@@ -272,6 +272,11 @@ async fn a_file_that_cannot_be_read_is_not_replaced_by_a_shorter_one() {
     assert_eq!(status, 0, "{report} {log}");
     let notes = report["notes"].to_string();
     assert!(notes.contains("does not say how far it went"), "{notes}");
+    assert!(
+        notes.contains("does not say what it was built with"),
+        "{notes}"
+    );
+    assert!(notes.contains("begins at height 0"), "{notes}");
     assert_eq!(report["tip"]["height"], 130, "{report}");
     // But an empty index is never the result.
     place.chain.disconnect(130, Orphaned::Drop).unwrap();

@@ -184,3 +184,39 @@ fn an_index_without_a_block_takes_the_options_given_next() {
         assert!(Store::open(&path, wanted).is_err(), "{wanted:?}");
     }
 }
+
+/// A file of format 4 with the blocks of [`released_chain`].
+const FORMAT_4: &[u8] = include_bytes!("../fixtures/store/format-4-chain.redb.zst");
+
+/// Files can grow to so many bytes only: the old one is not larger, its copy with sums is.
+#[cfg(unix)]
+#[test]
+fn a_copy_for_which_there_is_no_room_takes_none() {
+    let (directory, _) = place();
+    let folder = directory.path().join("regtest");
+    fs::create_dir(&folder).expect("directory");
+    let path = folder.join("index.redb");
+    let file = zstd::decode_all(FORMAT_4).expect("zstd");
+    fs::write(&path, &file).expect("write");
+    // The shell counts in blocks of 512 bytes. No machine has this address, so the server ends once the index is open.
+    let script = format!(
+        "trap '' XFSZ; ulimit -c 0; ulimit -f {}; exec \"$@\"",
+        file.len() / 512
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_spindex")])
+        .args(["serve", "--network=regtest", "--http-bind=192.0.2.1:9"])
+        .arg("--data-dir")
+        .arg(directory.path())
+        .output()
+        .expect("a shell");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("free some space"), "{text}");
+    assert!(text.contains("left as it was"), "{text}");
+    let names = fs::read_dir(&folder).expect("directory");
+    let names: Vec<_> = names
+        .map(|entry| entry.expect("entry").file_name())
+        .collect();
+    assert_eq!(names, ["index.redb"]);
+    check_migrated(&path);
+}

@@ -23,7 +23,9 @@ use crate::index::IndexError;
 use crate::index::check::{Finding, check_against_source, check_self};
 use crate::index::repair::{Damage, Repair, repair};
 use crate::runtime::Stop;
-use crate::store::{Locating, Remains, Snapshot, Store, StoreError, StoreOptions, remains};
+use crate::store::{
+    Locating, Remains, Snapshot, Store, StoreError, StoreOptions, default_first_height, remains,
+};
 
 /// How long a repair waits for a node that does not answer.
 const WAIT: Duration = Duration::from_secs(60);
@@ -363,6 +365,12 @@ impl Job {
                 "the damaged file does not say how far it went: the new index ends where the node's chain does",
             ),
             _ => {}
+        }
+        if self.remains.options.is_none() {
+            self.note(format!(
+                "the damaged file does not say what it was built with: the new index begins at height {}, and has the other options given too, or their defaults",
+                with.options.first_height.unwrap_or_else(|| default_first_height(with.options.network))
+            ));
         }
         self.report.repaired = Some(repaired);
         let store = Store::open_existing(with.path, &with.options)?;

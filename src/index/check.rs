@@ -62,6 +62,8 @@ impl Finding {
             StoreError::Damaged { reason, .. } | StoreError::NotAnIndex { reason, .. } => {
                 ("file", "all".to_owned(), reason.clone())
             }
+            // What is damaged in an older format cannot be migrated, and is to be repaired as it is.
+            StoreError::MigrationFailed { source, .. } => return Self::of_error(source),
             _ => return None,
         };
         Some(Self {

@@ -81,11 +81,13 @@ pub fn remains(path: &Path, like: &StoreOptions) -> Remains {
         let meta = Meta::load(&read, &file, like, Demand::Readable).ok()??;
         Some(said_by(&read, &meta, like))
     };
-    read(false)
-        .filter(|remains| remains.tip_height.is_some())
-        // The engine is not made for pages that are not what it wrote.
-        .or_else(|| catch_unwind(AssertUnwindSafe(|| read(true))).ok()?)
-        .unwrap_or_default()
+    let sound = read(false);
+    if let Some(remains) = sound.as_ref().filter(|said| said.tip_height.is_some()) {
+        return remains.clone();
+    }
+    // The engine is not made for pages that are not what it wrote.
+    let salvaged = catch_unwind(AssertUnwindSafe(|| read(true)));
+    salvaged.ok().flatten().or(sound).unwrap_or_default()
 }
 
 fn said_by(read: &ReadTransaction, meta: &Meta, like: &StoreOptions) -> Remains {

@@ -77,11 +77,13 @@ pub(super) fn migrate(
         _ => write_anew(file, &old, meta, &beside, options),
     };
     if let Err(error) = written {
-        // What the disk did not take can go on later; what does not fit never will.
-        if matches!(
-            error,
-            StoreError::Corrupt { .. } | StoreError::InvalidRecord { .. }
-        ) {
+        // What the disk did not take can go on later; what does not fit never will, and a copy of pages starts again.
+        if meta.version >= SAME_TABLES
+            || matches!(
+                error,
+                StoreError::Corrupt { .. } | StoreError::InvalidRecord { .. }
+            )
+        {
             let _ = remove(&beside);
         }
         return Err(failed(error));

@@ -92,13 +92,12 @@ impl Heads {
     pub(super) fn read(
         &mut self,
         file: &impl StorageBackend,
-        name: &str,
         offset: u64,
         out: &mut [u8],
     ) -> io::Result<()> {
         let head = match &self.newest {
             Some(head) => head,
-            None => self.newest.insert(load(file, name, &mut self.durable)?),
+            None => self.newest.insert(load(file, &mut self.durable)?),
         };
         let mut page = [0; PAGE_BYTES];
         if let Some(place) = page.first_chunk_mut() {
@@ -114,7 +113,6 @@ impl Heads {
     pub(super) fn write(
         &mut self,
         file: &impl StorageBackend,
-        name: &str,
         offset: u64,
         data: &[u8],
     ) -> io::Result<()> {
@@ -127,7 +125,7 @@ impl Heads {
                     engine: [0; ENGINE_BYTES],
                 }
             }
-            None => load(file, name, &mut self.durable)?,
+            None => load(file, &mut self.durable)?,
         };
         let from = offset as usize;
         let place = head.engine.get_mut(from..);
@@ -179,29 +177,21 @@ fn is_blank(file: &impl StorageBackend) -> io::Result<bool> {
 }
 
 /// The newer copy of those that are whole, and which one it is.
-fn load(file: &impl StorageBackend, name: &str, durable: &mut usize) -> io::Result<Head> {
+fn load(file: &impl StorageBackend, durable: &mut usize) -> io::Result<Head> {
     let copies = copies(file)?;
     let [first, second] = copies.each_ref().map(|copy| Head::decode(copy));
-    let (head, copy, is_same) = match (first, second) {
-        (Some(first), Some(second)) => {
-            let is_same = first.number == second.number;
-            match first.number >= second.number {
-                true => (first, 0, is_same),
-                false => (second, 1, is_same),
-            }
-        }
-        (Some(head), None) => (head, 0, false),
-        (None, Some(head)) => (head, 1, false),
+    let (head, copy) = match (first, second) {
+        (Some(first), Some(second)) if second.number > first.number => (second, 1),
+        (Some(first), _) => (first, 0),
+        (None, Some(second)) => (second, 1),
         (None, None) if copies.iter().any(|copy| is_head(copy)) => {
             return Err(Unsound::Head.into());
         }
         (None, None) => return Err(not_an_index()),
     };
-    if !is_same {
-        tracing::debug!("the two copies of the head of {name} differ, the newer one counts");
-        // It may be that of a process that was killed before its sync.
-        file.sync_data()?;
-    }
+    // Either may be that of a process that was killed before its sync, even if they say the same: the second of two is
+    // written when the first one is durable, and nothing tells which one that was.
+    file.sync_data()?;
     *durable = copy;
     Ok(head)
 }

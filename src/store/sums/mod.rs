@@ -310,7 +310,7 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset < PAGE {
-            return self.heads().read(&self.inner, &self.name, offset, out);
+            return self.heads().read(&self.inner, offset, out);
         }
         let mut wrong = None;
         for (data, range) in Self::runs(offset, out.len())? {
@@ -360,7 +360,7 @@ impl<B: StorageBackend> StorageBackend for Summed<B> {
             return Ok(());
         }
         if offset < PAGE {
-            return self.heads().write(&self.inner, &self.name, offset, data);
+            return self.heads().write(&self.inner, offset, data);
         }
         for (first, range) in Self::runs(offset, data.len())? {
             let run = data.get(range).ok_or(io::ErrorKind::InvalidInput)?;

@@ -181,6 +181,69 @@ fn one_copy_of_the_head_is_enough_and_the_newer_one_counts() {
     assert_eq!(now[..HEAD_BYTES], now[PAGE_BYTES..][..HEAD_BYTES]);
 }
 
+/// A disk with what reads see and what a sync has made durable.
+#[derive(Debug, Clone, Default)]
+struct Disk(Arc<Mutex<[Vec<u8>; 2]>>);
+
+impl Disk {
+    fn bytes(&self) -> std::sync::MutexGuard<'_, [Vec<u8>; 2]> {
+        self.0.lock().expect("no panic while it is held")
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes()[0].len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        out.copy_from_slice(&self.bytes()[0][offset as usize..][..out.len()]);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.bytes()[0].resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let [live, durable] = &mut *self.bytes();
+        durable.clone_from(live);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.bytes()[0][offset as usize..][..data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+#[test]
+fn power_may_fail_after_a_kill_that_left_both_copies_alike() {
+    let disk = Disk::default();
+    let file = Summed::new(disk.clone(), "a file");
+    file.set_len(3 * PAGE).expect("set");
+    file.write(0, &ENGINE_MAGIC).expect("write");
+    for byte in 1..4 {
+        file.sync_data().expect("sync");
+        file.write(9, &[byte]).expect("write");
+        file.sync_data().expect("sync");
+
+        // Killed, and another one writes, whose head gets to the disk in part.
+        let next = Summed::new(disk.clone(), "a file");
+        next.write(9, &[100]).expect("write");
+        let [live, durable] = disk.bytes().clone();
+        for copy in [0, PAGE_BYTES] {
+            let mut torn = durable.clone();
+            torn[copy..][..30].copy_from_slice(&live[copy..][..30]);
+            let mut header = [0; ENGINE_BYTES];
+            holding(&torn).read(0, &mut header).expect("a head");
+            assert_eq!(header[9], byte);
+        }
+        next.write(9, &[byte]).expect("write");
+    }
+}
+
 /// The engine's text for the page that it gets in place of a refused one.
 #[test]
 fn the_engine_follows_no_dead_end() {
