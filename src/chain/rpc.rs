@@ -190,7 +190,7 @@ impl RawAnswer {
         let (url, method, reply) = (&self.url, self.method, &self.reply);
         let SingleAnswer { id, result, error } =
             serde_json::from_slice(&reply.body).map_err(|e| not_json(url, method, reply, &e))?;
-        let is_answer = id == Some(self.id) || id.is_none() && error.is_some();
+        let is_answer = id == Some(self.id) || id.is_none() && result.is_none();
         match is_answer {
             true => Answer { result, error }.into_result(url, method),
             false => Err(ChainError::Mismatch(format!(
