@@ -473,7 +473,7 @@ async fn play(seed: u64, sum: &mut Sum) {
 async fn after_reorganisations_the_state_is_that_of_a_fresh_scan() {
     let sequences = match std::env::var("SPINDEX_CLIENT_REORGS") {
         Ok(count) => count.parse().expect("SPINDEX_CLIENT_REORGS is a number"),
-        Err(_) => 4,
+        Err(_) => 8,
     };
     let mut sum = Sum::default();
     for seed in 0..sequences {
