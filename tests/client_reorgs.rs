@@ -269,10 +269,11 @@ impl Scene {
         disconnected
     }
 
-    fn client(&self, state: State, to: Option<u32>) -> LightClient {
+    fn client(&self, state: State, to: Option<u32>, rescan: bool) -> LightClient {
         let settings = LightSettings {
             from: Some(FIRST),
             to,
+            rescan,
             window_blocks: 40,
             ..LightSettings::new(Network::Regtest)
         };
@@ -352,7 +353,8 @@ impl Scene {
 
     /// Compares a report with that of a scan of everything anew.
     async fn assert_like_fresh(&self, report: &ScanReport, what: &str) {
-        let fresh = self.client(state(), None).run(&mut |_| ()).await.unwrap();
+        let mut fresh = self.client(state(), None, false);
+        let fresh = fresh.run(&mut |_| ()).await.unwrap();
         self.assert_true(&fresh, what);
         let of_fresh: BTreeSet<OutPoint> = fresh.found.iter().map(|f| f.outpoint).collect();
         let (common, more): (Vec<_>, Vec<_>) = report
@@ -407,21 +409,30 @@ async fn play(seed: u64, sum: &mut Sum) {
     let mut unresolved: BTreeSet<BlockHash> = BTreeSet::new();
     for step in 0..scene.rng.gen_range(3..7) {
         let what = format!("seed {seed}, step {step}");
-        // At first, and now and then, only part of the chain is scanned before something happens.
-        let to = match scene.rng.gen_bool(0.3) {
-            true => Some(scene.rng.gen_range(FIRST..scene.chain.tip_id().height)),
-            false => None,
+        // Now and then only part of the chain is scanned before something happens, perhaps not for the first time.
+        let tip = scene.chain.tip_id().height;
+        let (to, is_again) = match scene.rng.gen_range(0..10) {
+            0..3 => (Some(scene.rng.gen_range(FIRST..tip)), false),
+            3..5 => (Some(scene.rng.gen_range(FIRST..tip)), true),
+            5 => (None, true),
+            _ => (None, false),
         };
-        let mut client = scene.client(kept, to);
+        let mut client = scene.client(kept, to, is_again);
         client.run(&mut |_| ()).await.unwrap();
         kept = client.into_state();
 
+        let indexed = scene.chain.active_blocks();
         for _ in 0..scene.rng.gen_range(1..3) {
             let deep = scene.happen();
             sum.deepest = sum.deepest.max(deep);
         }
+        // Away and back to where a branch was once: for the index the node went back on its own, and is waited for.
+        let tip = scene.chain.tip_id();
+        if indexed.iter().any(|block| block.id == tip) {
+            scene.chain.mine(1);
+        }
         // The scan may be under way when it happens.
-        let mut client = scene.client(kept, None);
+        let mut client = scene.client(kept, None, false);
         if scene.rng.gen_bool(0.3) {
             let mut ignore = |_| ();
             let (scanned, ()) = tokio::join!(client.run(&mut ignore), scene.sync());
@@ -462,7 +473,7 @@ async fn play(seed: u64, sum: &mut Sum) {
 async fn after_reorganisations_the_state_is_that_of_a_fresh_scan() {
     let sequences = match std::env::var("SPINDEX_CLIENT_REORGS") {
         Ok(count) => count.parse().expect("SPINDEX_CLIENT_REORGS is a number"),
-        Err(_) => 4,
+        Err(_) => 8,
     };
     let mut sum = Sum::default();
     for seed in 0..sequences {
