@@ -128,6 +128,8 @@ pub struct LightClient {
     reorganised_above: Option<u32>,
     /// Restarts since the last stored window.
     restarts: u32,
+    /// The server's last height when this pass began.
+    tip: u32,
 }
 
 impl fmt::Debug for LightClient {
@@ -191,6 +193,7 @@ impl LightClient {
             watched,
             reorganised_above: None,
             restarts: 0,
+            tip: 0,
         })
     }
 
@@ -215,10 +218,18 @@ impl LightClient {
         self.reorganised_above = None;
         self.restarts = 0;
         loop {
-            match self.run_once(progress).await {
+            let mut interrupted = match self.run_once(progress).await {
                 Ok(oracle_height) => return Ok(self.report(oracle_height)),
-                Err(Interrupted::Failed(error)) => return Err(*error),
-                Err(Interrupted::ChainChanged { height, what }) => {
+                Err(interrupted) => interrupted,
+            };
+            if let Interrupted::Failed(error) = &interrupted
+                && self.has_become_shorter(error).await
+            {
+                interrupted = reorg::changed(self.tip, "the server's chain has become shorter");
+            }
+            match interrupted {
+                Interrupted::Failed(error) => return Err(*error),
+                Interrupted::ChainChanged { height, what } => {
                     self.restarts += 1;
                     if self.restarts > MAX_RESTARTS {
                         return Err(ClientError::Contradiction {
@@ -235,6 +246,15 @@ impl LightClient {
         }
     }
 
+    /// Whether a refusal may be due to blocks that the server had when the pass began and has no more.
+    async fn has_become_shorter(&self, error: &ClientError) -> bool {
+        let is_refusal = matches!(
+            error,
+            ClientError::Oracle(OracleError::UnknownHeight { .. } | OracleError::Refused { .. })
+        );
+        is_refusal && self.oracle.tip().await.is_ok_and(|tip| tip < self.tip)
+    }
+
     /// One pass to the end of the range; the server's last height.
     async fn run_once(
         &mut self,
@@ -248,6 +268,7 @@ impl LightClient {
             }
             .into());
         }
+        self.tip = tip;
         self.take_back_stale(tip).await?;
         self.prepare(tip).await?;
         self.ask_again(tip).await?;

@@ -193,3 +193,25 @@ async fn a_reorganisation_while_a_scan_is_made_again_takes_back_what_it_should()
         assert_report(&report, &after, 1..=after.tip(), |_| true);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_becomes_shorter_meanwhile_is_scanned_to_its_end() {
+    let common = world(38, 20);
+    let (mut before, mut after) = (common.fork(1), common.fork(2));
+    before.grow(10);
+    after.grow(4);
+    for route in ["filter/spent/29", "tweak-index/27", "block-hash/30"] {
+        let mut served = Served::new(before.clone());
+        let shorter = after.clone();
+        served.hook = Some(Box::new(move |served, path| {
+            if path == route {
+                served.height = shorter.tip();
+                served.world = shorter.clone();
+            }
+            None
+        }));
+        let server = Server::start(served).await;
+        let report = Run::new(&common.keys).run(&server).await.unwrap();
+        assert_report(&report, &after, 1..=24, |_| true);
+    }
+}
