@@ -5,6 +5,7 @@
 
 mod store_support;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -124,11 +125,16 @@ struct Disk {
     pending: Vec<Write>,
     /// Calls that change something, so far.
     calls: usize,
+    /// Those of them that were syncs.
+    syncs: Vec<usize>,
     accident: Option<(usize, Accident)>,
 }
 
 impl Disk {
     fn call(&mut self, is_write: bool) -> io::Result<()> {
+        if !is_write {
+            self.syncs.push(self.calls);
+        }
         self.calls += 1;
         match self.accident {
             Some((at, Accident::Full(kind))) if is_write && self.calls > at => Err(kind.into()),
@@ -333,6 +339,8 @@ struct Undisturbed {
     states: Vec<[u8; 32]>,
     /// Number of calls the whole takes.
     calls: usize,
+    /// Those of them that are syncs.
+    syncs: Vec<usize>,
 }
 
 /// The history of an index without multiples, and of one with them.
@@ -347,12 +355,15 @@ fn undisturbed() -> [Undisturbed; 2] {
             states.push(contents(&store));
         }
         drop(store);
-        let calls = backend.disk().calls;
+        let disk = backend.disk();
+        let (calls, syncs) = (disk.calls, disk.syncs.clone());
+        drop(disk);
         Undisturbed {
             multiples,
             steps,
             states,
             calls,
+            syncs,
         }
     })
 }
@@ -445,16 +456,21 @@ fn check_refusal(error: &StoreError, accident: Accident, what: &str) {
     assert!(error.to_string().contains("index.redb"), "{error}");
 }
 
-/// Every call near the start (creation, first commits), then a spread over the rest.
-fn calls(total: usize, spread: usize) -> impl Iterator<Item = usize> {
-    let step = (total / spread).max(1);
-    (0..60).chain((60..total).step_by(step))
+/// Every call near the start (creation, first commits), then a spread over the rest, and one over the syncs, which alone
+/// decide which state is left.
+fn calls(history: &Undisturbed, spread: usize) -> BTreeSet<usize> {
+    let step = (history.calls / spread).max(1);
+    let syncs = history.syncs.iter().copied();
+    let syncs = syncs.step_by((history.syncs.len() / 40).max(1));
+    let calls = (0..60).chain((60..history.calls).step_by(step));
+    calls.chain(syncs).collect()
 }
 
 #[test]
 fn power_loss_leaves_the_state_before_or_after() {
     for history in undisturbed() {
-        let left: Vec<Left> = calls(history.calls, 150)
+        let left: Vec<Left> = calls(&history, 150)
+            .into_iter()
             .map(|call| disturb(&history, call, Accident::PowerLoss).0)
             .collect();
         for outcome in [Left::Nothing, Left::Before, Left::After] {
@@ -466,12 +482,15 @@ fn power_loss_leaves_the_state_before_or_after() {
 #[test]
 fn torn_writes_leave_the_state_before_or_after() {
     for history in undisturbed() {
-        let left: Vec<(Left, bool)> = calls(history.calls, 250)
+        let left: Vec<(Left, bool)> = calls(&history, 220)
+            .into_iter()
             .map(|call| disturb(&history, call, Accident::TornWrites))
             .collect();
         for outcome in [Left::Nothing, Left::Before, Left::After] {
             let torn = left.iter().filter(|left| **left == (outcome, true));
-            assert!(torn.count() > 0, "{outcome:?} never happened");
+            let count = torn.count();
+            println!("{outcome:?}: {count}");
+            assert!(count > 0, "{outcome:?} never happened");
         }
         let torn = left.iter().filter(|(_, is_torn)| *is_torn).count();
         assert!(torn * 2 > left.len(), "{torn} of {}", left.len());
@@ -486,7 +505,7 @@ fn full_disk_leaves_the_state_before_or_after() {
         io::ErrorKind::FileTooLarge,
     ];
     for history in undisturbed() {
-        for (index, call) in calls(history.calls, 40).enumerate() {
+        for (index, call) in calls(&history, 40).into_iter().enumerate() {
             disturb(&history, call, Accident::Full(kinds[index % 3]));
         }
     }
@@ -495,7 +514,7 @@ fn full_disk_leaves_the_state_before_or_after() {
 #[test]
 fn a_single_failed_call_leaves_the_state_before_or_after() {
     for history in undisturbed() {
-        for call in calls(history.calls, 40) {
+        for call in calls(&history, 40) {
             disturb(&history, call, Accident::Hiccup);
         }
     }
