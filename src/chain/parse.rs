@@ -2,6 +2,7 @@
 //!
 //! Both come from outside: counts are checked against the bytes that remain before anything is allocated for them.
 
+use bitcoin::Script;
 use bitcoin::blockdata::script::Instruction;
 
 use super::cursor::Cursor;
@@ -74,7 +75,11 @@ fn coinbase_height(block: &RawBlock) -> Option<u32> {
     if block.header().version.to_consensus() < 2 {
         return None;
     }
-    let script = block.transaction(0)?.inputs().next()?.script_sig();
+    height_at_start(block.transaction(0)?.inputs().next()?.script_sig())
+}
+
+/// The number that a script begins with, as the height in a coinbase is written (BIP34).
+pub(in crate::chain) fn height_at_start(script: &Script) -> Option<u32> {
     match script.instructions_minimal().next()?.ok()? {
         Instruction::PushBytes(push) => {
             let height = bitcoin::script::read_scriptint(push.as_bytes()).ok()?;

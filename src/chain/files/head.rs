@@ -1,9 +1,10 @@
 //! The first bytes of a block: as much of it as is read to know which blocks there are.
 
 use bitcoin::block::Header;
-use bitcoin::blockdata::script::Instruction;
 use bitcoin::consensus::{Decodable, deserialize};
 use bitcoin::{Script, Target, VarInt};
+
+use crate::chain::parse::height_at_start;
 
 /// Bytes of a block header.
 pub const HEADER_BYTES: usize = 80;
@@ -54,18 +55,7 @@ fn coinbase_height(coinbase: &[u8]) -> Option<u32> {
     let (_outpoint, mut rest) = rest.split_at_checked(36)?;
     let VarInt(length) = VarInt::consensus_decode(&mut rest).ok()?;
     let length = rest.len().min(usize::try_from(length).ok()?);
-    let script = Script::from_bytes(rest.get(..length)?);
-    match script.instructions_minimal().next()?.ok()? {
-        Instruction::PushBytes(push) => {
-            let height = bitcoin::script::read_scriptint(push.as_bytes()).ok()?;
-            u32::try_from(height).ok()
-        }
-        // Heights 1 to 16, only seen on test chains, are pushed by OP_1 to OP_16.
-        Instruction::Op(op) => match op.to_u8() {
-            small @ 0x51..=0x60 => Some(u32::from(small - 0x50)),
-            _ => None,
-        },
-    }
+    height_at_start(Script::from_bytes(rest.get(..length)?))
 }
 
 #[cfg(test)]
