@@ -332,7 +332,8 @@ fn main() {
     let tip = snapshot.tip().map_or(0, |tip| tip.height);
     let started = Instant::now();
     for height in tip - 20..tip {
-        snapshot.spends(height).expect("spends");
+        let block = snapshot.block(height).expect("read").expect("indexed");
+        block.spends().expect("spends");
     }
     println!("spends of a block: {:?}", started.elapsed() / 20);
     let started = Instant::now();

@@ -16,5 +16,6 @@ pub mod private_file;
 pub mod runtime;
 pub mod scan;
 pub mod store;
+pub mod wire;
 
 pub use block_id::BlockId;

@@ -17,9 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::ServeSettings;
 use super::room::{Place, Room};
-use super::traffic::{Activity, Bounds, Peer};
+use super::traffic::{Activity, Peer};
 
 /// What is said to a connection for which there is not even room to wait.
 const NO_ROOM: &[u8] =
@@ -31,6 +30,8 @@ const NO_ROOM: &[u8] =
 pub(super) struct BoundedListener {
     listener: TcpListener,
     room: Arc<Room>,
+    /// Says that a place became free.
+    freed: watch::Receiver<()>,
     /// In the order in which they came.
     waiting: VecDeque<(TcpStream, SocketAddr)>,
     max_waiting: usize,
@@ -41,23 +42,16 @@ impl BoundedListener {
     /// `is_cut` turning true (or losing its sender) fails every read and write from then on.
     pub(super) fn new(
         listener: TcpListener,
-        settings: &ServeSettings,
+        room: Arc<Room>,
+        max_waiting: usize,
         is_cut: watch::Receiver<bool>,
     ) -> Self {
-        let bounds = Bounds {
-            silence: settings.silence_timeout,
-            head: settings.head_timeout,
-            grace: settings.idle_grace,
-        };
         Self {
             listener,
-            room: Room::new(
-                settings.max_connections,
-                settings.reserved_connections,
-                bounds,
-            ),
+            freed: room.freed(),
+            room,
             waiting: VecDeque::new(),
-            max_waiting: settings.max_waiting_connections.max(1),
+            max_waiting: max_waiting.max(1),
             is_cut,
         }
     }
@@ -168,7 +162,8 @@ impl Listener for BoundedListener {
                         sleep(Duration::from_secs(1)).await;
                     }
                 },
-                () = self.room.freed() => {}
+                // The room is ours too, so the other end is there.
+                _ = self.freed.changed() => {}
                 () = in_time => {}
             }
         }

@@ -1,14 +1,12 @@
-//! Serving the index: bind, serve, drain, and the state the routes answer from.
+//! Serving the index: bind, serve, drain.
 //!
-//! A request is decoded by its dialect ([`http`]), answered by [`query`] over one [`Snapshot`](crate::store::Snapshot)
-//! (so an answer never mixes two tips) and, if that fails, put into the dialect's words by [`error`].
+//! The [`desk`] answers what can be asked, over one [`Snapshot`](crate::store::Snapshot) at a time so that no answer mixes two
+//! tips. A dialect ([`http`] has those over HTTP) decodes, asks the desk, and encodes, its own words for refusals included.
 
 mod connection;
-pub mod error;
+pub mod desk;
 pub mod http;
-pub mod query;
 mod room;
-mod spends;
 mod traffic;
 
 use std::future::{Future, IntoFuture};
@@ -18,29 +16,34 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use crate::chain::BlockSource;
-use crate::curve::Engine;
-use crate::curve::libsecp256k1::LibSecp256k1;
-use crate::store::Store;
 use connection::{BoundedListener, Traffic};
+use desk::Desk;
+use room::Room;
+use traffic::Bounds;
 
-/// What the routes answer from.
-#[derive(Clone)]
-pub struct ApiState {
-    /// The index.
-    pub store: Arc<Store>,
-    /// The own node, for broadcasting and for details of spends; `None` for `spindex serve`.
-    pub node: Option<Arc<dyn BlockSource>>,
+/// What is spoken on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, with all dialects over it.
+    Http,
+}
+
+/// A listening socket and what is spoken on it.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What is spoken.
+    pub protocol: Protocol,
 }
 
 /// Bounds of a server. The defaults suit a public server on a small machine.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {
-    /// Requests that read the index at the same time; further ones wait in line, none is refused.
-    pub max_working: usize,
     /// Connections served at the same time; further ones wait. Stay below the limit of open files, with those that wait.
     pub max_connections: usize,
     /// Of these, how many are kept for addresses that have few: less than a quarter of this number. (Of IPv6, the 64 bits
@@ -57,10 +60,8 @@ pub struct ServeSettings {
     pub head_timeout: Duration,
     /// How long the body of a request may take.
     pub body_timeout: Duration,
-    /// How long a request waits for the node, with all that stand in line before it.
-    pub node_timeout: Duration,
-    /// What tells output keys that are points from others; a batched one is cheaper.
-    pub engine: Arc<dyn Engine>,
+    /// Most bytes of encoded answers that are kept for the next one who asks; 0 for none.
+    pub kept_answer_bytes: u64,
     /// How long running requests may go on after shutdown was asked for; then their connections are cut.
     pub drain_timeout: Duration,
 }
@@ -68,8 +69,6 @@ pub struct ServeSettings {
 impl Default for ServeSettings {
     fn default() -> Self {
         Self {
-            // More readers than cores: some of them wait for the disk.
-            max_working: 4 * std::thread::available_parallelism().map_or(4, usize::from),
             // The usual limit of open files is 1024; the node and the index need some of them.
             max_connections: 768,
             // A syncing wallet has up to 600 for itself.
@@ -79,8 +78,7 @@ impl Default for ServeSettings {
             silence_timeout: Duration::from_secs(120),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
-            node_timeout: Duration::from_secs(60),
-            engine: Arc::new(LibSecp256k1),
+            kept_answer_bytes: 64 << 20,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -99,37 +97,53 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves HTTP until `shutdown` completes, then stops accepting, lets running requests finish for
+/// Serves on all sockets until `shutdown` completes, then stops accepting, lets running requests finish for
 /// [`ServeSettings::drain_timeout`] at most, and returns. Dropping the future cuts all connections.
 ///
 /// # Errors
 /// None at present: faults of single connections end those connections only.
 pub async fn serve(
-    listener: TcpListener,
-    state: ApiState,
+    listeners: Vec<Listener>,
+    desk: Arc<Desk>,
     shutdown: impl Future<Output = ()> + Send + 'static,
     settings: ServeSettings,
 ) -> io::Result<()> {
     let (cut, is_cut) = watch::channel(false);
-    let (stopping, stopped) = oneshot::channel();
-    let listener = BoundedListener::new(listener, &settings, is_cut);
-    let router = http::router_with(state, &settings);
-    let service = router.into_make_service_with_connect_info::<Traffic>();
-    let mut server = pin!(
+    let (stop, is_stopping) = watch::channel(false);
+    let bounds = Bounds {
+        silence: settings.silence_timeout,
+        head: settings.head_timeout,
+        grace: settings.idle_grace,
+    };
+    // One room for all: it stands for files that may be open, and for memory.
+    let room = Room::new(
+        settings.max_connections,
+        settings.reserved_connections,
+        bounds,
+    );
+    let servers = listeners.into_iter().map(|Listener { socket, protocol }| {
+        let waiting = settings.max_waiting_connections;
+        let listener = BoundedListener::new(socket, room.clone(), waiting, is_cut.clone());
+        let router = match protocol {
+            Protocol::Http => http::router_with(desk.clone(), &settings),
+        };
+        let mut is_stopping = is_stopping.clone();
+        let service = router.into_make_service_with_connect_info::<Traffic>();
         axum::serve(listener, service)
             .with_graceful_shutdown(async move {
-                shutdown.await;
-                // The receiver is gone only together with the whole server.
-                let _ = stopping.send(());
+                // An error means that this future is gone, and with it everything.
+                let _ = is_stopping.wait_for(|stopping| *stopping).await;
             })
             .into_future()
-    );
+    });
+    let mut servers = pin!(try_join_all(servers.collect::<Vec<_>>()));
     tokio::select! {
-        result = &mut server => return result,
-        _ = stopped => {}
+        result = &mut servers => return result.map(|_| ()),
+        () = shutdown => {}
     }
-    if let Ok(result) = tokio::time::timeout(settings.drain_timeout, &mut server).await {
-        return result;
+    stop.send_replace(true);
+    if let Ok(result) = tokio::time::timeout(settings.drain_timeout, &mut servers).await {
+        return result.map(|_| ());
     }
     tracing::warn!(
         "requests still running {:?} after shutdown was asked for are cut off",
@@ -137,7 +151,8 @@ pub async fn serve(
     );
     cut.send_replace(true);
     // Every connection wakes up with an error now; not waiting for ever all the same.
-    tokio::time::timeout(Duration::from_secs(1), &mut server)
+    tokio::time::timeout(Duration::from_secs(1), &mut servers)
         .await
-        .unwrap_or(Ok(()))
+        .unwrap_or(Ok(Vec::new()))
+        .map(|_| ())
 }

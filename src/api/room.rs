@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::traffic::{Activity, Bounds, Peer};
@@ -22,7 +22,7 @@ pub(super) struct Room {
     bounds: Bounds,
     taken: Mutex<Vec<Arc<Activity>>>,
     /// A place became free.
-    freed: Notify,
+    freed: watch::Sender<()>,
 }
 
 /// A place, until it is dropped.
@@ -39,13 +39,13 @@ impl Room {
             reserved: reserved.min(places - 1),
             bounds,
             taken: Mutex::default(),
-            freed: Notify::new(),
+            freed: watch::Sender::default(),
         })
     }
 
-    /// Waits until a place becomes free, or returns at once if one did since the last call. For one caller at a time.
-    pub(super) async fn freed(&self) {
-        self.freed.notified().await;
+    /// What changes whenever a place becomes free.
+    pub(super) fn freed(&self) -> watch::Receiver<()> {
+        self.freed.subscribe()
     }
 
     /// Takes a place.
@@ -109,7 +109,7 @@ impl Drop for Place {
         let mut taken = self.room.lock();
         taken.retain(|activity| !Arc::ptr_eq(activity, &self.activity));
         drop(taken);
-        self.room.freed.notify_one();
+        self.room.freed.send_replace(());
     }
 }
 

@@ -18,7 +18,6 @@ use super::output::write_stdout;
 use super::scan::{light_client, run_with_progress};
 use super::server::{block_on, serve_api};
 use super::wallet::WalletFile;
-use crate::api::ApiState;
 use crate::bip352::descriptor::DescriptorKey;
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use crate::chain::simulated::builder::{
@@ -159,11 +158,9 @@ async fn run(args: DemoArgs) -> Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", args.bind))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let state = ApiState {
-        store,
-        node: Some(chain.clone()),
-    };
-    let serving = tokio::spawn(serve_api(listener, state, engine.clone(), stop.clone()));
+    let node: Arc<dyn crate::chain::BlockSource> = chain.clone();
+    let serving = serve_api(listener, store, Some(node), engine.clone(), stop.clone());
+    let serving = tokio::spawn(serving);
     let oracle = Arc::new(HttpOracle::new(&url, HttpSettings::default())?);
 
     let identity = Identity {

@@ -117,8 +117,10 @@ impl SyncProgress {
     /// To be called after each commit.
     pub(super) fn report(&self, report: &BatchReport) {
         log_batch(report);
-        self.blocks.fetch_add(report.blocks, Ordering::Relaxed);
-        let height = report.tip.map_or(0, |tip| tip.height);
+        let applied = &report.applied;
+        let blocks = applied.connected.len();
+        self.blocks.fetch_add(blocks, Ordering::Relaxed);
+        let height = applied.tip.map_or(0, |tip| tip.height);
         let mut shown = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         if height >= report.target {
             if let Some(bar) = shown.take() {
@@ -147,22 +149,21 @@ impl SyncProgress {
 /// One log line per commit: where it stands, how fast it goes, how long it will take.
 fn log_batch(report: &BatchReport) {
     let seconds = report.elapsed.as_secs_f64().max(1e-6);
-    let Some(tip) = report.tip else {
-        tracing::warn!(
-            disconnected = report.disconnected,
-            "the index is empty again"
-        );
+    let applied = &report.applied;
+    let (disconnected, connected) = (applied.disconnected.len(), applied.connected.len());
+    let Some(tip) = applied.tip else {
+        tracing::warn!(disconnected, "the index is empty again");
         return;
     };
-    if report.disconnected > 0 {
-        tracing::warn!(disconnected = report.disconnected, connected = report.blocks, %tip, "reorg");
+    if disconnected > 0 {
+        tracing::warn!(disconnected, connected, %tip, "reorg");
     }
     let left = report.target.saturating_sub(tip.height);
-    let eta = Duration::from_secs_f64(f64::from(left) * seconds / (report.blocks.max(1) as f64));
+    let eta = Duration::from_secs_f64(f64::from(left) * seconds / (connected.max(1) as f64));
     tracing::info!(
         height = tip.height,
         target = report.target,
-        blocks_per_s = format_args!("{:.1}", report.blocks as f64 / seconds),
+        blocks_per_s = format_args!("{:.1}", connected as f64 / seconds),
         tweaks_per_s = format_args!("{:.0}", report.tweaks as f64 / seconds),
         mb_per_s = format_args!("{:.1}", report.bytes as f64 / 1e6 / seconds),
         deriving = format_args!("{:.2}", report.deriving.as_secs_f64() / seconds),

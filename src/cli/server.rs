@@ -14,7 +14,8 @@ use super::compaction::{Compaction, compact_if_worthwhile};
 use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, SourceKind, usage};
 use super::output::SyncProgress;
 use crate::BlockId;
-use crate::api::{self, ApiState, ServeSettings};
+use crate::api::desk::{Desk, DeskSettings};
+use crate::api::{self, Listener, Protocol, ServeSettings};
 use crate::chain::files::{FilesSettings, FilesSource};
 use crate::chain::first_working::FirstWorking;
 use crate::chain::rest::{RestSettings, RestSource};
@@ -96,16 +97,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
 
         // Whichever ends first, by a failure or a signal, ends the other.
         let serving = async {
-            let served = serve_api(
-                listener,
-                ApiState {
-                    store: store.clone(),
-                    node: Some(node),
-                },
-                engine,
-                stop.clone(),
-            )
-            .await;
+            let served = serve_api(listener, store.clone(), Some(node), engine, stop.clone()).await;
             stop.request();
             served
         };
@@ -193,7 +185,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
         };
         let listener = bind(&server).await?;
         let engine = common.compute.engine()?;
-        serve_api(listener, ApiState { store, node }, engine, stop).await
+        serve_api(listener, store, node, engine, stop).await
     })
 }
 
@@ -218,7 +210,8 @@ pub(super) fn block_on<T>(
 /// Serves until the stop, and says where in a line that scripts may wait for.
 pub(super) async fn serve_api(
     listener: TcpListener,
-    state: ApiState,
+    store: Arc<Store>,
+    node: Option<Arc<dyn BlockSource>>,
     engine: Arc<dyn Engine>,
     stop: Stop,
 ) -> Result<()> {
@@ -234,10 +227,18 @@ pub(super) async fn serve_api(
     let settings = ServeSettings {
         max_connections: places - max_waiting_connections,
         max_waiting_connections,
-        engine,
         ..defaults
     };
-    api::serve(listener, state, requested, settings)
+    let desk = DeskSettings {
+        engine,
+        ..DeskSettings::default()
+    };
+    let desk = Desk::new(store, node, desk);
+    let listener = Listener {
+        socket: listener,
+        protocol: Protocol::Http,
+    };
+    api::serve(vec![listener], desk, requested, settings)
         .await
         .context("the HTTP server failed")
 }

@@ -199,15 +199,20 @@ impl Job<'_> {
     }
 
     async fn same_block(&self, height: u32) -> Result<bool, CompareError> {
-        let ours = self.snapshot.block(height)?.map(|block| block.id.hash);
+        let ours = self.snapshot.block(height)?.map(|block| block.id().hash);
         let theirs = self.server.block_hash(height).await?;
         // A server that began later knows nothing of the first blocks, which is no fork.
         Ok(theirs.is_none() || theirs == ours)
     }
 
+    fn digest(&self, height: u32) -> Result<Option<[u8; 32]>, StoreError> {
+        let block = self.snapshot.block(height)?;
+        block.map(|block| block.digest()).transpose()
+    }
+
     async fn same_digest(&self, height: u32) -> Result<bool, CompareError> {
         let theirs = self.server.digest(height).await?;
-        let ours = self.snapshot.digest(height)?;
+        let ours = self.digest(height)?;
         Ok(theirs.is_some() && theirs.map(|(_, digest)| digest) == ours)
     }
 
@@ -241,7 +246,7 @@ impl Job<'_> {
             );
             return Ok(None);
         };
-        if self.snapshot.digest(common)? == Some(theirs) {
+        if self.digest(common)? == Some(theirs) {
             self.result.digests_agree = Some(true);
             return Ok(None);
         }
@@ -317,10 +322,9 @@ impl Job<'_> {
             dust_limit_sat,
             cut_through: false,
         };
-        Ok(self
-            .snapshot
-            .tweak_list(height, filter)?
-            .unwrap_or_default())
+        let block = self.snapshot.block(height)?;
+        let tweaks = block.map(|block| block.tweaks(filter)).transpose()?;
+        Ok(tweaks.unwrap_or_default())
     }
 
     fn hold(&mut self, height: u32, dust_limit_sat: u64, ours: &[[u8; 33]], theirs: &[[u8; 33]]) {

@@ -4,8 +4,6 @@ mod pause;
 mod proxy;
 mod redirect;
 mod transport;
-mod wire;
-mod words;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +17,7 @@ use super::{
     BlockFilters, Oracle, OracleError, OracleInfo, OracleUtxo, SpendDetails, SpentIndex, TweakQuery,
 };
 use crate::curve::TweakPoint;
+use crate::wire::v1::{self, words};
 
 use pause::Pause;
 use proxy::Way;
@@ -116,8 +115,8 @@ impl HttpOracle {
     /// As all of [`Oracle`].
     pub async fn digest(&self, height: u32) -> Result<Option<(BlockHash, [u8; 32])>, OracleError> {
         match self.get(&format!("digest/{height}"), SMALL_BYTES).await {
-            Ok(answer) => wire::digest(&answer.body, height)
-                .map(Some)
+            Ok(answer) => v1::Digest::decode(&answer.body, height)
+                .map(|digest| Some((digest.block.hash, digest.digest)))
                 .map_err(|what| answer.malformed(what)),
             Err(
                 OracleError::NotFound { .. }
@@ -132,13 +131,9 @@ impl HttpOracle {
 
     async fn filter(&self, route: String, height: u32) -> Result<FilterAnswer, OracleError> {
         let answer = self.get(&route, LIST_BYTES).await?;
-        let (block_hash, data) =
-            wire::filter(&answer.body, height).map_err(|what| answer.malformed(what))?;
-        Ok(FilterAnswer {
-            answer,
-            block_hash,
-            data,
-        })
+        let filter =
+            v1::Filter::decode(&answer.body, height).map_err(|what| answer.malformed(what))?;
+        Ok(FilterAnswer { answer, filter })
     }
 
     /// What it means that there is no filter: `Ok` where it may be there the next time.
@@ -194,8 +189,7 @@ fn tells_no_details(error: &OracleError) -> bool {
 
 struct FilterAnswer {
     answer: Answer,
-    block_hash: BlockHash,
-    data: Vec<u8>,
+    filter: v1::Filter,
 }
 
 impl Oracle for HttpOracle {
@@ -206,7 +200,7 @@ impl Oracle for HttpOracle {
     fn info(&self) -> BoxFuture<'_, Result<OracleInfo, OracleError>> {
         async move {
             let answer = self.get("info", SMALL_BYTES).await?;
-            wire::info(&answer.body).map_err(|what| answer.malformed(what))
+            v1::Info::decode(&answer.body).map_err(|what| answer.malformed(what))
         }
         .boxed()
     }
@@ -214,7 +208,9 @@ impl Oracle for HttpOracle {
     fn tip(&self) -> BoxFuture<'_, Result<u32, OracleError>> {
         async move {
             let answer = self.get("block-height", SMALL_BYTES).await?;
-            wire::block_height(&answer.body).map_err(|what| answer.malformed(what))
+            v1::BlockHeight::decode(&answer.body)
+                .map(|v1::BlockHeight(height)| height)
+                .map_err(|what| answer.malformed(what))
         }
         .boxed()
     }
@@ -222,7 +218,7 @@ impl Oracle for HttpOracle {
     fn block_hash(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockHash>, OracleError>> {
         async move {
             match self.get(&format!("block-hash/{height}"), SMALL_BYTES).await {
-                Ok(answer) => wire::block_hash(&answer.body)
+                Ok(answer) => v1::decode_block_hash(&answer.body)
                     .map(Some)
                     .map_err(|what| answer.malformed(what)),
                 Err(OracleError::Refused { message, .. }) if message == words::UNKNOWN_HEADER => {
@@ -252,7 +248,7 @@ impl Oracle for HttpOracle {
             };
             self.get(&route, LIST_BYTES)
                 .await?
-                .parse(wire::tweaks)
+                .parse(v1::Tweaks::decode)
                 .await
         }
         .boxed()
@@ -267,13 +263,15 @@ impl Oracle for HttpOracle {
                     self.filter(format!("filter/spent/{height}"), height),
                 );
                 let error = match both.await {
-                    Ok((new_utxos, spent)) if new_utxos.block_hash == spent.block_hash => {
-                        break (new_utxos, spent);
+                    Ok((new_utxos, spent))
+                        if new_utxos.filter.block_hash == spent.filter.block_hash =>
+                    {
+                        break (new_utxos.filter, spent.filter);
                     }
                     // The server changed branches between the two answers, and gives no signal when it has settled.
                     Ok((new_utxos, spent)) => spent.answer.malformed(format!(
                         "block {} where the new-utxos filter names {}",
-                        spent.block_hash, new_utxos.block_hash
+                        spent.filter.block_hash, new_utxos.filter.block_hash
                     )),
                     Err(error) => self.no_filter(error, height).await?,
                 };
@@ -295,7 +293,7 @@ impl Oracle for HttpOracle {
     fn utxos(&self, height: u32) -> BoxFuture<'_, Result<Vec<OracleUtxo>, OracleError>> {
         async move {
             let answer = self.get(&format!("utxos/{height}"), ROWS_BYTES).await?;
-            answer.parse(wire::utxos).await
+            answer.parse(v1::Utxo::decode_all).await
         }
         .boxed()
     }
@@ -305,7 +303,7 @@ impl Oracle for HttpOracle {
             let answer = self
                 .get(&format!("spent-index/{height}"), LIST_BYTES)
                 .await?;
-            answer.parse(wire::spent_index).await
+            answer.parse(v1::SpentIndex::decode).await
         }
         .boxed()
     }
@@ -317,7 +315,7 @@ impl Oracle for HttpOracle {
         async move {
             match self.get(&format!("spends/{height}"), ROWS_BYTES).await {
                 Ok(answer) => answer
-                    .parse(move |body| wire::spend_details(body, height))
+                    .parse(move |body| v1::Spends::decode(body, height))
                     .await
                     .map(Some),
                 Err(why) if tells_no_details(&why) => {
@@ -335,10 +333,8 @@ impl Oracle for HttpOracle {
         tx: &'a Transaction,
     ) -> BoxFuture<'a, Result<Option<Txid>, OracleError>> {
         async move {
-            let body = serde_json::to_string(&wire::ForwardTx {
-                data: serialize_hex(tx),
-            })
-            .map_err(|error| {
+            let data = serialize_hex(tx);
+            let body = v1::ForwardTx { data }.encode().map_err(|error| {
                 OracleError::Setup(format!("the transaction cannot be sent: {error}"))
             })?;
             let answer = self
@@ -349,7 +345,7 @@ impl Oracle for HttpOracle {
                     SMALL_BYTES,
                 )
                 .await?;
-            wire::forwarded(&answer.body).map_err(|what| answer.malformed(what))
+            v1::decode_forwarded(&answer.body).map_err(|what| answer.malformed(what))
         }
         .boxed()
     }

@@ -10,7 +10,7 @@ pub mod light;
 pub mod report;
 pub mod state;
 
-use bitcoin::{BlockHash, Network, OutPoint, Transaction, Txid};
+use bitcoin::{BlockHash, Transaction, Txid};
 use futures::future::BoxFuture;
 
 use crate::curve::TweakPoint;
@@ -21,22 +21,10 @@ pub use light::{ClientError, LightClient, LightSettings, Progress};
 pub use report::{Found, ScanReport, Spend, Unresolved, Watched};
 pub use state::{Identity, State, StateError, WalletId};
 
-/// What a server says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OracleInfo {
-    /// Its chain.
-    pub network: Network,
-    /// The last block it can answer for.
-    pub height: u32,
-    /// It has tweaks alone: no outputs, no filters, no spent index.
-    pub tweaks_only: bool,
-    /// It has the list of all tweaks of a block.
-    pub full_list: bool,
-    /// That list can be asked for with a dust limit (and then exists whatever `full_list` says).
-    pub full_list_with_dust_limit: bool,
-    /// It has the list of tweaks whose transactions still have an unspent taproot output.
-    pub cut_through: bool,
-}
+pub use crate::wire::v1::{
+    Info as OracleInfo, Spend as SpendDetail, Spends as SpendDetails, SpentIndex,
+    Utxo as OracleUtxo,
+};
 
 /// Which list of tweaks is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,52 +44,6 @@ pub struct BlockFilters {
     pub new_utxos: Vec<u8>,
     /// Over the items of the taproot outpoints spent in the block.
     pub spent: Vec<u8>,
-}
-
-/// A taproot output of an eligible transaction, as the server knows it now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OracleUtxo {
-    /// Where it is.
-    pub outpoint: OutPoint,
-    /// Satoshi.
-    pub value_sat: u64,
-    /// x-only output key.
-    pub key: [u8; 32],
-    /// The block that holds it.
-    pub block_hash: BlockHash,
-    /// Whether it has been spent meanwhile.
-    pub spent: bool,
-}
-
-/// The spent items of one block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpentIndex {
-    /// The block; `None` in the one answer that does not say it: that of a version 1 server for an empty index.
-    pub block_hash: Option<BlockHash>,
-    /// [`crate::filter::spent_item`] of each taproot outpoint spent in the block, in block order.
-    pub items: Vec<[u8; 8]>,
-}
-
-/// Who spent the taproot outpoints spent in one block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpendDetails {
-    /// The block.
-    pub block_hash: BlockHash,
-    /// In block order.
-    pub spends: Vec<SpendDetail>,
-}
-
-/// Who spent one outpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpendDetail {
-    /// What was spent.
-    pub outpoint: OutPoint,
-    /// The transaction that spent it.
-    pub spending_txid: Txid,
-    /// Which of its inputs.
-    pub input: u32,
-    /// For each OP_RETURN output of that transaction the bytes pushed, concatenated.
-    pub op_return: Vec<Vec<u8>>,
 }
 
 /// Why a server gave no usable answer. Each text names what was asked, without credentials, and the cure.

@@ -10,6 +10,15 @@ use bitcoin::BlockHash;
 
 use gcs::FilterKey;
 
+/// Which of the two filters of a block is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FilterKind {
+    /// Over the x-only keys of all taproot outputs created.
+    NewUtxos,
+    /// Over the 8-byte items of all taproot outpoints spent.
+    Spent,
+}
+
 /// The elements of the filter of one block, read once for any number of queries.
 #[derive(Debug)]
 pub struct Elements(gcs::Elements);

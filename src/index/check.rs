@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use super::derive::derive_records;
 use super::indexer::IndexError;
+use crate::BlockId;
 use crate::chain::BlockSource;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::curve::{Engine, TweakPoint};
-use crate::filter;
-use crate::store::{BlockRecord, Keep, Snapshot, SpendRow, StoreError, TweakForm, WrongRow};
+use crate::filter::{self, FilterKind};
+use crate::store::{Block, BlockRecord, Keep, Snapshot, SpendRow, StoreError, TweakForm, WrongRow};
 
 /// Blocks that are checked in parallel between two steps of progress.
 const WINDOW: usize = 256;
@@ -87,14 +88,13 @@ pub struct SelfCheck {
     pub findings: Vec<Finding>,
 }
 
-/// Holds an index against itself: [`Snapshot::verify`], and if that finds something [`Snapshot::audit`]; then block by
-/// block that tweaks are points of the curve (compressed ones at the heights of `sample`), that the spent filter is the
-/// one of the spends, byte by byte, that the new-UTXOs filter matches every output key, and that multiples are those of
-/// the tweaks at the heights of `sample`.
+/// Holds an index against itself: [`Snapshot::audit`], then block by block that tweaks are points of the curve (compressed
+/// ones at the heights of `sample`), that the spent filter is the one of the spends, byte by byte, that the new-UTXOs filter
+/// matches every output key, and that multiples are those of the tweaks at the heights of `sample`.
 ///
 /// The new-UTXOs filter also holds keys of transactions that are not eligible, so it cannot be built again from the index
-/// alone, nor can amounts be judged: [`check_against_source`] does both. Calls `progress` with the blocks that are done of
-/// both passes, and their number in both. Blocks the calling thread.
+/// alone, nor can amounts be judged: [`check_against_source`] does both. Calls `progress` with the steps that are done, and
+/// their number. Blocks the calling thread.
 ///
 /// # Errors
 /// The disk fails. What can be read is no error, whatever it says.
@@ -107,26 +107,16 @@ pub fn check_self(
     let blocks = snapshot
         .tip()
         .map_or(0, |tip| u64::from(tip.height.saturating_sub(first)) + 1);
-    let done = |height: u32| u64::from(height.saturating_sub(first)) + 1;
-    let all = 2 * blocks;
+    let mut walked = 0;
+    let audit = snapshot.audit(|done, of| {
+        walked = of;
+        progress(done, of + blocks);
+    })?;
     let mut check = SelfCheck {
-        content_hash: None,
+        content_hash: audit.content_hash,
         multiples: 0,
-        findings: Vec::new(),
+        findings: audit.wrong.into_iter().map(Finding::from).collect(),
     };
-    match snapshot.verify(|height| progress(done(height), all)) {
-        Ok(hash) => check.content_hash = Some(hash),
-        Err(error) => {
-            let Some(found) = Finding::of_error(&error) else {
-                return Err(error);
-            };
-            let wrong = snapshot.audit(|height| progress(done(height), all))?;
-            check.findings = wrong.into_iter().map(Finding::from).collect();
-            if check.findings.is_empty() {
-                check.findings.push(found);
-            }
-        }
-    }
 
     let Some(tip) = snapshot.tip() else {
         return Ok(check);
@@ -149,10 +139,9 @@ pub fn check_self(
                 }
             }
         }
-        progress(
-            blocks + window.last().map_or(0, |height| done(*height)),
-            all,
-        );
+        let done = |height: u32| u64::from(height.saturating_sub(first)) + 1;
+        let done = window.last().map_or(0, |height| done(*height));
+        progress(walked + done, walked + blocks);
     }
     if !check.findings.is_empty() {
         check.content_hash = None;
@@ -166,9 +155,18 @@ fn check_block(
     height: u32,
     is_sampled: bool,
 ) -> Result<(Vec<Finding>, u64), StoreError> {
+    let block = match snapshot.block(height) {
+        Ok(Some(block)) => block,
+        Ok(None) => return Ok((Vec::new(), 0)),
+        Err(error) => {
+            let found = Finding::of_error(&error).ok_or(error)?;
+            let height = Some(height);
+            return Ok((vec![Finding { height, ..found }], 0));
+        }
+    };
     let mut block = BlockCheck {
         snapshot,
-        height,
+        block,
         findings: Vec::new(),
     };
     let mut multiples = 0;
@@ -184,7 +182,7 @@ fn check_block(
 
 struct BlockCheck<'a> {
     snapshot: &'a Snapshot,
-    height: u32,
+    block: Block<'a>,
     findings: Vec<Finding>,
 }
 
@@ -192,21 +190,25 @@ impl BlockCheck<'_> {
     fn note(&mut self, table: &'static str, key: impl ToString, reason: impl Into<String>) {
         self.findings.push(Finding {
             table,
-            height: Some(self.height),
+            height: Some(self.height()),
             key: key.to_string(),
             reason: reason.into(),
             needs_node: true,
         });
     }
 
-    /// What was read, `None` if there is nothing or it is wrong, which is noted.
-    fn caught<T>(&mut self, read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    fn height(&self) -> u32 {
+        self.block.id().height
+    }
+
+    /// What was read, `None` if it is wrong, which is noted.
+    fn caught<T>(&mut self, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         match read {
-            Ok(read) => Ok(read),
+            Ok(read) => Ok(Some(read)),
             Err(error) => match Finding::of_error(&error) {
                 Some(found) => {
                     self.findings.push(Finding {
-                        height: Some(self.height),
+                        height: Some(self.height()),
                         ..found
                     });
                     Ok(None)
@@ -222,14 +224,14 @@ impl BlockCheck<'_> {
         let mut points = Vec::new();
         let wrong: Vec<usize> = match form {
             TweakForm::Point => {
-                let read = self.snapshot.points(self.height);
+                let read = self.block.points();
                 points = self.caught(read)?.unwrap_or_default();
                 let tweaks = points.iter().enumerate();
                 let wrong = tweaks.filter(|(_, point)| !is_on_curve(point));
                 wrong.map(|(index, _)| index).collect()
             }
             TweakForm::Compressed if is_sampled => {
-                let read = self.snapshot.tweak_list(self.height, Default::default());
+                let read = self.block.tweaks(Default::default());
                 let tweaks = self.caught(read)?.unwrap_or_default();
                 let tweaks = tweaks.iter().enumerate();
                 let wrong =
@@ -240,7 +242,7 @@ impl BlockCheck<'_> {
         };
         let table = tweak_table(self.snapshot);
         for index in wrong {
-            let key = format!("{index} of block {}", self.height);
+            let key = format!("{index} of block {}", self.height());
             self.note(table, key, "not a point of the curve");
         }
         Ok(points)
@@ -248,7 +250,7 @@ impl BlockCheck<'_> {
 
     /// Multiples are those of the tweaks; gives how many there are.
     fn multiples(&mut self, tweaks: &[TweakPoint]) -> Result<u64, StoreError> {
-        let read = self.snapshot.multiples(self.height);
+        let read = self.block.multiples();
         let stored = self.caught(read)?.unwrap_or_default();
         let computed = LibSecp256k1.multiples(tweaks);
         let wrong = stored
@@ -256,20 +258,16 @@ impl BlockCheck<'_> {
             .zip(&computed)
             .position(|(stored, computed)| Some(stored) != computed.as_ref());
         if let Some(index) = wrong {
-            let key = format!("{index} of block {}", self.height);
+            let key = format!("{index} of block {}", self.height());
             self.note("multiples", key, "not the multiple of its tweak");
         }
         Ok(stored.len() as u64)
     }
 
     fn filters(&mut self) -> Result<(), StoreError> {
-        let (snapshot, height) = (self.snapshot, self.height);
-        let Some(entry) = self.caught(snapshot.block(height))? else {
-            return Ok(());
-        };
-        let hash = entry.id.hash;
-        let spends = self.caught(snapshot.spends(height))?;
-        let stored = self.caught(snapshot.spent_filter(height))?;
+        let BlockId { height, hash } = self.block.id();
+        let spends = self.caught(self.block.spends())?;
+        let stored = self.caught(self.block.filter(FilterKind::Spent))?;
         if let (Some(spends), Some(stored)) = (spends, stored) {
             let items: Vec<[u8; 8]> = spends
                 .iter()
@@ -280,8 +278,8 @@ impl BlockCheck<'_> {
                 self.note("filters", key, "not the filter of the block's spends");
             }
         }
-        let utxos = self.caught(snapshot.utxos(height, Default::default()))?;
-        let stored = self.caught(snapshot.new_utxos_filter(height))?;
+        let utxos = self.caught(self.block.utxos(Default::default()))?;
+        let stored = self.caught(self.block.filter(FilterKind::NewUtxos))?;
         if let (Some(utxos), Some(stored)) = (utxos, stored) {
             let keys: Vec<[u8; 32]> = utxos.iter().map(|utxo| utxo.key).collect();
             let key = format!("new-UTXOs filter of block {height}");
@@ -368,7 +366,8 @@ pub async fn check_against_source(
             check.wrong.extend(suspects.get(&height));
             continue;
         };
-        let ours = match snapshot.record(height) {
+        let block = snapshot.block(height);
+        let ours = match block.and_then(|block| block.map(|block| block.record()).transpose()) {
             Ok(Some(record)) => record,
             Ok(None) => {
                 check.wrong.insert(height);
@@ -441,7 +440,8 @@ fn other_creators(
     if !differ.contains(&true) {
         return Ok(BTreeSet::new());
     }
-    let creators = snapshot.spend_creators(ours.id.height)?;
+    let block = snapshot.block(ours.id.height)?;
+    let creators = block.map(|block| block.spend_creators()).transpose()?;
     let creators = creators.unwrap_or_default().into_iter().zip(differ);
     Ok(creators
         .filter_map(|(creator, differs)| creator.filter(|_| differs))

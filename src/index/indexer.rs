@@ -19,7 +19,7 @@ use crate::chain::zmq::TipSignal;
 use crate::chain::{BlockSource, ChainError};
 use crate::curve::{Engine, EngineStatus};
 use crate::runtime::Stop;
-use crate::store::{BlockRecord, Locating, Snapshot, Store, StoreError, Update};
+use crate::store::{Applied, BlockRecord, Locating, Snapshot, Store, StoreError, Update};
 
 /// How an [`Indexer`] works; affects speed and memory, never the result.
 #[derive(Debug, Clone)]
@@ -99,16 +99,12 @@ pub enum IndexError {
 }
 
 /// What one commit did.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BatchReport {
-    /// The index's tip after the commit; `None` if it became empty.
-    pub tip: Option<BlockId>,
+    /// The change of the chain.
+    pub applied: Applied,
     /// Height this sync is heading for.
     pub target: u32,
-    /// Blocks connected.
-    pub blocks: usize,
-    /// Blocks disconnected before that.
-    pub disconnected: u32,
     /// Tweaks added.
     pub tweaks: usize,
     /// Serialized bytes of the connected blocks.
@@ -301,7 +297,7 @@ impl Indexer {
             .map_or(first_height, |tip| tip.height + 1 - disconnect);
         let mut parent = None;
         if next > first_height {
-            parent = snapshot.block(next - 1)?.map(|block| block.id.hash);
+            parent = snapshot.block(next - 1)?.map(|block| block.id().hash);
         }
         // A snapshot keeps the pages of its commit alive; none may last through a sync.
         drop(snapshot);
@@ -474,7 +470,7 @@ impl Indexer {
         let clock = meter.commit.clone();
         tokio::task::spawn_blocking(move || {
             let _at_work = clock.start();
-            let tip = match batch.defer {
+            let applied = match batch.defer {
                 true => store.extend(&batch.records)?,
                 false => store.apply(Update {
                     disconnect: batch.disconnect,
@@ -483,9 +479,7 @@ impl Indexer {
             };
             let tweaks = batch.records.iter().map(|record| record.transactions.len());
             Ok(Committed {
-                tip,
-                blocks: batch.records.len(),
-                disconnected: batch.disconnect,
+                applied,
                 tweaks: tweaks.sum(),
                 bytes: batch.block_bytes,
             })
@@ -499,10 +493,8 @@ impl Indexer {
             committing,
         } = meter.lap();
         (self.on_batch)(&BatchReport {
-            tip: done.tip,
+            applied: done.applied,
             target,
-            blocks: done.blocks,
-            disconnected: done.disconnected,
             tweaks: done.tweaks,
             bytes: done.bytes,
             elapsed,
@@ -515,9 +507,7 @@ impl Indexer {
 
 /// What a commit did.
 struct Committed {
-    tip: Option<BlockId>,
-    blocks: usize,
-    disconnected: u32,
+    applied: Applied,
     tweaks: usize,
     bytes: usize,
 }

@@ -38,7 +38,7 @@ pub(super) async fn find_fork(
     }
     let mut differs = false;
     let common = loop {
-        let ours = snapshot.block(height)?.map(|block| block.id);
+        let ours = snapshot.block(height)?.map(|block| block.id());
         let theirs = active_block(source, height, node_tip).await?;
         if ours.is_some() && ours == theirs {
             break Some(height);
@@ -88,7 +88,7 @@ async fn require_same_chain(
     source: &dyn BlockSource,
 ) -> Result<(), IndexError> {
     let height = snapshot.first_height().max(1);
-    let Some(ours) = snapshot.block(height)?.map(|block| block.id) else {
+    let Some(ours) = snapshot.block(height)?.map(|block| block.id()) else {
         return Ok(());
     };
     match source.block_at(height).await? {

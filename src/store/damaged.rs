@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
-use super::audit::WrongRow;
 use super::digest::{DIGEST_START, roll_digest};
 use super::error::{Fault, StoreError, explain_io};
 use super::meta::Meta;
 use super::schema::{BLOCKS, DIGEST, HEIGHTS};
 use super::view::View;
+use super::walk::WrongRow;
 use super::{Demand, Store, StoreOptions, Summed, open_file, replace};
 
 /// What a damaged file says of the index it was.
@@ -139,7 +139,7 @@ fn tip_of(mut counts: [u64; 3], first_height: u32) -> Option<u32> {
 
 /// Checks that there is a row of `blocks` for every height from the first one to the tip.
 pub(super) fn check_heights(view: &View) -> Result<(), Fault> {
-    let Some((lowest, tip)) = view.blocks.first()?.zip(view.tip()) else {
+    let Some((lowest, tip)) = view.blocks()?.first()?.zip(view.tip()) else {
         return Ok(());
     };
     let (lowest, first) = (lowest.0.value(), view.meta.first_height);
@@ -150,7 +150,7 @@ pub(super) fn check_heights(view: &View) -> Result<(), Fault> {
             wrong_first(first, lowest),
         ));
     }
-    let (rows, heights) = (view.blocks.len()?, u64::from(tip.height - first) + 1);
+    let (rows, heights) = (view.blocks()?.len()?, u64::from(tip.height - first) + 1);
     if rows != heights {
         let reason = format!("{rows} rows for the heights from {first} to {}", tip.height);
         return Err(Fault::row("blocks", "all", reason));
@@ -167,11 +167,11 @@ fn wrong_first(first: u32, lowest: u32) -> String {
 /// The lowest row is known to be the first one if its digest is rolled from the start. If it is not, then either rows
 /// below it are lost or `meta` is wrong, and the lower of both is taken, so that nothing is left out.
 pub(super) fn correct_first_height(
-    read: &ReadTransaction,
+    read: ReadTransaction,
     meta: &mut Meta,
     file: &Path,
 ) -> Result<Option<WrongRow>, Fault> {
-    let (first, Some(lowest)) = (meta.first_height, lowest(read)?) else {
+    let (first, Some(lowest)) = (meta.first_height, lowest(&read)?) else {
         return Ok(None);
     };
     if lowest == first {
@@ -200,7 +200,11 @@ pub(super) fn check_tip(view: &View) -> Result<(), Fault> {
     let Some(tip) = view.tip() else {
         return Ok(());
     };
-    let counts = [view.blocks.len()?, view.heights.len()?, view.digest.len()?];
+    let counts = [
+        view.blocks()?.len()?,
+        view.heights()?.len()?,
+        view.digests()?.len()?,
+    ];
     let known = tip_of(counts, view.meta.first_height);
     if known < Some(tip.height) && check_heights(view).is_err() {
         let reason = "far above the rows before it";

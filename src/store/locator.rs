@@ -9,6 +9,7 @@
 use rayon::prelude::*;
 use redb::{Database, Durability};
 
+use super::applied::Applied;
 use super::bitmap;
 use super::error::{Fault, StoreError};
 use super::meta::{Deferred, Keep, write_deferred};
@@ -16,7 +17,6 @@ use super::record::{BlockRecord, SpendRow, Update};
 use super::schema::{LOCATOR, LocatorKey, MARKS, SPENT, hash_of_mark, locator_key};
 use super::view::{Full, View};
 use super::{Store, WriterState};
-use crate::BlockId;
 
 /// The larger the engine's cache, the more locators one commit of them takes: 16 million, which are 160 MB of memory,
 /// where the cache has 256 MiB. Each commit rewrites most of the tree, and no block is in memory at that time.
@@ -45,7 +45,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
-    pub fn extend(&self, connect: &[BlockRecord]) -> Result<Option<BlockId>, StoreError> {
+    pub fn extend(&self, connect: &[BlockRecord]) -> Result<Applied, StoreError> {
         let disconnect = 0;
         let heights_known = connect
             .iter()
@@ -111,13 +111,13 @@ impl Store {
 fn run(view: &View, full: &Full, from: u64, rows: usize) -> Result<(Vec<LocatorKey>, u64), Fault> {
     let mut keys = Vec::new();
     let outputs = view.ends.outputs;
-    let Some((marks, len, marked)) = view.marks() else {
+    let Some((marks, len, marked)) = view.marks()? else {
         return Ok((keys, outputs));
     };
     let mut start = from;
     while start < outputs && (start == from || keys.len() < rows) {
         let end = outputs.min(start.saturating_add(MARKS.chunk_items()));
-        let mut positions = (start..end).zip(bitmap::read(&full.spent, outputs, start..end)?);
+        let mut positions = (start..end).zip(bitmap::read(full.spent()?, outputs, start..end)?);
         MARKS.visit(marks, len, start - marked..end - marked, |items| {
             let marks = items.as_chunks().0.iter();
             let marks = marks.map(|mark| u64::from_le_bytes(*mark));
@@ -213,7 +213,7 @@ pub(super) fn find_by_locator<'s>(
     let found = located
         .par_chunks(TASK_ITEMS)
         .map(|located| {
-            let mut outputs = view.held(full);
+            let mut outputs = view.held(full)?;
             let mut found = Vec::with_capacity(located.len());
             for &(position, spend) in located {
                 let output = outputs.get(position)?;
@@ -242,7 +242,7 @@ pub(super) fn find_by_marks<'s>(
     full: &Full,
     spends: Vec<OlderSpend<'s>>,
 ) -> Result<(Vec<Found<'s>>, Vec<OlderSpend<'s>>), Fault> {
-    let Some((marks, len, marked)) = view.marks() else {
+    let Some((marks, len, marked)) = view.marks()? else {
         return Ok((Vec::new(), spends));
     };
     if len == 0 {
@@ -261,7 +261,7 @@ pub(super) fn find_by_marks<'s>(
     let found = blocks
         .par_chunks(TASK_BLOCKS)
         .map(|blocks| {
-            let mut spent = SPENT.items(&full.spent, bitmap::len_bytes(view.ends.outputs));
+            let mut spent = SPENT.items(full.spent()?, bitmap::len_bytes(view.ends.outputs));
             let mut found = Vec::new();
             for spends in blocks {
                 let created = spends.first().and_then(|spend| spend.row.created);

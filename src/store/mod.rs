@@ -4,8 +4,9 @@
 //! read while the writer goes on. [`Store::apply`] takes an [`Update`] (a reorg, a batch of a sync, one block at the
 //! tip) and commits all of it or nothing. [`schema`] has every table byte by byte.
 
-mod audit;
+mod applied;
 mod bitmap;
+pub mod block;
 pub mod column;
 mod content;
 mod damaged;
@@ -24,6 +25,7 @@ pub mod snapshot;
 mod space;
 mod sums;
 mod view;
+mod walk;
 mod writer;
 
 use std::fs;
@@ -36,8 +38,10 @@ use bitcoin::Network;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend};
 
-use crate::BlockId;
-pub use audit::WrongRow;
+pub use applied::Applied;
+use applied::Listeners;
+pub use block::{Block, CompressedTweak, RowFilter, Utxo};
+pub use content::Audit;
 pub use damaged::{Remains, remains};
 pub use digest::{DIGEST_START, roll_digest};
 pub use error::StoreError;
@@ -48,10 +52,11 @@ pub use meta::{Keep, TweakForm};
 pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 pub use replace::{begin_repair, give_up_repair, replace_damaged};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
-pub use snapshot::{BlockEntry, Counts, RowFilter, Snapshot, Utxo};
+pub use snapshot::{Counts, Snapshot};
 pub use space::{Slack, Space, TableSpace};
 pub use sums::Summed;
 use sums::{Unsound, Watch};
+pub use walk::WrongRow;
 
 /// Name of the index file in the data directory.
 pub const FILE_NAME: &str = "index.redb";
@@ -103,6 +108,7 @@ pub struct Store {
     writer: Mutex<WriterState>,
     /// What is done with pages that are not what was written.
     watch: Arc<Watch>,
+    listeners: Listeners,
 }
 
 impl Drop for Store {
@@ -328,7 +334,7 @@ impl Store {
         let wrong = match demand {
             Demand::Sound => None,
             Demand::Readable => {
-                damaged::correct_first_height(&database.begin_read()?, &mut meta, file)?
+                damaged::correct_first_height(database.begin_read()?, &mut meta, file)?
             }
         };
         let store = Self {
@@ -340,6 +346,7 @@ impl Store {
             starts: Mutex::default(),
             writer: Mutex::default(),
             watch,
+            listeners: Listeners::default(),
         };
         let view = store.view()?;
         if demand == Demand::Sound {
@@ -370,7 +377,7 @@ impl Store {
         };
         let starts = self.starts.lock().map_err(|_| self.halted())?.clone();
         view::View::new(
-            &read,
+            read,
             Arc::clone(&self.meta),
             Arc::clone(&self.file),
             self.undo_depth,
@@ -425,8 +432,8 @@ impl Store {
         Ok(Snapshot::new(view))
     }
 
-    /// Applies an update in one durable transaction, all of it or nothing, and returns the new tip (`None` for an
-    /// index without blocks).
+    /// Applies an update in one durable transaction, all of it or nothing, and returns what it did, of which the
+    /// [listeners](Self::on_applied) are told before.
     ///
     /// Everything is checked and computed before the first byte is written. Calls from several threads wait for
     /// each other. Spends of outpoints that the index does not hold as unspent (not eligible, or older than the
@@ -439,8 +446,14 @@ impl Store {
     /// the file holds either the state before or the state after, and the store takes no more updates
     /// ([`StoreError::Halted`]) until it is opened again. Reading may end with the same error from then on, since
     /// the engine touches the disk no more.
-    pub fn apply(&self, update: Update<'_>) -> Result<Option<BlockId>, StoreError> {
+    pub fn apply(&self, update: Update<'_>) -> Result<Applied, StoreError> {
         self.write(update, false)
+    }
+
+    /// Calls `listener` with each change of the chain from now on, as soon as snapshots show it and in that order. It is
+    /// waited for, and must not write to this store.
+    pub fn on_applied(&self, listener: impl Fn(&Applied) + Send + Sync + 'static) {
+        self.listeners.add(Box::new(listener));
     }
 
     /// Takes the writer's place, unless a failure ended its work.
@@ -451,7 +464,7 @@ impl Store {
         }
     }
 
-    fn write(&self, update: Update<'_>, defer: bool) -> Result<Option<BlockId>, StoreError> {
+    fn write(&self, update: Update<'_>, defer: bool) -> Result<Applied, StoreError> {
         let mut writer = self.writer()?;
         if !defer {
             self.locate_on(&mut writer, |_| true)?;
@@ -460,8 +473,9 @@ impl Store {
         let view = self.view().map_err(told)?;
         let plan = plan::Plan::new(&view, update, defer).map_err(told)?;
         drop(view);
+        let applied = Applied::by(&plan);
         if plan.is_empty() {
-            return Ok(plan.tip());
+            return Ok(applied);
         }
         let database = self.database.read().map_err(|_| self.halted())?;
         let _writing = self.start_writing()?;
@@ -475,11 +489,12 @@ impl Store {
             starts.truncate(starts.len().saturating_sub(plan.disconnect.len()));
             starts.extend(plan.rows.iter().map(|row| row.outputs.first));
         }
-        Ok(plan.tip())
+        self.listeners.tell(&applied);
+        Ok(applied)
     }
 
     /// Checks the checksum of every page of the file, and mends what the engine can mend (its own bookkeeping, never
-    /// data). Complements [`Snapshot::verify`], which checks what the rows say. Reads the whole file. `true` if
+    /// data). Complements [`Snapshot::content_hash`], which checks what the rows say. Reads the whole file. `true` if
     /// nothing was wrong.
     ///
     /// # Errors

@@ -164,7 +164,7 @@ impl<'a> Plan<'a> {
     /// Undoes what the disconnected blocks did to outputs: what they spent lives again, what they created is gone.
     fn revive(&mut self, view: &View, full: &Full) -> Result<Vec<Revived>, Fault> {
         let mut revived = Vec::new();
-        let mut held = view.held(full);
+        let mut held = view.held(full)?;
         for id in &self.disconnect {
             let row = view.present_row(id.height)?;
             let txids = view.txids(full, row.transactions)?;

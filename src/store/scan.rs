@@ -6,9 +6,10 @@ use std::ops::{Range, RangeInclusive};
 use bitcoin::Txid;
 use bitcoin::hashes::Hash;
 
+use super::block::Utxo;
 use super::error::{Fault, StoreError};
 use super::schema::{BlockRow, OUTPUTS, OutputItem, TWEAKS, TXIDS};
-use super::snapshot::{Snapshot, Utxo};
+use super::snapshot::Snapshot;
 use super::view::{Full, View};
 use crate::BlockId;
 use crate::curve::TweakPoint;
@@ -271,7 +272,7 @@ fn next_block(view: &View, height: u32) -> Result<(u32, BlockRow), Fault> {
 /// First 8 bytes of the keys of a range of outputs.
 fn short_keys(view: &View, full: &Full, outputs: Range<u64>) -> Result<Vec<u64>, Fault> {
     let mut keys = Vec::with_capacity((outputs.end - outputs.start) as usize);
-    OUTPUTS.visit(&full.outputs, view.ends.outputs, outputs, |items| {
+    OUTPUTS.visit(full.outputs()?, view.ends.outputs, outputs, |items| {
         for item in items.chunks_exact(OutputItem::BYTES) {
             let short = item.first_chunk().copied().unwrap_or_default();
             keys.push(u64::from_be_bytes(short));
@@ -288,7 +289,7 @@ fn transaction(view: &View, position: u64) -> Result<Option<TransactionEntry>, F
         return Ok(None);
     }
     let (block, row) = view.block_of(position)?;
-    let txid = Txid::from_byte_array(TXIDS.items(&full.txids, len).get(position)?);
+    let txid = Txid::from_byte_array(TXIDS.items(full.txids()?, len).get(position)?);
     let tweak = view.compressed(position..position + 1)?;
     let tweak = *tweak
         .first()

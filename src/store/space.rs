@@ -111,16 +111,16 @@ impl Store {
 }
 
 fn needed_bytes(view: &View) -> Result<u64, Fault> {
-    let mut needed = view.blocks.len()? * BLOCK_BYTES
-        + view.digest.len()? * DIGEST_BYTES
-        + view.heights.len()? * HEIGHT_BYTES;
+    let mut needed = view.blocks()?.len()? * BLOCK_BYTES
+        + view.digests()?.len()? * DIGEST_BYTES
+        + view.heights()?.len()? * HEIGHT_BYTES;
     if let Some(full) = view.kept() {
-        needed += full.locator.len()? * LOCATOR_BYTES;
+        needed += full.locator()?.len()? * LOCATOR_BYTES;
     }
-    for (column, _, len) in view.columns() {
+    for (column, _, len) in view.columns()? {
         needed += computed(column, len)?.allocated_bytes;
     }
-    if let Some((_, len, _)) = view.marks() {
+    if let Some((_, len, _)) = view.marks()? {
         needed += computed(MARKS, len)?.allocated_bytes;
     }
     Ok(needed)
@@ -147,10 +147,10 @@ fn tables(view: &View, read: &ReadTransaction) -> Result<Vec<TableSpace>, Fault>
     if view.kept().is_some() {
         tables.push(walked("locator", &read.open_table(LOCATOR)?)?);
     }
-    for (column, _, len) in view.columns() {
+    for (column, _, len) in view.columns()? {
         tables.push(computed(column, len)?);
     }
-    if let Some((_, len, _)) = view.marks() {
+    if let Some((_, len, _)) = view.marks()? {
         tables.push(computed(MARKS, len)?);
     }
     Ok(tables)

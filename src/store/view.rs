@@ -2,6 +2,7 @@
 
 mod held;
 mod spends;
+mod tables;
 
 use std::ops::Range;
 use std::path::Path;
@@ -14,12 +15,15 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata}
 use super::bitmap;
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
-use super::meta::{Deferred, Keep, Meta, TweakForm, read_deferred};
+use super::meta::{Deferred, Meta, TweakForm, read_deferred};
 use super::schema::{
-    BLOCKS, BlockRow, COMPRESSED, DIGEST, Ends, FILTERS, FIRSTS, FOREIGN, HEIGHTS, HeightKey,
-    LOCATOR, LocatorKey, MARKS, MULTIPLES, OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span,
-    TWEAKS, TXIDS, height_key, height_of_key, locator_key, split_locator_key,
+    BlockRow, COMPRESSED, Ends, FILTERS, FIRSTS, FOREIGN, HeightKey, LocatorKey, MARKS, MULTIPLES,
+    OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span, TWEAKS, TXIDS, height_key,
+    height_of_key, locator_key, split_locator_key,
 };
+pub(super) use tables::Full;
+use tables::{Blocks, Digests, Heights, Tables};
+
 use crate::BlockId;
 use crate::curve::TweakPoint;
 
@@ -38,28 +42,7 @@ pub(super) struct View {
     pub(super) ends: Ends,
     /// What is left of the locator; `None` if it is complete.
     pub(super) deferred: Option<Deferred>,
-    pub(super) blocks: ReadOnlyTable<u32, &'static [u8; BlockRow::BYTES]>,
-    pub(super) heights: ReadOnlyTable<&'static HeightKey, ()>,
-    pub(super) digest: ReadOnlyTable<u32, &'static [u8; 32]>,
-    /// As `meta` says, points or 33 bytes each.
-    pub(super) tweaks: Chunks,
-    /// Only in a file with multiples.
-    pub(super) multiples: Option<Chunks>,
-    full: Option<Full>,
-    /// Only during a long sync.
-    pub(super) marks: Option<Chunks>,
-}
-
-/// What an index that keeps tweaks only goes without.
-pub(super) struct Full {
-    pub(super) locator: ReadOnlyTable<&'static LocatorKey, ()>,
-    pub(super) txids: Chunks,
-    pub(super) firsts: Chunks,
-    pub(super) outputs: Chunks,
-    pub(super) spends: Chunks,
-    pub(super) foreign: Chunks,
-    pub(super) filters: Chunks,
-    pub(super) spent: Chunks,
+    tables: Tables,
 }
 
 /// An output of a block.
@@ -73,15 +56,15 @@ pub(super) struct Output {
 
 impl View {
     pub(super) fn new(
-        read: &ReadTransaction,
+        read: ReadTransaction,
         meta: Arc<Meta>,
         file: Arc<Path>,
         undo_depth: u32,
         starts: Arc<Vec<u64>>,
     ) -> Result<Self, Fault> {
-        let column = |column: Column| read.open_table(column.definition());
-        let blocks = read.open_table(BLOCKS)?;
-        let tip = match blocks.last()? {
+        let deferred = read_deferred(&read)?;
+        let tables = Tables::new(read, &meta);
+        let tip = match tables.blocks()?.last()? {
             Some((height, row)) => {
                 let height = height.value();
                 let row = BlockRow::decode(row.value()).in_row("blocks", height)?;
@@ -89,33 +72,12 @@ impl View {
             }
             None => None,
         };
-        let multiples = match meta.multiples {
-            true => Some(column(MULTIPLES)?),
-            false => None,
-        };
-        let full = match meta.keep {
-            Keep::Tweaks => None,
-            Keep::Full => Some(Full {
-                locator: read.open_table(LOCATOR)?,
-                txids: column(TXIDS)?,
-                firsts: column(FIRSTS)?,
-                outputs: column(OUTPUTS)?,
-                spends: column(SPENDS)?,
-                foreign: column(FOREIGN)?,
-                filters: column(FILTERS)?,
-                spent: column(SPENT)?,
-            }),
-        };
         let ends = tip.as_ref().map(|(_, row)| row.ends()).unwrap_or_default();
-        let deferred = read_deferred(read)?;
-        if deferred.is_some_and(|deferred| deferred.located > ends.outputs || full.is_none()) {
+        let is_full = tables.full.is_some();
+        if deferred.is_some_and(|deferred| deferred.located > ends.outputs || !is_full) {
             let reason = "more outputs than the index has";
             return Err(Fault::row("meta", "located", reason));
         }
-        let marks = match deferred {
-            Some(_) => Some(column(MARKS)?),
-            None => None,
-        };
         Ok(Self {
             file,
             undo_depth,
@@ -123,13 +85,7 @@ impl View {
             ends,
             tip,
             deferred,
-            marks,
-            blocks,
-            heights: read.open_table(HEIGHTS)?,
-            digest: read.open_table(DIGEST)?,
-            tweaks: column(meta.tweak_form.column())?,
-            multiples,
-            full,
+            tables,
             meta,
         })
     }
@@ -137,8 +93,8 @@ impl View {
     /// Where the outputs of each block start.
     pub(super) fn load_starts(&self) -> Result<Vec<u64>, Fault> {
         let mut starts = Vec::new();
-        if self.full.is_some() {
-            for entry in self.blocks.iter()? {
+        if self.kept().is_some() {
+            for entry in self.blocks()?.iter()? {
                 starts.push(BlockRow::outputs_first(entry?.1.value()));
             }
         }
@@ -147,7 +103,7 @@ impl View {
 
     /// The tables that only an index has that keeps everything; `what` names what is asked for.
     pub(super) fn full(&self, what: &'static str) -> Result<&Full, Fault> {
-        self.full.as_ref().ok_or_else(|| {
+        self.kept().ok_or_else(|| {
             let file = self.file.to_path_buf();
             StoreError::NotKept { file, what }.into()
         })
@@ -155,7 +111,7 @@ impl View {
 
     /// The same, without saying for what.
     pub(super) fn kept(&self) -> Option<&Full> {
-        self.full.as_ref()
+        self.tables.full.as_ref()
     }
 
     pub(super) fn tip(&self) -> Option<BlockId> {
@@ -176,36 +132,50 @@ impl View {
         self.undo_depth.min(self.height_count())
     }
 
+    pub(super) fn blocks(&self) -> Result<&Blocks, Fault> {
+        self.tables.blocks()
+    }
+
+    pub(super) fn heights(&self) -> Result<&Heights, Fault> {
+        self.tables.heights()
+    }
+
+    pub(super) fn digests(&self) -> Result<&Digests, Fault> {
+        self.tables.digests()
+    }
+
     /// Every column with its table and its length in items.
-    pub(super) fn columns(&self) -> Vec<(Column, &Chunks, u64)> {
+    pub(super) fn columns(&self) -> Result<Vec<(Column, &Chunks, u64)>, Fault> {
         let ends = self.ends;
         let mut columns = vec![(
             self.meta.tweak_form.column(),
-            &self.tweaks,
+            self.tables.tweaks()?,
             ends.transactions,
         )];
-        if let Some(multiples) = &self.multiples {
-            columns.push((MULTIPLES, multiples, ends.transactions));
+        if self.meta.multiples {
+            columns.push((MULTIPLES, self.tables.multiples()?, ends.transactions));
         }
-        if let Some(full) = &self.full {
+        if let Some(full) = self.kept() {
             columns.extend([
-                (TXIDS, &full.txids, ends.transactions),
-                (FIRSTS, &full.firsts, ends.transactions),
-                (OUTPUTS, &full.outputs, ends.outputs),
-                (SPENDS, &full.spends, ends.spends),
-                (FOREIGN, &full.foreign, ends.foreign),
-                (FILTERS, &full.filters, ends.filter_bytes),
-                (SPENT, &full.spent, bitmap::len_bytes(ends.outputs)),
+                (TXIDS, full.txids()?, ends.transactions),
+                (FIRSTS, full.firsts()?, ends.transactions),
+                (OUTPUTS, full.outputs()?, ends.outputs),
+                (SPENDS, full.spends()?, ends.spends),
+                (FOREIGN, full.foreign()?, ends.foreign),
+                (FILTERS, full.filters()?, ends.filter_bytes),
+                (SPENT, full.spent()?, bitmap::len_bytes(ends.outputs)),
             ]);
         }
-        columns
+        Ok(columns)
     }
 
     /// Marks with their number and the position of the first one, if there are any.
-    pub(super) fn marks(&self) -> Option<(&Chunks, u64, u64)> {
-        let (marks, deferred) = self.marks.as_ref().zip(self.deferred)?;
+    pub(super) fn marks(&self) -> Result<Option<(&Chunks, u64, u64)>, Fault> {
+        let Some(deferred) = self.deferred else {
+            return Ok(None);
+        };
         let len = self.ends.outputs.saturating_sub(deferred.marked);
-        Some((marks, len, deferred.marked))
+        Ok(Some((self.tables.marks()?, len, deferred.marked)))
     }
 
     /// The first output of a block with a mark that is not its own, given the outputs and their txids.
@@ -215,7 +185,7 @@ impl View {
         txids: &[Txid],
         outputs: &[Output],
     ) -> Result<Option<u64>, Fault> {
-        let Some((table, len, marked)) = self.marks() else {
+        let Some((table, len, marked)) = self.marks()? else {
             return Ok(None);
         };
         let range = row.outputs.range();
@@ -236,14 +206,20 @@ impl View {
 
     /// Checks that every column ends where the last directory row says.
     pub(super) fn check_ends(&self) -> Result<(), Fault> {
-        for (column, table, len) in self.columns() {
+        for (column, table, len) in self.columns()? {
             column.check_end(table, len)?;
         }
-        if let Some((table, len, _)) = self.marks() {
+        if let Some((table, len, _)) = self.marks()? {
             MARKS.check_end(table, len)?;
         }
-        match &self.full {
-            Some(full) => bitmap::check_end(&full.spent, self.ends.outputs),
+        // As whoever asks for a block does.
+        self.heights()?;
+        self.digests()?;
+        match self.kept() {
+            Some(full) => {
+                full.locator()?;
+                bitmap::check_end(full.spent()?, self.ends.outputs)
+            }
             None => match self.ends {
                 Ends {
                     outputs: 0,
@@ -262,7 +238,7 @@ impl View {
     }
 
     pub(super) fn block_row(&self, height: u32) -> Result<Option<BlockRow>, Fault> {
-        match self.blocks.get(height)? {
+        match self.blocks()?.get(height)? {
             Some(row) => BlockRow::decode(row.value())
                 .in_row("blocks", height)
                 .map(Some),
@@ -277,14 +253,14 @@ impl View {
     }
 
     pub(super) fn digest(&self, height: u32) -> Result<Option<[u8; 32]>, Fault> {
-        Ok(self.digest.get(height)?.map(|row| *row.value()))
+        Ok(self.digests()?.get(height)?.map(|row| *row.value()))
     }
 
     /// Height of a block by hash.
     pub(super) fn height_of(&self, hash: &bitcoin::BlockHash) -> Result<Option<u32>, Fault> {
         let first = height_key(hash, 0);
         let last = height_key(hash, u32::MAX);
-        for entry in self.heights.range::<&HeightKey>(&first..=&last)? {
+        for entry in self.heights()?.range::<&HeightKey>(&first..=&last)? {
             let height = height_of_key(entry?.0.value());
             if self.present_row(height)?.hash == *hash {
                 return Ok(Some(height));
@@ -300,11 +276,11 @@ impl View {
         let mut tweaks = Vec::with_capacity(range.end.saturating_sub(range.start) as usize);
         let len = self.ends.transactions;
         match self.meta.tweak_form {
-            TweakForm::Compressed => COMPRESSED.visit(&self.tweaks, len, range, |items| {
+            TweakForm::Compressed => COMPRESSED.visit(self.tables.tweaks()?, len, range, |items| {
                 tweaks.extend_from_slice(items.as_chunks::<33>().0);
                 Ok(())
             }),
-            TweakForm::Point => TWEAKS.visit(&self.tweaks, len, range, |items| {
+            TweakForm::Point => TWEAKS.visit(self.tables.tweaks()?, len, range, |items| {
                 let items = items.as_chunks::<64>().0.iter();
                 tweaks.extend(items.map(|bytes| TweakPoint::from_bytes(*bytes).to_compressed()));
                 Ok(())
@@ -319,27 +295,31 @@ impl View {
             let file = self.file.to_path_buf();
             return Err(StoreError::NoPoints { file }.into());
         }
-        read_points(TWEAKS, &self.tweaks, self.ends.transactions, range)
+        read_points(TWEAKS, self.tables.tweaks()?, self.ends.transactions, range)
     }
 
     /// Multiples of tweaks, none in an index without.
     pub(super) fn multiples(&self, range: Range<u64>) -> Result<Vec<TweakPoint>, Fault> {
-        match &self.multiples {
-            Some(table) => read_points(MULTIPLES, table, self.ends.transactions, range),
-            None => {
-                let file = self.file.to_path_buf();
-                Err(StoreError::NoMultiples { file }.into())
-            }
+        if !self.meta.multiples {
+            let file = self.file.to_path_buf();
+            return Err(StoreError::NoMultiples { file }.into());
         }
+        let table = self.tables.multiples()?;
+        read_points(MULTIPLES, table, self.ends.transactions, range)
     }
 
     pub(super) fn txids(&self, full: &Full, span: Span) -> Result<Vec<Txid>, Fault> {
         let mut txids = Vec::with_capacity(span.count as usize);
-        TXIDS.visit(&full.txids, self.ends.transactions, span.range(), |items| {
-            let items = items.as_chunks::<32>().0.iter();
-            txids.extend(items.map(|bytes| Txid::from_byte_array(*bytes)));
-            Ok(())
-        })?;
+        TXIDS.visit(
+            full.txids()?,
+            self.ends.transactions,
+            span.range(),
+            |items| {
+                let items = items.as_chunks::<32>().0.iter();
+                txids.extend(items.map(|bytes| Txid::from_byte_array(*bytes)));
+                Ok(())
+            },
+        )?;
         Ok(txids)
     }
 
@@ -348,7 +328,7 @@ impl View {
         let Span { first, count } = row.transactions;
         let mut firsts = Vec::with_capacity(count as usize);
         let range = row.transactions.range();
-        FIRSTS.visit(&full.firsts, self.ends.transactions, range, |items| {
+        FIRSTS.visit(full.firsts()?, self.ends.transactions, range, |items| {
             let items = items.as_chunks::<2>().0.iter();
             firsts.extend(items.map(|bytes| u32::from(u16::from_le_bytes(*bytes))));
             Ok(())
@@ -372,14 +352,14 @@ impl View {
     pub(super) fn outputs_of(&self, full: &Full, row: &BlockRow) -> Result<Vec<Output>, Fault> {
         let range = row.outputs.range();
         let firsts = self.firsts(full, row)?;
-        let spent = bitmap::read(&full.spent, self.ends.outputs, range.clone())?;
+        let spent = bitmap::read(full.spent()?, self.ends.outputs, range.clone())?;
         let mut spent = spent.into_iter();
         let mut outputs = Vec::with_capacity(row.outputs.count as usize);
         let mut position = row.outputs.first;
         let mut relative = 0;
         let mut index = 0;
         let mut last = None;
-        OUTPUTS.visit(&full.outputs, self.ends.outputs, range, |items| {
+        OUTPUTS.visit(full.outputs()?, self.ends.outputs, range, |items| {
             for item in items.chunks_exact(OutputItem::BYTES) {
                 let item = OutputItem::decode(item).in_row(OUTPUTS.name(), position)?;
                 // The last transaction that starts here or before: those without outputs start where the next does.
@@ -438,7 +418,7 @@ impl View {
 
     /// Bytes of one filter.
     pub(super) fn filter_bytes(&self, full: &Full, span: Span) -> Result<Vec<u8>, Fault> {
-        FILTERS.read(&full.filters, self.ends.filter_bytes, span.range())
+        FILTERS.read(full.filters()?, self.ends.filter_bytes, span.range())
     }
 
     /// The block that holds a transaction.
@@ -469,11 +449,11 @@ impl View {
 
     /// Number of unspent outputs.
     pub(super) fn unspent(&self, full: &Full) -> Result<u64, Fault> {
-        let located = full.locator.len()?;
+        let located = full.locator()?.len()?;
         match self.deferred {
             Some(Deferred { located: from, .. }) => {
                 let range = from..self.ends.outputs;
-                let spent = bitmap::count(&full.spent, self.ends.outputs, range.clone())?;
+                let spent = bitmap::count(full.spent()?, self.ends.outputs, range.clone())?;
                 Ok(located + (range.end - range.start).saturating_sub(spent))
             }
             None => Ok(located),
@@ -495,7 +475,7 @@ impl View {
     ) -> Result<(), Fault> {
         let first = locator_key(hash, 0);
         let last = locator_key(hash, OUTPUTS_MAX);
-        for entry in full.locator.range::<&LocatorKey>(&first..=&last)? {
+        for entry in full.locator()?.range::<&LocatorKey>(&first..=&last)? {
             found(split_locator_key(entry?.0.value()).1);
         }
         Ok(())
@@ -511,7 +491,7 @@ impl View {
         self.located(full, self.meta.locator.hash(outpoint), |position| {
             positions.push(position);
         })?;
-        let mut outputs = self.held(full);
+        let mut outputs = self.held(full)?;
         for position in positions {
             if outputs.get(position)?.outpoint() == *outpoint {
                 return Ok(Some(position));

@@ -1,88 +1,80 @@
-//! HTTP: the router, what all routes share (frame, compression, limits), and a file per group of routes.
+//! HTTP: the router, and what all dialects over it share: frame, compression, kept answers, refusals.
 
-mod body;
-mod forward;
+mod answers;
+mod encoding;
 mod frame;
-mod native;
-mod receive;
 mod v1;
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::handler::Handler;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
-use tokio::sync::Semaphore;
-use tower_http::CompressionLevel;
-use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 
-use receive::Receiver;
+use super::ServeSettings;
+use super::desk::{BlockReading, Desk, Reading};
+use answers::{Answers, Encoded, Question};
+use v1::{HeightPath, Receiver, V1Error};
 
-use super::error::QueryError;
-use super::spends::SpendAnswers;
-use super::{ApiState, ServeSettings};
-use crate::curve::Engine;
-use crate::store::Snapshot;
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 /// The version 1 routes at the root and under `/v1`, beside them the native ones, with default bounds.
-pub fn router(state: ApiState) -> Router {
-    router_with(state, &ServeSettings::default())
+pub fn router(desk: Arc<Desk>) -> Router {
+    router_with(desk, &ServeSettings::default())
 }
 
 /// [`router`] with other bounds.
-pub fn router_with(state: ApiState, settings: &ServeSettings) -> Router {
+pub fn router_with(desk: Arc<Desk>, settings: &ServeSettings) -> Router {
     let context = Context {
-        api: state,
-        working: Arc::new(Semaphore::new(
-            settings.max_working.clamp(1, Semaphore::MAX_PERMITS),
-        )),
         receiver: Arc::new(Receiver::new(settings.body_timeout)),
-        forwarding: Arc::new(Semaphore::new(forward::MAX_FORWARDING)),
-        spends: Arc::new(SpendAnswers::new()),
-        node_timeout: settings.node_timeout,
-        engine: settings.engine.clone(),
+        answers: Arc::new(Answers::new(settings.kept_answer_bytes, desk.horizon())),
+        desk,
     };
     let mut router = Router::new();
     for prefix in ["", "/v1"] {
-        for (path, handler, redirects) in routes() {
-            let path = format!("{prefix}{path}");
+        for route in v1::routes() {
+            let path = format!("{prefix}{}", route.path);
             let with_slash = format!("{path}/");
-            router = router.route(&path, handler).route(&with_slash, redirects);
+            router = router
+                .route(&path, route.handler)
+                .route(&with_slash, route.redirects);
         }
     }
-    // Slow levels gain two percent on hex and cost three times the work.
-    let compression = CompressionLayer::new()
-        .quality(CompressionLevel::Fastest)
-        .compress_when(SizeAbove::new(1));
     router
         .fallback(not_found)
         .with_state(context)
-        .layer(compression)
         .layer(middleware::from_fn(frame::frame))
 }
 
-/// Path, handler, and handler of the path with a slash at its end.
-fn routes() -> Vec<(&'static str, MethodRouter<Context>, MethodRouter<Context>)> {
-    let get = |path, handler| (path, handler, on_get(redirect_get));
-    let post = |path, handler| (path, handler, on_post(redirect_post));
-    vec![
-        get("/info", on_get(v1::info)),
-        get("/block-height", on_get(v1::block_height)),
-        get("/block-hash/{height}", on_get(v1::block_hash)),
-        get("/tweaks/{height}", on_get(v1::tweaks)),
-        get("/tweak-index/{height}", on_get(v1::tweak_index)),
-        get("/utxos/{height}", on_get(v1::utxos)),
-        get("/filter/{kind}/{height}", on_get(v1::filter)),
-        get("/spent-index/{height}", on_get(v1::spent_index)),
-        post("/forward-tx", on_post(forward::forward)),
-        get("/spends/{height}", on_get(native::spends)),
-        get("/digest/{height}", on_get(native::digest)),
-    ]
+/// A path, its handler, and the handler of the path with a slash at its end.
+struct Route {
+    path: &'static str,
+    handler: MethodRouter<Context>,
+    redirects: MethodRouter<Context>,
+}
+
+impl Route {
+    fn get(path: &'static str, handler: MethodRouter<Context>) -> Self {
+        Self {
+            path,
+            handler,
+            redirects: on_get(redirect_get),
+        }
+    }
+
+    fn post(path: &'static str, handler: MethodRouter<Context>) -> Self {
+        Self {
+            path,
+            handler,
+            redirects: on_post(redirect_post),
+        }
+    }
 }
 
 /// GET alone; the router by itself would answer HEAD too and other methods with 405.
@@ -98,68 +90,118 @@ fn on_post<T: 'static>(handler: impl Handler<T, Context>) -> MethodRouter<Contex
 /// What handlers answer from.
 #[derive(Clone)]
 struct Context {
-    api: ApiState,
-    /// A permit per request that reads the index.
-    working: Arc<Semaphore>,
+    desk: Arc<Desk>,
     receiver: Arc<Receiver>,
-    /// A permit per broadcast that the node is asked for.
-    forwarding: Arc<Semaphore>,
-    spends: Arc<SpendAnswers>,
-    node_timeout: Duration,
-    engine: Arc<dyn Engine>,
+    answers: Arc<Answers>,
 }
 
 impl Context {
-    /// Runs `compute` on a blocking thread over one snapshot, when its turn comes.
-    async fn compute<T: Send + 'static>(
-        &self,
-        compute: impl FnOnce(&Snapshot) -> Result<T, QueryError> + Send + 'static,
-    ) -> Result<T, QueryError> {
-        let permit = self.working.clone().acquire_owned().await;
-        let permit = permit.map_err(|error| QueryError::Internal(error.to_string()))?;
-        let store = self.api.store.clone();
-        tokio::task::spawn_blocking(move || {
-            // Kept until the work is over, also if the client has gone meanwhile.
-            let _permit = permit;
-            compute(&store.snapshot()?)
-        })
-        .await
-        .map_err(|error| QueryError::Internal(error.to_string()))?
-    }
-
-    /// The JSON answer that `compute` encodes, or the error's.
+    /// The JSON that `encode` makes of one commit, kept for the next one who asks; or the refusal.
     async fn answer(
         &self,
-        compute: impl FnOnce(&Snapshot) -> Result<Vec<u8>, QueryError> + Send + 'static,
+        headers: &HeaderMap,
+        question: Question,
+        encode: impl FnOnce(&Reading<'_>) -> Result<Vec<u8>, V1Error> + Send + 'static,
     ) -> Response {
-        match self.compute(compute).await {
-            Ok(body) => json(StatusCode::OK, body),
-            Err(error) => refuse(&error),
+        let is_gzip = encoding::wants_gzip(headers);
+        let stamp = self.desk.stamp();
+        // Compression too is work for another thread.
+        let encoded = self.desk.read(move |reading| {
+            let body = encode(reading)?;
+            Ok(Encoded::new(body, is_gzip)?)
+        });
+        let answer = self
+            .answers
+            .get(question, stamp, headers, is_gzip, encoded)
+            .await;
+        answer.unwrap_or_else(|error: V1Error| self.refuse(headers, &error))
+    }
+
+    /// As [`answer`](Self::answer), of the block at the height in a path.
+    async fn answer_of(
+        &self,
+        headers: &HeaderMap,
+        height: HeightPath,
+        question: impl FnOnce(u32) -> Question,
+        encode: impl FnOnce(&BlockReading<'_>) -> Result<Vec<u8>, V1Error> + Send + 'static,
+    ) -> Response {
+        match v1::height(height) {
+            Ok(height) => {
+                let encode = move |reading: &Reading<'_>| encode(&reading.block(height)?);
+                self.answer(headers, question(height), encode).await
+            }
+            Err(error) => self.refuse(headers, &error),
         }
     }
-}
 
-/// A JSON answer from encoded bytes.
-fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Body::from(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json; charset=utf-8"),
-    );
-    response
-}
-
-/// An error as an object, which parses as none of the answers.
-fn refuse(error: &QueryError) -> Response {
-    error.log();
-    let body = serde_json::json!({ "error": error.wire_text() });
-    let mut response = json(error.status(), body.to_string());
-    if let Some(seconds) = error.retry_after_s() {
-        let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    /// As [`answer`](Self::answer), for a body that takes more than a look into the index.
+    async fn answer_later(
+        &self,
+        headers: &HeaderMap,
+        question: Question,
+        body: impl Future<Output = Result<Vec<u8>, V1Error>>,
+    ) -> Response {
+        let is_gzip = encoding::wants_gzip(headers);
+        let stamp = self.desk.stamp();
+        let encoded = async {
+            let body = body.await?;
+            let encoded = tokio::task::spawn_blocking(move || Encoded::new(body, is_gzip));
+            let internal = |error: tokio::task::JoinError| {
+                V1Error::from(super::desk::DeskError::Internal(error.to_string()))
+            };
+            Ok(encoded.await.map_err(internal)??)
+        };
+        let answer = self
+            .answers
+            .get(question, stamp, headers, is_gzip, encoded)
+            .await;
+        answer.unwrap_or_else(|error: V1Error| self.refuse(headers, &error))
     }
-    response
+
+    /// An error, unless the height before it has a worse one.
+    async fn refuse_at(&self, headers: &HeaderMap, height: HeightPath, error: V1Error) -> Response {
+        let looked_up = match v1::height(height) {
+            Ok(height) => {
+                self.desk
+                    .read(move |reading| {
+                        reading.block(height)?;
+                        Ok::<_, V1Error>(())
+                    })
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        self.refuse(headers, &looked_up.err().unwrap_or(error))
+    }
+
+    /// A JSON answer from encoded bytes that nobody else will ask for. They are few.
+    fn json(&self, headers: &HeaderMap, status: StatusCode, body: Vec<u8>) -> Response {
+        let zipped = match encoding::wants_gzip(headers) {
+            true => encoding::gzip(&body).ok(),
+            false => None,
+        };
+        let is_gzip = zipped.is_some();
+        let mut response = Response::new(Body::from(Bytes::from(zipped.unwrap_or(body))));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, JSON);
+        if is_gzip {
+            headers.insert(header::CONTENT_ENCODING, GZIP);
+        }
+        response
+    }
+
+    /// An error as an object, which parses as none of the answers.
+    fn refuse(&self, headers: &HeaderMap, error: &V1Error) -> Response {
+        error.log();
+        let body = crate::wire::v1::encode_error(&error.text());
+        let mut response = self.json(headers, error.status(), body);
+        if let Some(wait) = error.retry_after() {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        response
+    }
 }
 
 /// For unknown paths, and for known paths with another method.

@@ -1,216 +1,202 @@
-//! Version 1: the routes and bodies that deployed clients speak. `docs/wire.md` has samples of each.
+//! Version 1: the routes that deployed clients speak, and beside them two of our own in the same style. A request is decoded
+//! here, asked of the desk, and answered in the bytes of [`crate::wire::v1`].
+
+mod forward;
+mod native;
+mod receive;
+mod words;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
-use bitcoin::{BlockHash, Txid};
-use serde::Serialize;
+use bitcoin::OutPoint;
 
-use super::Context;
-use super::body::{Hex, HexList, encode};
-use crate::api::error::QueryError;
-use crate::api::query::{self, FilterKind, TweakList};
-use crate::store::snapshot::BlockEntry;
-use crate::store::{Keep, Snapshot};
+use super::answers::Question;
+use super::{Context, on_get, on_post};
+use crate::BlockId;
+use crate::api::desk::{BlockReading, DeskError, Reading, TweakList};
+use crate::filter::FilterKind;
+use crate::store::Keep;
+use crate::wire::v1;
+pub(super) use receive::Receiver;
+pub(super) use words::V1Error;
 
-/// The only filter type there is, for both filters.
-const FILTER_TYPE: u8 = 4;
-
-#[derive(Serialize)]
-struct InfoBody {
-    network: &'static str,
-    height: u32,
-    tweaks_only: bool,
-    tweaks_full_basic: bool,
-    tweaks_full_with_dust_filter: bool,
-    tweaks_cut_through_with_dust_filter: bool,
+/// Path and handler of each route, POST apart.
+pub(super) fn routes() -> Vec<super::Route> {
+    let get = |path, handler| super::Route::get(path, handler);
+    vec![
+        get("/info", on_get(info)),
+        get("/block-height", on_get(block_height)),
+        get("/block-hash/{height}", on_get(block_hash)),
+        get("/tweaks/{height}", on_get(tweaks)),
+        get("/tweak-index/{height}", on_get(tweak_index)),
+        get("/utxos/{height}", on_get(utxos)),
+        get("/filter/{kind}/{height}", on_get(filter)),
+        get("/spent-index/{height}", on_get(spent_index)),
+        super::Route::post("/forward-tx", on_post(forward::forward)),
+        get("/spends/{height}", on_get(native::spends)),
+        get("/digest/{height}", on_get(native::digest)),
+    ]
 }
 
-/// `GET /info`. Networks have the names of Bitcoin Core's `-chain`: `main`, `test`, `testnet4`, `signet`, `regtest`,
-/// which is what the clients that ask know.
-pub(super) async fn info(State(context): State<Context>) -> Response {
-    context
-        .answer(|snapshot| {
-            let info = query::info(snapshot)?;
-            let is_full = info.keep == Keep::Full;
-            encode(&InfoBody {
-                network: info.network.to_core_arg(),
-                height: info.tip.height,
-                tweaks_only: !is_full,
-                tweaks_full_basic: true,
-                tweaks_full_with_dust_filter: is_full,
-                tweaks_cut_through_with_dust_filter: is_full,
-            })
-        })
-        .await
+/// A value that could not be written.
+fn encoded(body: Result<Vec<u8>, String>) -> Result<Vec<u8>, V1Error> {
+    body.map_err(|text| DeskError::Internal(text).into())
 }
 
-/// One client reads `height`, all others `block_height`.
-#[derive(Serialize)]
-struct BlockHeightBody {
-    block_height: u32,
-    height: u32,
+/// `GET /info`.
+async fn info(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let answer = |reading: &Reading<'_>| {
+        let status = reading.status()?;
+        let is_full = status.keep == Keep::Full;
+        let info = v1::Info {
+            network: status.network,
+            height: status.tip.height,
+            tweaks_only: !is_full,
+            full_list: true,
+            full_list_with_dust_limit: is_full,
+            cut_through: is_full,
+        };
+        encoded(info.encode())
+    };
+    context.answer(&headers, Question::Info, answer).await
 }
 
 /// `GET /block-height`.
-pub(super) async fn block_height(State(context): State<Context>) -> Response {
+async fn block_height(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let answer =
+        |reading: &Reading<'_>| encoded(v1::BlockHeight(reading.status()?.tip.height).encode());
     context
-        .answer(|snapshot| {
-            let height = query::info(snapshot)?.tip.height;
-            encode(&BlockHeightBody {
-                block_height: height,
-                height,
-            })
-        })
+        .answer(&headers, Question::BlockHeight, answer)
         .await
 }
 
-#[derive(Serialize)]
-struct BlockHashBody {
-    block_hash: BlockHash,
-}
-
 /// `GET /block-hash/:height`.
-pub(super) async fn block_hash(State(context): State<Context>, height: HeightPath) -> Response {
+async fn block_hash(
+    State(context): State<Context>,
+    height: HeightPath,
+    headers: HeaderMap,
+) -> Response {
+    let answer = |block: &BlockReading<'_>| encoded(v1::encode_block_hash(block.id().hash));
     context
-        .answer(move |snapshot| {
-            let block = look_up(snapshot, height)?;
-            encode(&BlockHashBody {
-                block_hash: block.id.hash,
-            })
-        })
+        .answer_of(&headers, height, Question::BlockHash, answer)
         .await
 }
 
 /// `GET /tweaks/:height?dustLimit=N`: with cut-through.
-pub(super) async fn tweaks(
+async fn tweaks(
     State(context): State<Context>,
     height: HeightPath,
     parameters: Parameters,
+    headers: HeaderMap,
 ) -> Response {
-    tweak_list(context, height, parameters, TweakList::CutThrough).await
+    tweak_list(context, height, parameters, headers, TweakList::CutThrough).await
 }
 
 /// `GET /tweak-index/:height?dustLimit=N`: all, in block order.
-pub(super) async fn tweak_index(
+async fn tweak_index(
     State(context): State<Context>,
     height: HeightPath,
     parameters: Parameters,
+    headers: HeaderMap,
 ) -> Response {
-    tweak_list(context, height, parameters, TweakList::Full).await
+    tweak_list(context, height, parameters, headers, TweakList::Full).await
 }
 
 async fn tweak_list(
     context: Context,
     height: HeightPath,
     parameters: Parameters,
+    headers: HeaderMap,
     list: TweakList,
 ) -> Response {
-    context
-        .answer(move |snapshot| {
-            // The height is judged before the dust limit.
-            let block = look_up(snapshot, height)?;
-            let dust_limit_sat = dust_limit(parameters)?;
-            let tweaks = query::tweaks(snapshot, &block, list, dust_limit_sat)?;
-            encode(&HexList(&tweaks))
-        })
-        .await
-}
-
-#[derive(Serialize)]
-struct UtxoBody<'a> {
-    txid: Txid,
-    vout: u32,
-    value: u64,
-    scriptpubkey: Hex<'a>,
-    block_height: u32,
-    block_hash: BlockHash,
-    timestamp: u32,
-    spent: bool,
+    let dust_limit_sat = match dust_limit(parameters) {
+        Ok(dust_limit_sat) => dust_limit_sat,
+        // The height is judged before the dust limit.
+        Err(error) => return context.refuse_at(&headers, height, error).await,
+    };
+    let question = |height| Question::Tweaks {
+        height,
+        list,
+        dust_limit_sat,
+    };
+    let answer = move |block: &BlockReading<'_>| {
+        encoded(v1::Tweaks(block.tweaks(list, dust_limit_sat)?).encode())
+    };
+    context.answer_of(&headers, height, question, answer).await
 }
 
 /// `GET /utxos/:height`.
-pub(super) async fn utxos(State(context): State<Context>, height: HeightPath) -> Response {
-    let engine = context.engine.clone();
+async fn utxos(State(context): State<Context>, height: HeightPath, headers: HeaderMap) -> Response {
+    let answer = |block: &BlockReading<'_>| {
+        let block_hash = block.id().hash;
+        let utxos = block.utxos()?;
+        let utxos = utxos.iter().map(|utxo| v1::Utxo {
+            outpoint: OutPoint::new(utxo.txid, utxo.vout),
+            value_sat: utxo.value_sat,
+            key: utxo.key,
+            block_hash,
+            spent: utxo.spent,
+        });
+        let utxos: Vec<v1::Utxo> = utxos.collect();
+        encoded(v1::Utxo::encode_all(
+            &utxos,
+            block.id().height,
+            block.time(),
+        ))
+    };
     context
-        .answer(move |snapshot| {
-            let block = look_up(snapshot, height)?;
-            let utxos = query::utxos(snapshot, &block, engine.as_ref())?;
-            // OP_1, then a push of 32 bytes.
-            let scripts: Vec<Vec<u8>> = utxos
-                .iter()
-                .map(|utxo| [&[0x51, 0x20], &utxo.key[..]].concat())
-                .collect();
-            let body: Vec<UtxoBody<'_>> = utxos
-                .iter()
-                .zip(&scripts)
-                .map(|(utxo, script)| UtxoBody {
-                    txid: utxo.txid,
-                    vout: utxo.vout,
-                    value: utxo.value_sat,
-                    scriptpubkey: Hex(script),
-                    block_height: block.id.height,
-                    block_hash: block.id.hash,
-                    timestamp: block.header.time,
-                    spent: utxo.spent,
-                })
-                .collect();
-            encode(&body)
-        })
+        .answer_of(&headers, height, Question::Utxos, answer)
         .await
-}
-
-#[derive(Serialize)]
-struct FilterBody<'a> {
-    block_hash: BlockHash,
-    block_height: u32,
-    data: Hex<'a>,
-    filter_type: u8,
 }
 
 /// `GET /filter/:kind/:height`, kind `new-utxos` or `spent`.
-pub(super) async fn filter(
+async fn filter(
     State(context): State<Context>,
     path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
 ) -> Response {
-    context
-        .answer(move |snapshot| {
-            let Path((kind, height)) = path.map_err(|_| QueryError::HeightSyntax)?;
-            let block = query::block(snapshot, query::parse_height(&height)?)?;
-            // The height is judged before the kind.
-            let kind = match kind.as_str() {
-                "new-utxos" => FilterKind::NewUtxos,
-                "spent" => FilterKind::Spent,
-                _ => return Err(QueryError::FilterKindSyntax),
-            };
-            let filter = query::filter(snapshot, &block, kind)?;
-            encode(&FilterBody {
-                block_hash: block.id.hash,
-                block_height: block.id.height,
-                data: Hex(&filter),
-                filter_type: FILTER_TYPE,
-            })
-        })
-        .await
-}
-
-#[derive(Serialize)]
-struct SpentIndexBody<'a> {
-    block_hash: BlockHash,
-    data: HexList<'a, [u8; 8]>,
+    let (kind, height) = match path {
+        Ok(Path((kind, height))) => (kind, Ok(Path(height))),
+        Err(rejection) => (String::new(), Err(rejection)),
+    };
+    let kind = match kind.as_str() {
+        "new-utxos" => FilterKind::NewUtxos,
+        "spent" => FilterKind::Spent,
+        // The height is judged before the kind.
+        _ => {
+            let error = V1Error::FilterKindSyntax;
+            return context.refuse_at(&headers, height, error).await;
+        }
+    };
+    let question = move |height| Question::Filter(height, kind);
+    let answer = move |block: &BlockReading<'_>| {
+        let BlockId { height, hash } = block.id();
+        let filter = v1::Filter {
+            block_hash: hash,
+            data: block.filter(kind).map_err(V1Error::Filter)?,
+        };
+        encoded(filter.encode(height))
+    };
+    context.answer_of(&headers, height, question, answer).await
 }
 
 /// `GET /spent-index/:height`: an object also for an empty index.
-pub(super) async fn spent_index(State(context): State<Context>, height: HeightPath) -> Response {
+async fn spent_index(
+    State(context): State<Context>,
+    height: HeightPath,
+    headers: HeaderMap,
+) -> Response {
+    let answer = |block: &BlockReading<'_>| {
+        let index = v1::SpentIndex {
+            block_hash: Some(block.id().hash),
+            items: block.spent_index()?,
+        };
+        encoded(index.encode())
+    };
     context
-        .answer(move |snapshot| {
-            let block = look_up(snapshot, height)?;
-            let items = query::spent_index(snapshot, &block)?;
-            encode(&SpentIndexBody {
-                block_hash: block.id.hash,
-                data: HexList(&items),
-            })
-        })
+        .answer_of(&headers, height, Question::SpentIndex, answer)
         .await
 }
 
@@ -220,15 +206,103 @@ pub(super) type HeightPath = Result<Path<String>, PathRejection>;
 /// All parameters, in order.
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
-/// The lookup that all routes with a height run first.
-pub(super) fn look_up(snapshot: &Snapshot, height: HeightPath) -> Result<BlockEntry, QueryError> {
-    let Path(height) = height.map_err(|_| QueryError::HeightSyntax)?;
-    query::block(snapshot, query::parse_height(&height)?)
+/// Reads a height the strict way: ASCII decimal digits only, `0..=u32::MAX`; leading zeros are fine.
+pub(super) fn height(path: HeightPath) -> Result<u32, V1Error> {
+    let Path(text) = path.map_err(|_| V1Error::HeightSyntax)?;
+    decimal(&text).ok_or(V1Error::HeightSyntax)
 }
 
-/// The first `dustLimit` counts; other parameters are ignored.
-fn dust_limit(parameters: Parameters) -> Result<u64, QueryError> {
-    let Query(parameters) = parameters.map_err(|_| QueryError::DustLimitSyntax)?;
+/// The first `dustLimit` counts, in satoshi, by the rules of [`height`] up to `u64::MAX`; absent is 0. Other parameters are
+/// ignored.
+fn dust_limit(parameters: Parameters) -> Result<u64, V1Error> {
+    let Query(parameters) = parameters.map_err(|_| V1Error::DustLimitSyntax)?;
     let first = parameters.iter().find(|(name, _)| name == "dustLimit");
-    query::parse_dust_limit(first.map(|(_, value)| value.as_str()))
+    first.map_or(Ok(0), |(_, value)| {
+        decimal(value).ok_or(V1Error::DustLimitSyntax)
+    })
+}
+
+/// Rust's own integer parser takes a leading `+`, which no other decimal parser of this protocol does.
+fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(())?;
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heights_are_strict_decimals() {
+        for (text, expected) in [
+            ("0", 0),
+            ("5", 5),
+            ("05", 5),
+            ("00000000000000000000005", 5),
+            ("4294967295", u32::MAX),
+        ] {
+            assert_eq!(
+                height(Ok(Path(text.to_owned()))).ok(),
+                Some(expected),
+                "{text:?}"
+            );
+        }
+        for text in [
+            "",
+            "+5",
+            "-1",
+            "-0",
+            " 5",
+            "5 ",
+            "5.0",
+            "1e3",
+            "0x5",
+            "1_000",
+            "4294967296",
+            "٥",
+            "５",
+            "\u{0}5",
+            "tip",
+        ] {
+            assert!(
+                matches!(
+                    height(Ok(Path(text.to_owned()))),
+                    Err(V1Error::HeightSyntax)
+                ),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn dust_limits_are_strict_decimals_or_absent() {
+        let parameters = |texts: &[&str]| {
+            let pairs = texts.iter();
+            Ok(Query(
+                pairs
+                    .map(|text| ("dustLimit".to_owned(), (*text).to_owned()))
+                    .collect::<Vec<_>>(),
+            ))
+        };
+        for (texts, limit) in [
+            (&[][..], 0),
+            (&["0"], 0),
+            (&["0600"], 600),
+            (&["7", "x"], 7),
+            (&["18446744073709551615"], u64::MAX),
+        ] {
+            assert_eq!(dust_limit(parameters(texts)).ok(), Some(limit), "{texts:?}");
+        }
+        for text in ["", "+1", "-1", " 1", "1.5", "18446744073709551616", "null"] {
+            assert!(
+                matches!(
+                    dust_limit(parameters(&[text])),
+                    Err(V1Error::DustLimitSyntax)
+                ),
+                "{text:?}"
+            );
+        }
+    }
 }

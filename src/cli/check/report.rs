@@ -77,7 +77,10 @@ pub(super) fn state(store: &Store) -> Result<IndexState, StoreError> {
     let tip = snapshot.tip();
     let digest = match tip {
         // A missing row is found by the check.
-        Some(tip) => snapshot.digest(tip.height)?,
+        Some(tip) => match snapshot.block(tip.height)?.map(|block| block.digest()) {
+            Some(Err(StoreError::Corrupt { .. })) | None => None,
+            Some(digest) => Some(digest?),
+        },
         None => None,
     };
     Ok(IndexState {

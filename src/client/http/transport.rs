@@ -8,7 +8,8 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::super::{OracleError, off_worker};
 use super::redirect::Astray;
-use super::{HttpOracle, ROWS_BYTES, pause, wire, words};
+use super::{HttpOracle, ROWS_BYTES, pause};
+use crate::wire::v1::{self, words};
 
 /// Longest wait between two attempts.
 const MAX_DELAY: Duration = Duration::from_secs(15);
@@ -144,7 +145,7 @@ pub(super) fn reason(error: reqwest::Error) -> String {
         text.push_str(&error.to_string());
         cause = error.source();
     }
-    wire::excerpt(&text)
+    v1::excerpt(&text)
 }
 
 impl HttpOracle {
@@ -165,7 +166,7 @@ impl HttpOracle {
         &self,
         method: Method,
         url: Url,
-        body: Option<String>,
+        body: Option<Vec<u8>>,
         max_bytes: usize,
     ) -> Result<Answer, OracleError> {
         let max_bytes = max_bytes.min(self.settings.max_body_bytes);
@@ -219,7 +220,7 @@ impl HttpOracle {
         &self,
         method: &Method,
         url: &Url,
-        body: Option<&str>,
+        body: Option<&[u8]>,
         max_bytes: usize,
     ) -> Result<Answer, Failure> {
         let mut request = self.client.request(method.clone(), url.clone());
@@ -279,7 +280,7 @@ impl HttpOracle {
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
         let url = self.way.name(url);
-        let words = wire::error_text(&body);
+        let words = v1::decode_error(&body);
         if is_passing(status) && !words.as_deref().is_some_and(words::are_final) {
             let reason = match words {
                 Some(words) => format!("status {status}, \"{words}\""),
@@ -307,7 +308,7 @@ impl HttpOracle {
             OracleError::Refused {
                 url,
                 status: status.as_u16(),
-                message: wire::excerpt(&String::from_utf8_lossy(&body)),
+                message: v1::excerpt(&String::from_utf8_lossy(&body)),
             }
         }))
     }

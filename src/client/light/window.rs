@@ -371,6 +371,6 @@ fn add_details(outpoint: &OutPoint, spend: &mut Spend, details: &SpendDetails) {
         .filter(|other| other.spending_txid == detail.spending_txid)
         .map(|other| &other.op_return)
         .find(|data| !data.is_empty())
-        .cloned()
+        .map(|data| data.to_vec())
         .unwrap_or_default();
 }

@@ -43,7 +43,8 @@ pub(super) fn copy(
         if stop.is_requested() {
             return batch.ended(End::Broken);
         }
-        match old.record(height) {
+        let block = old.block(height);
+        match block.and_then(|block| block.map(|block| block.record()).transpose()) {
             // A parent that is not the one before says nothing if the header is damaged.
             Ok(Some(record)) if record.header.block_hash() == record.id.hash => {
                 batch.records.push(record);

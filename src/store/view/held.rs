@@ -11,14 +11,14 @@ use crate::store::schema::{BlockRow, OUTPUTS, OutputItem, TXIDS};
 
 impl View {
     /// Reads outputs by position, with what they are outputs of.
-    pub(in crate::store) fn held<'v>(&'v self, full: &'v Full) -> HeldOutputs<'v> {
-        HeldOutputs {
+    pub(in crate::store) fn held<'v>(&'v self, full: &'v Full) -> Result<HeldOutputs<'v>, Fault> {
+        Ok(HeldOutputs {
             view: self,
             full,
-            outputs: OUTPUTS.items(&full.outputs, self.ends.outputs),
-            txids: TXIDS.items(&full.txids, self.ends.transactions),
+            outputs: OUTPUTS.items(full.outputs()?, self.ends.outputs),
+            txids: TXIDS.items(full.txids()?, self.ends.transactions),
             block: None,
-        }
+        })
     }
 }
 

@@ -17,7 +17,7 @@ impl View {
     ) -> Result<Vec<SpendItem>, Fault> {
         let mut items = Vec::with_capacity(row.spends.count as usize);
         let range = row.spends.range();
-        SPENDS.visit(&full.spends, self.ends.spends, range, |bytes| {
+        SPENDS.visit(full.spends()?, self.ends.spends, range, |bytes| {
             let bytes = bytes.as_chunks::<{ SpendItem::BYTES }>().0.iter();
             items.extend(bytes.map(|bytes| SpendItem::decode(*bytes)));
             Ok(())
@@ -62,7 +62,7 @@ impl View {
     fn foreign(&self, full: &Full, row: &BlockRow) -> Result<Vec<SpendRow>, Fault> {
         let mut foreign = Vec::with_capacity(row.foreign.count as usize);
         let range = row.foreign.range();
-        FOREIGN.visit(&full.foreign, self.ends.foreign, range, |bytes| {
+        FOREIGN.visit(full.foreign()?, self.ends.foreign, range, |bytes| {
             for item in bytes.chunks_exact(SpendRow::BYTES) {
                 foreign.push(SpendRow::decode(item).in_row(FOREIGN.name(), row.foreign.first)?);
             }
@@ -105,7 +105,7 @@ impl View {
             .collect();
         held.sort_unstable();
         let mut rows: Vec<Option<SpendRow>> = vec![None; items.len()];
-        let mut outputs = self.held(full);
+        let mut outputs = self.held(full)?;
         for (position, index) in held {
             let output = outputs.get(position)?;
             if let Some(row) = rows.get_mut(index) {

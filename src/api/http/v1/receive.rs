@@ -9,7 +9,8 @@ use futures::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::error::QueryError;
+use super::V1Error;
+use crate::api::desk::DeskError;
 use crate::api::traffic::Peer;
 
 /// Largest body taken. Nodes relay up to 400,000 weight units, so 400,000 bytes or 800,000 hex digits at most; the
@@ -22,12 +23,12 @@ const MAX_LARGE: usize = 16;
 /// Of these, most of one peer.
 const MAX_LARGE_PER_PEER: usize = 4;
 
-const TOO_LARGE: QueryError = QueryError::BodyTooLarge {
+const TOO_LARGE: V1Error = V1Error::BodyTooLarge {
     limit_bytes: MAX_BODY_BYTES,
 };
 
 /// What takes bodies in.
-pub(super) struct Receiver {
+pub(in crate::api::http) struct Receiver {
     time: Duration,
     large: Semaphore,
     by_peer: Mutex<HashMap<Option<Peer>, usize>>,
@@ -65,7 +66,7 @@ impl Drop for PeerCount<'_> {
 
 impl Receiver {
     /// Bodies may take so long to arrive.
-    pub(super) fn new(time: Duration) -> Self {
+    pub(in crate::api::http) fn new(time: Duration) -> Self {
         Self {
             time,
             large: Semaphore::new(MAX_LARGE),
@@ -76,23 +77,23 @@ impl Receiver {
     /// Takes a body in; `peer` is where it comes from, where that is known.
     ///
     /// # Errors
-    /// [`QueryError::BodyTooLarge`], [`QueryError::BodyTooSlow`]; [`QueryError::TooManyBodies`] for a large one while others
-    /// are held; [`QueryError::BodyLost`] if it ends early.
+    /// [`V1Error::BodyTooLarge`], [`V1Error::BodyTooSlow`]; [`V1Error::TooManyBodies`] for a large one while others
+    /// are held; [`V1Error::BodyLost`] if it ends early.
     pub(super) async fn receive(
         &self,
         body: Body,
         peer: Option<Peer>,
-    ) -> Result<Received<'_>, QueryError> {
+    ) -> Result<Received<'_>, V1Error> {
         let deadline = Instant::now() + self.time;
         let mut stream = body.into_data_stream();
         let mut bytes = Vec::new();
         let mut large = None;
         loop {
             let next = timeout_at(deadline, stream.next()).await;
-            let Some(next) = next.map_err(|_| QueryError::BodyTooSlow)? else {
+            let Some(next) = next.map_err(|_| V1Error::BodyTooSlow)? else {
                 break;
             };
-            let next = next.map_err(|_| QueryError::BodyLost)?;
+            let next = next.map_err(|_| V1Error::BodyLost)?;
             let length = bytes.len() + next.len();
             if length > MAX_BODY_BYTES {
                 return Err(TOO_LARGE);
@@ -112,12 +113,12 @@ impl Receiver {
         &self,
         peer: Option<Peer>,
         deadline: Instant,
-    ) -> Result<Large<'_>, QueryError> {
+    ) -> Result<Large<'_>, V1Error> {
         {
             let mut by_peer = self.lock();
             let held = by_peer.entry(peer).or_default();
             if *held >= MAX_LARGE_PER_PEER {
-                return Err(QueryError::TooManyBodies);
+                return Err(V1Error::TooManyBodies);
             }
             *held += 1;
         }
@@ -126,8 +127,8 @@ impl Receiver {
             peer,
         };
         let permit = timeout_at(deadline, self.large.acquire()).await;
-        let permit = permit.map_err(|_| QueryError::TooManyBodies)?;
-        let permit = permit.map_err(|error| QueryError::Internal(error.to_string()))?;
+        let permit = permit.map_err(|_| V1Error::TooManyBodies)?;
+        let permit = permit.map_err(|error| DeskError::Internal(error.to_string()))?;
         Ok(Large {
             _counted: counted,
             _permit: permit,

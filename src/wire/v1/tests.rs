@@ -14,13 +14,13 @@ fn tweaks_are_valid_points_or_an_error() {
         point(1),
         point(2).replacen("02", "03", 1)
     );
-    let tweaks = tweaks(good.as_bytes()).expect("two points");
+    let tweaks = Tweaks::decode(good.as_bytes()).expect("two points");
     assert_eq!(tweaks.len(), 2);
     let mut expected = [0; 33];
     (expected[0], expected[32]) = (2, 1);
     assert_eq!(tweaks[0].to_compressed(), expected);
     assert_eq!(tweaks[1].to_compressed()[0], 3);
-    assert_eq!(super::tweaks(b"[]"), Ok(vec![]));
+    assert_eq!(Tweaks::decode(b"[]"), Ok(vec![]));
 
     for bad in [
         format!("[\"{}\"]", point(5)),
@@ -39,13 +39,13 @@ fn tweaks_are_valid_points_or_an_error() {
         // 66 bytes that are fewer characters.
         format!("[\"é{}\"]", &point(1)[2..]),
     ] {
-        assert!(super::tweaks(bad.as_bytes()).is_err(), "{bad}");
+        assert!(Tweaks::decode(bad.as_bytes()).is_err(), "{bad}");
     }
 }
 
 #[test]
 fn error_objects_are_told_from_everything_else() {
-    let text = |body: &str| error_text(body.as_bytes());
+    let text = |body: &str| decode_error(body.as_bytes());
     assert_eq!(text(r#"{"error":"no"}"#).as_deref(), Some("no"));
     assert_eq!(text(r#" {"x":1,"error":"no"}"#).as_deref(), Some("no"));
     assert_eq!(
@@ -77,21 +77,27 @@ fn info_knows_every_name_of_a_network() {
         ("signet", Network::Signet),
         ("regtest", Network::Regtest),
     ] {
-        let info = info(body(name).as_bytes()).expect("a known name");
+        let info = Info::decode(body(name).as_bytes()).expect("a known name");
         assert_eq!(info.network, network);
         assert_eq!(info.height, 7);
         assert!(info.full_list && info.cut_through);
         assert!(!info.full_list_with_dust_limit && !info.tweaks_only);
     }
-    assert!(info(body("liquid").as_bytes()).is_err());
-    assert!(info(br#"{"network":"main","height":7}"#).is_err());
+    assert!(Info::decode(body("liquid").as_bytes()).is_err());
+    assert!(Info::decode(br#"{"network":"main","height":7}"#).is_err());
 }
 
 #[test]
 fn height_has_two_spellings() {
-    assert_eq!(block_height(br#"{"block_height":5}"#), Ok(5));
-    assert_eq!(block_height(br#"{"height":5}"#), Ok(5));
-    assert_eq!(block_height(br#"{"block_height":5,"height":5}"#), Ok(5));
+    assert_eq!(
+        BlockHeight::decode(br#"{"block_height":5}"#),
+        Ok(BlockHeight(5))
+    );
+    assert_eq!(BlockHeight::decode(br#"{"height":5}"#), Ok(BlockHeight(5)));
+    assert_eq!(
+        BlockHeight::decode(br#"{"block_height":5,"height":5}"#),
+        Ok(BlockHeight(5))
+    );
     for bad in [
         &br#"{"block_height":5,"height":6}"#[..],
         br#"{}"#,
@@ -100,7 +106,7 @@ fn height_has_two_spellings() {
         br#"{"block_height":"5"}"#,
         br#"[]"#,
     ] {
-        assert!(block_height(bad).is_err());
+        assert!(BlockHeight::decode(bad).is_err());
     }
 }
 
@@ -109,14 +115,14 @@ fn filters_are_of_the_height_asked_for() {
     let body = format!(
         r#"{{"filter_type":4,"block_height":9,"block_hash":"{HASH}","data":"00ff","more":1}}"#
     );
-    let (hash, data) = filter(body.as_bytes(), 9).expect("a filter");
+    let filter = Filter::decode(body.as_bytes(), 9).expect("a filter");
     assert_eq!(
-        (hash.to_string().as_str(), &data[..]),
+        (filter.block_hash.to_string().as_str(), &filter.data[..]),
         (HASH, &[0, 0xff][..])
     );
-    assert!(filter(body.as_bytes(), 10).is_err());
+    assert!(Filter::decode(body.as_bytes(), 10).is_err());
     let spelled = body.replace("block_height", "height");
-    assert!(filter(spelled.as_bytes(), 9).is_ok());
+    assert!(Filter::decode(spelled.as_bytes(), 9).is_ok());
     for (from, to) in [
         ("00ff", "0ff"),
         ("00ff", "0x"),
@@ -126,7 +132,7 @@ fn filters_are_of_the_height_asked_for() {
         ("\"00ff\"", "[]"),
     ] {
         let bad = body.replace(from, to);
-        assert!(filter(bad.as_bytes(), 9).is_err(), "{bad}");
+        assert!(Filter::decode(bad.as_bytes(), 9).is_err(), "{bad}");
     }
 }
 
@@ -137,14 +143,14 @@ fn utxos_are_taproot_outputs() {
         "block_hash":"{HASH}","timestamp":0,"spent":true}}]"#,
         "ab".repeat(32)
     );
-    let utxos = utxos(body.as_bytes()).expect("one output");
+    let utxos = Utxo::decode_all(body.as_bytes()).expect("one output");
     assert_eq!(utxos.len(), 1);
     assert_eq!(utxos[0].outpoint.to_string(), format!("{HASH}:3"));
     assert_eq!((utxos[0].key, utxos[0].value_sat), ([0xab; 32], 5));
     assert!(utxos[0].spent);
-    assert_eq!(super::utxos(b"[]"), Ok(vec![]));
+    assert_eq!(Utxo::decode_all(b"[]"), Ok(vec![]));
     // Neither of these fields is needed.
-    assert!(super::utxos(body.replace("\"timestamp\":0,", "").as_bytes()).is_ok());
+    assert!(Utxo::decode_all(body.replace("\"timestamp\":0,", "").as_bytes()).is_ok());
     for (from, to) in [
         ("5120", "0014"),
         ("5120ab", "5120"),
@@ -155,14 +161,14 @@ fn utxos_are_taproot_outputs() {
         ("[{", "{"),
     ] {
         let bad = body.replace(from, to);
-        assert!(super::utxos(bad.as_bytes()).is_err(), "{bad}");
+        assert!(Utxo::decode_all(bad.as_bytes()).is_err(), "{bad}");
     }
 }
 
 #[test]
 fn spent_index_is_an_object_or_an_empty_array() {
     let body = format!(r#"{{"block_hash":"{HASH}","data":["5ea6df04ec36f675"]}}"#);
-    let index = spent_index(body.as_bytes()).expect("one item");
+    let index = SpentIndex::decode(body.as_bytes()).expect("one item");
     assert_eq!(
         index.block_hash.map(|hash| hash.to_string()).as_deref(),
         Some(HASH)
@@ -171,7 +177,7 @@ fn spent_index_is_an_object_or_an_empty_array() {
         index.items,
         [[0x5e, 0xa6, 0xdf, 0x04, 0xec, 0x36, 0xf6, 0x75]]
     );
-    let empty = spent_index(b" []").expect("an empty index");
+    let empty = SpentIndex::decode(b" []").expect("an empty index");
     assert_eq!((empty.block_hash, empty.items.len()), (None, 0));
     for bad in [
         body.replace("f675", "f6"),
@@ -181,7 +187,7 @@ fn spent_index_is_an_object_or_an_empty_array() {
         "null".to_owned(),
         String::new(),
     ] {
-        assert!(spent_index(bad.as_bytes()).is_err(), "{bad}");
+        assert!(SpentIndex::decode(bad.as_bytes()).is_err(), "{bad}");
     }
 }
 
@@ -191,20 +197,20 @@ fn spend_details_carry_data() {
         r#"{{"block_hash":"{HASH}","block_height":4,"data":[{{"txid":"{HASH}","vout":1,
         "spending_txid":"{HASH}","input":2,"op_return":["","c0de"]}}]}}"#
     );
-    let details = spend_details(body.as_bytes(), 4).expect("one spend");
+    let details = Spends::decode(body.as_bytes(), 4).expect("one spend");
     assert_eq!(details.spends.len(), 1);
     assert_eq!(details.spends[0].input, 2);
-    assert_eq!(details.spends[0].op_return, [vec![], vec![0xc0, 0xde]]);
-    assert!(spend_details(body.as_bytes(), 5).is_err());
-    assert!(spend_details(body.replace("c0de", "c0d").as_bytes(), 4).is_err());
-    assert!(spend_details(b"[]", 4).is_err());
+    assert_eq!(*details.spends[0].op_return, [vec![], vec![0xc0, 0xde]]);
+    assert!(Spends::decode(body.as_bytes(), 5).is_err());
+    assert!(Spends::decode(body.replace("c0de", "c0d").as_bytes(), 4).is_err());
+    assert!(Spends::decode(b"[]", 4).is_err());
 }
 
 #[test]
 fn forwarding_answers_a_txid_or_nothing() {
-    assert_eq!(forwarded(b""), Ok(None));
-    let txid = forwarded(format!("\"{HASH}\"\n").as_bytes()).expect("a txid");
+    assert_eq!(decode_forwarded(b""), Ok(None));
+    let txid = decode_forwarded(format!("\"{HASH}\"\n").as_bytes()).expect("a txid");
     assert_eq!(txid.map(|txid| txid.to_string()).as_deref(), Some(HASH));
-    assert!(forwarded(b"\"ok\"").is_err());
-    assert!(forwarded(b"{}").is_err());
+    assert!(decode_forwarded(b"\"ok\"").is_err());
+    assert!(decode_forwarded(b"{}").is_err());
 }

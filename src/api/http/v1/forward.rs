@@ -7,36 +7,32 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::{Transaction, Txid};
-use serde::Deserialize;
 
+use super::V1Error;
 use super::receive::MAX_BODY_BYTES;
-use super::{Context, json, refuse};
 use crate::api::connection::Traffic;
-use crate::api::error::QueryError;
-use crate::chain::{BroadcastError, ChainError};
+use crate::api::http::Context;
+use crate::wire::v1;
 
-/// Broadcasts that the node is asked for at the same time.
-pub(super) const MAX_FORWARDING: usize = 16;
-
-const MISSING: QueryError = QueryError::TransactionSyntax("field data is missing");
-const MALFORMED_BODY: QueryError =
-    QueryError::TransactionSyntax("could not parse the request body");
-const TOO_LARGE: QueryError = QueryError::BodyTooLarge {
+const MISSING: V1Error = V1Error::TransactionSyntax("field data is missing");
+const MALFORMED_BODY: V1Error = V1Error::TransactionSyntax("could not parse the request body");
+const TOO_LARGE: V1Error = V1Error::BodyTooLarge {
     limit_bytes: MAX_BODY_BYTES,
 };
-const MALFORMED_TRANSACTION: QueryError =
-    QueryError::TransactionSyntax("field data is not a transaction in hex");
+const MALFORMED_TRANSACTION: V1Error =
+    V1Error::TransactionSyntax("field data is not a transaction in hex");
 
 /// The handler.
 pub(super) async fn forward(State(context): State<Context>, request: Request) -> Response {
+    let headers = request.headers().clone();
     match broadcast(&context, request).await {
-        Ok(txid) => json(StatusCode::OK, format!("\"{txid}\"")),
-        Err(error) => refuse(&error),
+        Ok(txid) => context.json(&headers, StatusCode::OK, v1::encode_forwarded(txid)),
+        Err(error) => context.refuse(&headers, &error),
     }
 }
 
-async fn broadcast(context: &Context, request: Request) -> Result<Txid, QueryError> {
-    let node = context.api.node.as_deref().ok_or(QueryError::NoNode)?;
+async fn broadcast(context: &Context, request: Request) -> Result<Txid, V1Error> {
+    context.desk.require_node()?;
     // A length announced is judged before anything is read.
     if content_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(TOO_LARGE);
@@ -53,37 +49,17 @@ async fn broadcast(context: &Context, request: Request) -> Result<Txid, QueryErr
     }
     let transaction: Transaction =
         deserialize_hex(data.trim()).map_err(|_| MALFORMED_TRANSACTION)?;
-    let asked = async {
-        let permit = context.forwarding.acquire().await;
-        let _permit = permit.map_err(|error| QueryError::Internal(error.to_string()))?;
-        match node.broadcast(&transaction).await {
-            Ok(txid) => Ok(txid),
-            Err(BroadcastError::Rejected(reason)) => Err(QueryError::Rejected(reason)),
-            Err(BroadcastError::Chain(error)) => Err(QueryError::BroadcastFailed(error)),
-        }
-    };
-    // With the time in line, as one that hangs would otherwise hold up each after those before it.
-    match tokio::time::timeout(context.node_timeout, asked).await {
-        Ok(answer) => answer,
-        Err(_) => Err(QueryError::BroadcastFailed(ChainError::Unreachable(
-            format!("no answer within {:?}", context.node_timeout),
-        ))),
-    }
-}
-
-#[derive(Deserialize)]
-struct ForwardBody {
-    data: String,
+    Ok(context.desk.broadcast(&transaction).await?)
 }
 
 /// The field `data` of a JSON object, of a multipart form, or, for any other content type, of a URL-encoded form.
-async fn read_data(mut request: Request) -> Result<String, QueryError> {
+async fn read_data(mut request: Request) -> Result<String, V1Error> {
     match media_type(request.headers()).as_str() {
         "application/json" => {
             let body = Bytes::from_request(request, &())
                 .await
                 .map_err(unreadable)?;
-            let body: ForwardBody = serde_json::from_slice(&body).map_err(|_| MALFORMED_BODY)?;
+            let body = v1::ForwardTx::decode(&body).map_err(|_| MALFORMED_BODY)?;
             Ok(body.data)
         }
         "multipart/form-data" => {
@@ -129,7 +105,7 @@ fn media_type(headers: &HeaderMap) -> String {
 }
 
 /// A rejected body: too large, or not what its content type says.
-fn unreadable(rejection: impl IntoResponse) -> QueryError {
+fn unreadable(rejection: impl IntoResponse) -> V1Error {
     if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
         TOO_LARGE
     } else {

@@ -1,13 +1,13 @@
 //! A node that takes a question and never answers it.
 
-use bitcoin::hashes::Hash;
-use bitcoin::{Network, Transaction};
+use bitcoin::BlockHash;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use tokio::time::Instant;
 
+use super::spends::SpendAnswers;
 use super::*;
-use crate::chain::{BlockWithPrevouts, BroadcastError};
+use crate::chain::BlockWithPrevouts;
 
 struct Hanging;
 
@@ -52,10 +52,7 @@ async fn whoever_waits_for_a_node_that_hangs_waits_as_long_as_one_and_no_longer(
             height,
             hash: BlockHash::from_byte_array([height as u8; 32]),
         };
-        let encode = |_: BlockId, _: &SpendDetails| Ok(Vec::new());
-        answers
-            .get(&node, timeout, block, vec![spend()], encode)
-            .await
+        answers.get(&node, timeout, block, vec![spend()]).await
     };
     let start = Instant::now();
     // Many for one block, and more blocks than are fetched at a time.
@@ -63,7 +60,7 @@ async fn whoever_waits_for_a_node_that_hangs_waits_as_long_as_one_and_no_longer(
     let results = join_all(heights.map(ask)).await;
     assert!(results.iter().all(|result| matches!(
         result,
-        Err(QueryError::BlockFailed {
+        Err(DeskError::BlockFailed {
             source: ChainError::Unreachable(_),
             ..
         })

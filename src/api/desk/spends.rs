@@ -3,86 +3,105 @@
 //! They come from the node's block. Finished answers are kept for a while and a block is fetched once however many
 //! clients ask at the same moment, which they do right after it was announced.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use bitcoin::{BlockHash, OutPoint, Script, Txid, script::Instruction};
-use tokio::sync::{OnceCell, Semaphore};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
 
-use super::error::QueryError;
+use super::DeskError;
 use crate::BlockId;
 use crate::chain::{BlockSource, ChainError, RawBlock};
 use crate::store::SpendRow;
 
 /// A taproot outpoint and the input that spent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SpendDetail {
+pub struct SpendDetail {
     /// What was spent.
-    pub(crate) outpoint: OutPoint,
+    pub outpoint: OutPoint,
     /// Who spent it.
-    pub(crate) spending_txid: Txid,
+    pub spending_txid: Txid,
     /// Index of the input.
-    pub(crate) input: u32,
+    pub input: u32,
     /// Per OP_RETURN output of the spender, in output order, its pushes joined.
-    pub(crate) op_return: Arc<[Vec<u8>]>,
+    pub op_return: Arc<[Vec<u8>]>,
 }
 
 /// What the taproot outpoints that a block spends were spent by.
-#[derive(Debug, Default)]
-pub(crate) struct SpendDetails {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SpendDetails {
     /// In block order.
-    pub(crate) rows: Vec<SpendDetail>,
+    pub rows: Vec<SpendDetail>,
     /// Whether only the first row of each spender has its data, as there would be too many.
-    pub(crate) data_once: bool,
+    pub data_once: bool,
+}
+
+impl SpendDetails {
+    /// Bytes in memory, about; data that rows share are counted with each of them.
+    fn size_bytes(&self) -> usize {
+        let data = self.rows.iter().flat_map(|row| row.op_return.iter());
+        let data: usize = data.map(|data| data.len() + size_of::<Vec<u8>>()).sum();
+        size_of::<Self>() + self.rows.len() * size_of::<SpendDetail>() + data
+    }
 }
 
 /// Most bytes of OP_RETURN data in one answer before the data are given once per transaction only.
 const MAX_REPEATED_DATA_BYTES: usize = 4 << 20;
-/// Answers kept.
+/// Answers kept, about.
 const MAX_ANSWERS: usize = 16;
 /// Most bytes all kept answers have together; a single larger one is not kept.
-const MAX_ANSWER_BYTES: usize = 32 << 20;
+const MAX_ANSWER_BYTES: u64 = 32 << 20;
 /// Blocks fetched from the node at the same time, which bounds the memory they take.
 const MAX_FETCHES: usize = 4;
 
-type Answer = Arc<OnceCell<Bytes>>;
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<BlockHash, Arc<SpendDetails>> for BySize {
+    fn weight(&self, _: &BlockHash, details: &Arc<SpendDetails>) -> u64 {
+        // No less than what keeps their number low.
+        (details.size_bytes() as u64).max(MAX_ANSWER_BYTES / MAX_ANSWERS as u64)
+    }
+}
 
 /// Answers already made, and the ones in the making.
-pub(crate) struct SpendAnswers {
-    /// Oldest first; hashes are distinct.
-    recent: Mutex<VecDeque<(BlockHash, Answer)>>,
+pub(super) struct SpendAnswers {
+    recent: Cache<BlockHash, Arc<SpendDetails>, BySize>,
     fetches: Semaphore,
 }
 
 impl SpendAnswers {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            recent: Mutex::new(VecDeque::new()),
+            recent: Cache::with_weighter(MAX_ANSWERS, MAX_ANSWER_BYTES, BySize),
             fetches: Semaphore::new(MAX_FETCHES),
         }
     }
 
-    /// The encoded answer for a block: kept, awaited from whoever makes it now, or made from the node's block. All of it,
+    /// The answer for a block: kept, awaited from whoever makes it now, or made from the node's block. All of it,
     /// standing in line included, may take `node_timeout`.
     ///
     /// # Errors
-    /// [`QueryError::BlockFailed`], [`QueryError::SpendsMismatch`]; nothing is kept then.
-    pub(crate) async fn get(
+    /// [`DeskError::BlockFailed`], [`DeskError::SpendsMismatch`]; nothing is kept then.
+    pub(super) async fn get(
         &self,
         node: &dyn BlockSource,
         node_timeout: Duration,
         block: BlockId,
         spends: Vec<SpendRow>,
-        encode: impl FnOnce(BlockId, &SpendDetails) -> Result<Vec<u8>, QueryError> + Send + 'static,
-    ) -> Result<Bytes, QueryError> {
+    ) -> Result<Arc<SpendDetails>, DeskError> {
+        let made = self
+            .recent
+            .get_or_insert_async(&block.hash, self.make(node, block, spends));
         // While a node hangs, each in line would otherwise wait for all before it, one after the other.
-        tokio::time::timeout(node_timeout, self.make(node, block, spends, encode))
+        tokio::time::timeout(node_timeout, made)
             .await
             .map_err(|_| {
                 let source = ChainError::Unreachable(format!("no answer within {node_timeout:?}"));
-                QueryError::BlockFailed { block, source }
+                DeskError::BlockFailed { block, source }
             })?
     }
 
@@ -91,71 +110,26 @@ impl SpendAnswers {
         node: &dyn BlockSource,
         block: BlockId,
         spends: Vec<SpendRow>,
-        encode: impl FnOnce(BlockId, &SpendDetails) -> Result<Vec<u8>, QueryError> + Send + 'static,
-    ) -> Result<Bytes, QueryError> {
-        let answer = self.entry(block.hash);
-        let body = answer
-            .get_or_try_init(|| async {
-                let details = if spends.is_empty() {
-                    None
-                } else {
-                    Some(self.fetch(node, block).await?)
-                };
-                let encoded = tokio::task::spawn_blocking(move || {
-                    let details = match details {
-                        Some(fetched) => join_spends(block, &fetched, &spends)?,
-                        None => SpendDetails::default(),
-                    };
-                    encode(block, &details)
-                });
-                let body = encoded
-                    .await
-                    .map_err(|error| QueryError::Internal(error.to_string()))??;
-                Ok::<_, QueryError>(Bytes::from(body))
-            })
-            .await?
-            .clone();
-        self.trim();
-        Ok(body)
+    ) -> Result<Arc<SpendDetails>, DeskError> {
+        if spends.is_empty() {
+            return Ok(Arc::default());
+        }
+        let fetched = self.fetch(node, block).await?;
+        tokio::task::spawn_blocking(move || join_spends(block, &fetched, &spends).map(Arc::new))
+            .await
+            .map_err(|error| DeskError::Internal(error.to_string()))?
     }
 
-    /// The block's cell, new or old.
-    fn entry(&self, hash: BlockHash) -> Answer {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, answer)) = recent.iter().find(|(known, _)| *known == hash) {
-            return answer.clone();
-        }
-        if recent.len() >= MAX_ANSWERS {
-            recent.pop_front();
-        }
-        let answer = Answer::default();
-        recent.push_back((hash, answer.clone()));
-        answer
-    }
-
-    /// Drops the oldest answers until the rest fits.
-    fn trim(&self) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = |(_, answer): &(BlockHash, Answer)| answer.get().map_or(0, Bytes::len);
-        let mut total: usize = recent.iter().map(size).sum();
-        while total > MAX_ANSWER_BYTES {
-            let Some(oldest) = recent.pop_front() else {
-                break;
-            };
-            total -= size(&oldest);
-        }
-    }
-
-    async fn fetch(&self, node: &dyn BlockSource, block: BlockId) -> Result<RawBlock, QueryError> {
-        let failed = |source| QueryError::BlockFailed { block, source };
+    async fn fetch(&self, node: &dyn BlockSource, block: BlockId) -> Result<RawBlock, DeskError> {
+        let failed = |source| DeskError::BlockFailed { block, source };
         let _permit = self
             .fetches
             .acquire()
             .await
-            .map_err(|error| QueryError::Internal(error.to_string()))?;
+            .map_err(|error| DeskError::Internal(error.to_string()))?;
         let fetched = node.block(block).await.map_err(failed)?;
         if fetched.block.hash() != block.hash {
-            return Err(QueryError::SpendsMismatch { block });
+            return Err(DeskError::SpendsMismatch { block });
         }
         Ok(fetched.block)
     }
@@ -167,7 +141,7 @@ fn join_spends(
     id: BlockId,
     block: &RawBlock,
     spends: &[SpendRow],
-) -> Result<SpendDetails, QueryError> {
+) -> Result<SpendDetails, DeskError> {
     let mut details = Vec::with_capacity(spends.len());
     let mut rest = spends.iter().peekable();
     for transaction in block.transactions().skip(1) {
@@ -194,7 +168,7 @@ fn join_spends(
         }
     }
     if rest.next().is_some() {
-        return Err(QueryError::SpendsMismatch { block: id });
+        return Err(DeskError::SpendsMismatch { block: id });
     }
     let data_once = give_data_once_if_too_large(&mut details);
     Ok(SpendDetails {
@@ -240,9 +214,6 @@ fn give_data_once_if_too_large(details: &mut [SpendDetail]) -> bool {
 }
 
 #[cfg(test)]
-mod hanging_node;
-
-#[cfg(test)]
 mod tests {
     use bitcoin::hashes::Hash;
 
@@ -275,30 +246,34 @@ mod tests {
     fn kept_answers_are_bounded_in_number_and_bytes() {
         let answers = SpendAnswers::new();
         let hash = |number: u8| BlockHash::from_byte_array([number; 32]);
-        let kept = || -> Vec<u8> {
-            let recent = answers.recent.lock().expect("no panic while held");
-            recent
-                .iter()
-                .map(|(hash, _)| hash.to_byte_array()[0])
-                .collect()
+        let details = |bytes: usize| {
+            let row = SpendDetail {
+                outpoint: OutPoint::null(),
+                spending_txid: OutPoint::null().txid,
+                input: 0,
+                op_return: Arc::from([vec![0; bytes]]),
+            };
+            let rows = vec![row];
+            Arc::new(SpendDetails {
+                rows,
+                data_once: false,
+            })
         };
-        for number in 0..40 {
-            answers.entry(hash(number));
+        for number in 0..200 {
+            answers.recent.insert(hash(number), details(1));
+            assert!(answers.recent.len() <= MAX_ANSWERS);
         }
-        assert_eq!(kept(), (24..40).collect::<Vec<u8>>());
-        answers.entry(hash(30));
-        assert_eq!(kept().len(), MAX_ANSWERS, "a known hash takes no new place");
-        let set = |number: u8, length: usize| {
-            let body = Bytes::from(vec![0; length]);
-            answers.entry(hash(number)).set(body).expect("not yet set");
-            answers.trim();
-        };
-        set(38, MAX_ANSWER_BYTES / 2);
-        set(39, MAX_ANSWER_BYTES / 2);
-        assert_eq!(kept().len(), MAX_ANSWERS);
-        set(37, 1);
-        assert_eq!(kept(), [38, 39], "the oldest go until the rest fits");
-        set(50, MAX_ANSWER_BYTES + 1);
-        assert_eq!(kept(), [0u8; 0]);
+        assert!(answers.recent.len() > MAX_ANSWERS / 2);
+        let quarter = MAX_ANSWER_BYTES as usize / 4;
+        for number in 0..200 {
+            answers.recent.insert(hash(number), details(quarter));
+            assert!(answers.recent.weight() <= MAX_ANSWER_BYTES);
+        }
+        assert!((1..=3).contains(&answers.recent.len()));
+        answers.recent.insert(hash(201), details(4 * quarter));
+        assert!(
+            answers.recent.get(&hash(201)).is_none(),
+            "too large to keep"
+        );
     }
 }

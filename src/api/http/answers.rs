@@ -1,0 +1,221 @@
+//! Encoded answers, kept by what was asked and the state of the index they are of.
+//!
+//! An answer is read, encoded, compressed and named once for all who ask for it, however many do so at the same moment. What
+//! changes with the tip is asked for under a new stamp after the next commit, what follows from a block alone only after a
+//! reorganisation; old answers give way to new ones as room is needed.
+
+use std::future::Future;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::hex::DisplayHex;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::encoding::gzip;
+use crate::api::desk::{DeskError, Stamp, TweakList};
+use crate::filter::FilterKind;
+
+/// What an answer of a common size takes, to divide the room by.
+const COMMON_BYTES: u64 = 8 << 10;
+
+/// What an answer takes beside its body, about.
+const OVERHEAD_BYTES: u64 = 200;
+
+/// What has been asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Question {
+    Info,
+    BlockHeight,
+    BlockHash(u32),
+    Tweaks {
+        height: u32,
+        list: TweakList,
+        dust_limit_sat: u64,
+    },
+    Utxos(u32),
+    Filter(u32, FilterKind),
+    SpentIndex(u32),
+    Spends(u32),
+    Digest(u32),
+}
+
+impl Question {
+    /// The block it is about, if it is about one.
+    const fn height(self) -> Option<u32> {
+        match self {
+            Self::Info | Self::BlockHeight => None,
+            Self::BlockHash(height)
+            | Self::Tweaks { height, .. }
+            | Self::Utxos(height)
+            | Self::Filter(height, _)
+            | Self::SpentIndex(height)
+            | Self::Spends(height)
+            | Self::Digest(height) => Some(height),
+        }
+    }
+
+    /// Whether the answer follows from the block alone, and those below it. Others change as outputs are spent.
+    const fn is_lasting(self) -> bool {
+        match self {
+            Self::Info | Self::BlockHeight | Self::Utxos(_) => false,
+            Self::Tweaks { list, .. } => matches!(list, TweakList::Full),
+            Self::BlockHash(_)
+            | Self::Filter(..)
+            | Self::SpentIndex(_)
+            | Self::Spends(_)
+            | Self::Digest(_) => true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    question: Question,
+    /// The part of the stamp that the answer hangs on.
+    state: u64,
+    is_gzip: bool,
+}
+
+/// A body ready to be sent.
+#[derive(Clone)]
+pub(super) struct Encoded {
+    body: Bytes,
+    is_gzip: bool,
+    /// Names these very bytes (RFC 9110, 8.8.3), in quotes.
+    etag: HeaderValue,
+}
+
+/// What stands before the quote at the end of the name of a compressed answer.
+const GZIP_SUFFIX: &str = "-gzip";
+
+impl Encoded {
+    /// A body, compressed where that is wanted. Takes as long as compression does.
+    ///
+    /// # Errors
+    /// [`DeskError::Internal`]; none at present.
+    pub(super) fn new(plain: Vec<u8>, is_gzip: bool) -> Result<Self, DeskError> {
+        let internal = |error: &dyn std::fmt::Display| DeskError::Internal(error.to_string());
+        let hash = sha256::Hash::hash(&plain).to_byte_array();
+        let name = hash[..12].to_lower_hex_string();
+        let (body, suffix) = match is_gzip {
+            true => (gzip(&plain).map_err(|error| internal(&error))?, GZIP_SUFFIX),
+            false => (plain, ""),
+        };
+        let etag = HeaderValue::try_from(format!("\"{name}{suffix}\""));
+        Ok(Self {
+            body: body.into(),
+            is_gzip,
+            etag: etag.map_err(|error| internal(&error))?,
+        })
+    }
+
+    /// Whether a client says that it has this answer, in this form or the other (RFC 9110, 13.1.2).
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        let bare = |name: &str| -> String {
+            let name = name.trim();
+            let name = name.strip_prefix("W/").unwrap_or(name).trim_matches('"');
+            name.strip_suffix(GZIP_SUFFIX).unwrap_or(name).to_owned()
+        };
+        let Ok(own) = self.etag.to_str().map(bare) else {
+            return false;
+        };
+        headers
+            .get_all(header::IF_NONE_MATCH)
+            .into_iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|name| name.trim() == "*" || bare(name) == own)
+    }
+
+    fn response(self, headers: &HeaderMap, cache_control: HeaderValue) -> Response {
+        let is_known = self.is_known(headers);
+        let mut response = match is_known {
+            true => Response::new(Body::empty()),
+            false => Response::new(Body::from(self.body)),
+        };
+        if is_known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, self.etag);
+        headers.insert(header::CACHE_CONTROL, cache_control);
+        if !is_known {
+            headers.insert(header::CONTENT_TYPE, super::JSON);
+            if self.is_gzip {
+                headers.insert(header::CONTENT_ENCODING, super::GZIP);
+            }
+        }
+        response
+    }
+}
+
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<Key, Encoded> for BySize {
+    fn weight(&self, _: &Key, answer: &Encoded) -> u64 {
+        answer.body.len() as u64 + OVERHEAD_BYTES
+    }
+}
+
+/// The answers of one router.
+pub(super) struct Answers {
+    kept: Cache<Key, Encoded, BySize>,
+    /// How many of the last blocks a reorganisation may reach.
+    horizon: u32,
+}
+
+impl Answers {
+    /// Keeps `room_bytes` of answers at most.
+    pub(super) fn new(room_bytes: u64, horizon: u32) -> Self {
+        let number = usize::try_from(room_bytes / COMMON_BYTES).unwrap_or(usize::MAX);
+        Self {
+            kept: Cache::with_weighter(number.max(16), room_bytes, BySize),
+            horizon,
+        }
+    }
+
+    /// The answer as it is kept, awaited from whoever makes it now, or made.
+    ///
+    /// # Errors
+    /// Those of `make`; nothing is kept then.
+    pub(super) async fn get<E>(
+        &self,
+        question: Question,
+        stamp: Stamp,
+        headers: &HeaderMap,
+        is_gzip: bool,
+        make: impl Future<Output = Result<Encoded, E>>,
+    ) -> Result<Response, E> {
+        let is_lasting = question.is_lasting();
+        let key = Key {
+            question,
+            state: if is_lasting { stamp.branch } else { stamp.tip },
+            is_gzip,
+        };
+        let is_there = question
+            .height()
+            .is_none_or(|height| height <= stamp.height);
+        let answer = match is_there {
+            true => self.kept.get_or_insert_async(&key, make).await?,
+            // Most probably an error, for which nobody is to wait in line.
+            false => make.await?,
+        };
+        let is_settled = is_lasting
+            && question
+                .height()
+                .and_then(|height| height.checked_add(self.horizon))
+                .is_some_and(|reach| reach <= stamp.height);
+        let cache_control = match is_settled {
+            true => HeaderValue::from_static("public, max-age=31536000, immutable"),
+            false => HeaderValue::from_static("no-cache"),
+        };
+        Ok(answer.response(headers, cache_control))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! The tables of one commit, each opened when it is first read.
+
+use std::sync::{Arc, OnceLock};
+
+use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, Value};
+
+use super::Chunks;
+use crate::store::column::Column;
+use crate::store::error::Fault;
+use crate::store::meta::{Keep, Meta};
+use crate::store::schema::{
+    BLOCKS, BlockRow, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, HeightKey, LOCATOR, LocatorKey,
+    MARKS, MULTIPLES, OUTPUTS, SPENDS, SPENT, TXIDS,
+};
+
+pub(in crate::store) type Heights = ReadOnlyTable<&'static HeightKey, ()>;
+pub(in crate::store) type Blocks = ReadOnlyTable<u32, &'static [u8; BlockRow::BYTES]>;
+pub(in crate::store) type Digests = ReadOnlyTable<u32, &'static [u8; 32]>;
+pub(in crate::store) type Locator = ReadOnlyTable<&'static LocatorKey, ()>;
+
+/// A table that is opened when it is first asked for.
+struct Table<K: Key + 'static, V: Value + 'static> {
+    read: Arc<ReadTransaction>,
+    definition: TableDefinition<'static, K, V>,
+    opened: OnceLock<ReadOnlyTable<K, V>>,
+}
+
+impl<K: Key + 'static, V: Value + 'static> Table<K, V> {
+    const fn new(read: Arc<ReadTransaction>, definition: TableDefinition<'static, K, V>) -> Self {
+        Self {
+            read,
+            definition,
+            opened: OnceLock::new(),
+        }
+    }
+
+    fn get(&self) -> Result<&ReadOnlyTable<K, V>, Fault> {
+        match self.opened.get() {
+            Some(table) => Ok(table),
+            None => {
+                let table = self.read.open_table(self.definition)?;
+                // Another thread may have been first.
+                Ok(self.opened.get_or_init(|| table))
+            }
+        }
+    }
+}
+
+type ColumnTable = Table<u32, &'static [u8]>;
+
+/// What every index has.
+pub(super) struct Tables {
+    blocks: Table<u32, &'static [u8; BlockRow::BYTES]>,
+    heights: Table<&'static HeightKey, ()>,
+    digests: Table<u32, &'static [u8; 32]>,
+    tweaks: ColumnTable,
+    multiples: ColumnTable,
+    marks: ColumnTable,
+    pub(super) full: Option<Full>,
+}
+
+impl Tables {
+    pub(super) fn new(read: ReadTransaction, meta: &Meta) -> Self {
+        let read = Arc::new(read);
+        let column = |column: Column| Table::new(Arc::clone(&read), column.definition());
+        Self {
+            blocks: Table::new(Arc::clone(&read), BLOCKS),
+            heights: Table::new(Arc::clone(&read), HEIGHTS),
+            digests: Table::new(Arc::clone(&read), DIGEST),
+            tweaks: column(meta.tweak_form.column()),
+            multiples: column(MULTIPLES),
+            marks: column(MARKS),
+            full: match meta.keep {
+                Keep::Tweaks => None,
+                Keep::Full => Some(Full {
+                    locator: Table::new(Arc::clone(&read), LOCATOR),
+                    txids: column(TXIDS),
+                    firsts: column(FIRSTS),
+                    outputs: column(OUTPUTS),
+                    spends: column(SPENDS),
+                    foreign: column(FOREIGN),
+                    filters: column(FILTERS),
+                    spent: column(SPENT),
+                }),
+            },
+        }
+    }
+
+    pub(super) fn blocks(&self) -> Result<&Blocks, Fault> {
+        self.blocks.get()
+    }
+
+    pub(super) fn heights(&self) -> Result<&Heights, Fault> {
+        self.heights.get()
+    }
+
+    pub(super) fn digests(&self) -> Result<&Digests, Fault> {
+        self.digests.get()
+    }
+
+    /// As `meta` says, points or 33 bytes each.
+    pub(super) fn tweaks(&self) -> Result<&Chunks, Fault> {
+        self.tweaks.get()
+    }
+
+    /// Only in a file with multiples.
+    pub(super) fn multiples(&self) -> Result<&Chunks, Fault> {
+        self.multiples.get()
+    }
+
+    /// Only during a long sync.
+    pub(super) fn marks(&self) -> Result<&Chunks, Fault> {
+        self.marks.get()
+    }
+}
+
+/// What an index that keeps tweaks only goes without.
+pub(in crate::store) struct Full {
+    locator: Table<&'static LocatorKey, ()>,
+    txids: ColumnTable,
+    firsts: ColumnTable,
+    outputs: ColumnTable,
+    spends: ColumnTable,
+    foreign: ColumnTable,
+    filters: ColumnTable,
+    spent: ColumnTable,
+}
+
+impl Full {
+    pub(in crate::store) fn locator(&self) -> Result<&Locator, Fault> {
+        self.locator.get()
+    }
+
+    pub(in crate::store) fn txids(&self) -> Result<&Chunks, Fault> {
+        self.txids.get()
+    }
+
+    pub(in crate::store) fn firsts(&self) -> Result<&Chunks, Fault> {
+        self.firsts.get()
+    }
+
+    pub(in crate::store) fn outputs(&self) -> Result<&Chunks, Fault> {
+        self.outputs.get()
+    }
+
+    pub(in crate::store) fn spends(&self) -> Result<&Chunks, Fault> {
+        self.spends.get()
+    }
+
+    pub(in crate::store) fn foreign(&self) -> Result<&Chunks, Fault> {
+        self.foreign.get()
+    }
+
+    pub(in crate::store) fn filters(&self) -> Result<&Chunks, Fault> {
+        self.filters.get()
+    }
+
+    pub(in crate::store) fn spent(&self) -> Result<&Chunks, Fault> {
+        self.spent.get()
+    }
+}

@@ -1,0 +1,4 @@
+//! How a dialect looks in bytes: value types with encode beside decode, used by servers and clients alike. No I/O.
+
+mod hex;
+pub mod v1;
