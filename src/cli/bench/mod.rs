@@ -3,6 +3,7 @@
 //! Machines are shared and their speed drifts, so every round measures the baseline and each configuration in turn;
 //! a row's ratio is the median of the ratios within the rounds, and its time the median of its times.
 
+mod api;
 mod generate;
 mod index;
 mod scan;
@@ -38,6 +39,8 @@ enum Job {
     Tweak(tweak::TweakBenchArgs),
     /// The whole path: a stream of blocks to committed rows
     Index(index::IndexBenchArgs),
+    /// Serving: requests a second of the version 1 routes, beside nginx where it is installed
+    Api(api::ApiBenchArgs),
     /// Write a made-up chain as Bitcoin Core's block files, for syncs of any length without a node
     Generate(generate::GenerateArgs),
 }
@@ -47,6 +50,7 @@ pub(super) fn bench(args: BenchArgs) -> Result<()> {
         Job::Scan(args) => scan::bench_scan(args),
         Job::Tweak(args) => tweak::bench_tweak(args),
         Job::Index(args) => index::bench_index(args),
+        Job::Api(args) => api::bench_api(args),
         Job::Generate(args) => generate::bench_generate(args),
     }
 }
