@@ -144,6 +144,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_is_for_those_who_have_few() {
         let room = room(10, 7);
+        // Two who wait, both of whom hear of it.
+        let mut freed = [room.freed(), room.freed()];
         let own: Vec<Place> = (0..3).map(|_| room.take(peer(1)).expect("room")).collect();
         assert!(room.take(peer(1)).is_err());
         assert_eq!(leaving(&own), [0; 0], "nobody has been quiet for long");
@@ -158,8 +160,15 @@ mod tests {
         // One at a time.
         assert!(room.take(peer(1)).is_err());
         assert_eq!(leaving(&own), [1]);
+        assert!(
+            freed
+                .iter()
+                .all(|freed| !freed.has_changed().expect("the room is there"))
+        );
         drop(own);
-        room.freed().await;
+        for freed in &mut freed {
+            freed.changed().await.expect("the room is there");
+        }
         assert!(room.take(peer(1)).is_ok());
     }
 

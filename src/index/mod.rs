@@ -7,6 +7,7 @@
 pub mod check;
 mod derive;
 mod fetch;
+mod fork;
 mod indexer;
 mod patience;
 mod pipeline;

@@ -1,6 +1,7 @@
-//! Where the index and the node's active chain part.
+//! Where the index and the node's active chain part: what the rule ([`fork`](super::fork)) wants to know.
 
 use super::IndexError;
+use super::fork::{Held, Search, Seen, Step};
 use crate::BlockId;
 use crate::chain::{BlockSource, ChainError};
 use crate::store::Snapshot;
@@ -31,45 +32,44 @@ pub(super) async fn find_fork(
         return Ok(Fork::None);
     };
     let lowest = snapshot.undo_from()?.unwrap_or(tip.height + 1);
-    // What the node does not have contradicts nothing.
-    let mut height = tip.height.min(node_tip.height);
-    if height < snapshot.first_height() {
-        return Ok(Fork::NodeBehind);
-    }
-    let mut differs = false;
-    let common = loop {
+    let held = Held {
+        first: snapshot.first_height(),
+        tip: tip.height,
+        lowest,
+    };
+    let (mut search, mut step) = Search::start(held, node_tip.height);
+    loop {
+        let height = match step {
+            Step::Look(height) => height,
+            Step::OnChain => return Ok(Fork::None),
+            Step::NodeBehind => return Ok(Fork::NodeBehind),
+            Step::AskIfInvalid(depth) => {
+                return Ok(match is_rejected(source, tip).await {
+                    true => Fork::Disconnect(depth),
+                    false => Fork::NodeBehind,
+                });
+            }
+            Step::Replaced {
+                depth,
+                is_within_reach,
+                may_be_other_chain,
+            } => {
+                if may_be_other_chain {
+                    require_same_chain(snapshot, source).await?;
+                }
+                return match is_within_reach {
+                    true => Ok(Fork::Disconnect(depth)),
+                    false => Err(IndexError::ReorgTooDeep { tip, lowest }),
+                };
+            }
+        };
         let ours = snapshot.block(height)?.map(|block| block.id());
-        let theirs = active_block(source, height, node_tip).await?;
-        if ours.is_some() && ours == theirs {
-            break Some(height);
-        }
-        differs |= theirs.is_some();
-        if height == snapshot.first_height() || height < lowest {
-            break None;
-        }
-        height -= 1;
-    };
-    let depth = match common {
-        Some(height) => tip.height - height,
-        None => tip.height - height + 1,
-    };
-    let can_be_undone = depth <= tip.height + 1 - lowest;
-    match (depth, differs) {
-        (0, _) => Ok(Fork::None),
-        (_, false) => match can_be_undone && is_rejected(source, tip).await {
-            true => Ok(Fork::Disconnect(depth)),
-            false => Ok(Fork::NodeBehind),
-        },
-        _ => {
-            // All below a common block is common too; but every chain of a network has the genesis block.
-            if common.is_none_or(|height| height == 0) {
-                require_same_chain(snapshot, source).await?;
-            }
-            match can_be_undone {
-                true => Ok(Fork::Disconnect(depth)),
-                false => Err(IndexError::ReorgTooDeep { tip, lowest }),
-            }
-        }
+        let seen = match active_block(source, height, node_tip).await? {
+            None => Seen::Nothing,
+            Some(theirs) if Some(theirs) == ours => Seen::Same,
+            Some(_) => Seen::Other,
+        };
+        step = search.seen(height, seen);
     }
 }
 

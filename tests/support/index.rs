@@ -110,7 +110,7 @@ pub(crate) fn content_of_file(path: &Path) -> [u8; 32] {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub(crate) tip: BlockId,
-    digest: Option<[u8; 32]>,
+    digest: [u8; 32],
     /// Over every row.
     hash: [u8; 32],
 }
@@ -123,7 +123,7 @@ impl Contents {
         assert_eq!(snapshot.locating(), None, "no sync ended");
         Self {
             tip,
-            digest: snapshot.digest(tip.height).unwrap(),
+            digest: snapshot.block(tip.height).unwrap().unwrap().digest().unwrap(),
             hash: content(store),
         }
     }

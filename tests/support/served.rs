@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use bitcoin::Network;
-use spindex::api::ApiState;
+use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::http::router;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
@@ -64,13 +64,10 @@ pub(crate) async fn serve(
     store: Arc<Store>,
     between: impl FnOnce(Router) -> Router,
 ) -> SocketAddr {
-    let state = ApiState {
-        store,
-        node: Some(chain.clone()),
-    };
+    let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = between(router(state));
+    let router = between(router(desk));
     tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
