@@ -7,6 +7,7 @@ pub mod api;
 pub mod bip352;
 pub mod block_id;
 pub mod chain;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod curve;

@@ -17,11 +17,11 @@ use super::config::{self, CommonSettings, ServerSettings};
 use super::output::{SyncProgress, progress_bar, write_stdout};
 use super::server::{block_on, index_file, index_settings, node};
 use crate::chain::{BlockSource, ChainError};
-use crate::client::compare::{CompareError, compare};
+use crate::check::{
+    CompareError, Damage, Finding, Repair, check_against_source, check_self, compare, repair,
+};
 use crate::client::{HttpOracle, HttpSettings, Oracle};
 use crate::index::IndexError;
-use crate::index::check::{Finding, check_against_source, check_self};
-use crate::index::repair::{Damage, Repair, repair};
 use crate::runtime::Stop;
 use crate::store::{
     Locating, Remains, Snapshot, Store, StoreError, StoreOptions, default_first_height, remains,

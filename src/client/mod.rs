@@ -1,10 +1,8 @@
 //! The light client: finds a wallet's outputs, and the spends of chosen outpoints, through any tweak server.
 //!
 //! [`Oracle`] is what a server is asked; [`http`] speaks version 1 of the HTTP interface and the native routes beside
-//! it; [`light`] is the range loop over any oracle; [`state`] keeps progress and finds on disk; [`mod@compare`] holds an
-//! index against a server.
+//! it; [`light`] is the range loop over any oracle; [`state`] keeps progress and finds on disk.
 
-pub mod compare;
 pub mod http;
 pub mod light;
 pub mod report;
@@ -15,7 +13,6 @@ use futures::future::BoxFuture;
 
 use crate::curve::TweakPoint;
 
-pub use compare::{Comparison, Difference, compare};
 pub use http::{HttpOracle, HttpSettings};
 pub use light::{ClientError, LightClient, LightSettings, Progress};
 pub use report::{Found, ScanReport, Spend, Unresolved, Watched};

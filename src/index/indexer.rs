@@ -596,7 +596,8 @@ enum Progress {
     Stopped,
 }
 
-pub(super) async fn blocking<T: Send + 'static>(
+/// Runs work that blocks off the async workers.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, IndexError> {
     tokio::task::spawn_blocking(work)

@@ -1,10 +1,8 @@
 //! From blocks to the index: derive records, sync to the tip, follow it through reorgs.
 //!
 //! [`derive_records`] is pure; [`Indexer`] drives a [`BlockSource`](crate::chain::BlockSource) and a
-//! [`Store`](crate::store::Store) with it. [`check`] holds an index against itself and its source,
-//! [`repair`] mends it.
+//! [`Store`](crate::store::Store) with it.
 
-pub mod check;
 mod derive;
 mod fetch;
 mod fork;
@@ -12,8 +10,8 @@ mod indexer;
 mod patience;
 mod pipeline;
 mod reorg;
-pub mod repair;
 
 pub use derive::{derive_records, tweak_candidates};
+pub(crate) use indexer::blocking;
 pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};
 pub use pipeline::Stage;

@@ -123,7 +123,12 @@ impl Contents {
         assert_eq!(snapshot.locating(), None, "no sync ended");
         Self {
             tip,
-            digest: snapshot.block(tip.height).unwrap().unwrap().digest().unwrap(),
+            digest: snapshot
+                .block(tip.height)
+                .unwrap()
+                .unwrap()
+                .digest()
+                .unwrap(),
             hash: content(store),
         }
     }

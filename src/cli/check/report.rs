@@ -8,9 +8,7 @@ use bitcoin::BlockHash;
 use bitcoin::hex::DisplayHex;
 use serde::Serialize;
 
-use crate::client::compare::Comparison;
-use crate::index::check::Finding;
-use crate::index::repair::Repaired;
+use crate::check::{Comparison, Finding, Repaired};
 use crate::store::{Counts, Space, Store, StoreError, TableSpace};
 
 /// Most findings that are printed; a JSON document has all that are kept.

@@ -14,10 +14,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::copy::{Copied, End, copy};
-use super::check::check_self;
-use super::indexer::{BatchReport, IndexError, IndexSettings, Indexer, blocking};
+use super::check_self;
 use crate::chain::BlockSource;
 use crate::curve::Engine;
+use crate::index::{BatchReport, IndexError, IndexSettings, Indexer, blocking};
 use crate::runtime::Stop;
 use crate::store::{
     Store, StoreError, StoreOptions, begin_repair, give_up_repair, replace_damaged,

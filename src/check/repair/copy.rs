@@ -1,6 +1,6 @@
 //! Blocks of one index, taken over by another.
 
-use crate::index::check::Finding;
+use crate::check::Finding;
 use crate::runtime::Stop;
 use crate::store::{BlockRecord, Store, StoreError, Update};
 

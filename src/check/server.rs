@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bitcoin::hex::DisplayHex;
 use serde::Serialize;
 
-use super::{HttpOracle, Oracle, OracleError, OracleInfo, TweakQuery};
+use crate::client::{HttpOracle, Oracle, OracleError, OracleInfo, TweakQuery};
 use crate::store::{RowFilter, Snapshot, StoreError};
 
 /// The dust limit that lists are compared with, in satoshi: about what it costs to spend an output.
