@@ -1,22 +1,52 @@
 //! spindex: a Silent Payments (BIP352) index, its server and its light client in one crate.
 //!
-//! The modules stand in layers; each uses those above it in this list and nothing below it.
+//! The modules stand in layers; each uses those above it in this list and nothing below it. Cargo features, in the same order,
+//! say how many of them are wanted: `scan`, `client`, `index`, `server`, and `cli`, the default, for all.
 //! `docs/ARCHITECTURE.md` has a section per module.
+//!
+//! | module | what for | feature |
+//! |---|---|---|
+//! | [`curve`] | elliptic-curve work in bulk | `scan` |
+//! | [`bip352`] | the rules of the protocol | `scan` |
+//! | [`filter`] | compact filters of blocks | `scan` |
+//! | [`mod@scan`] | which outputs are a wallet's | `scan` |
+//! | [`wire`] | the bytes of the dialects | `client`, `server` |
+//! | [`store`] | the index file | `index` |
+//! | [`chain`] | where blocks come from | `index` |
+//! | [`index`] | a chain made into an index | `index` |
+//! | [`api`] | an index served | `server` |
+//! | [`client`] | a light client | `client` |
+//! | [`check`] | whether an index is right | `cli` |
+//! | [`cli`] | the program | `cli` |
 
+#[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "scan")]
 pub mod bip352;
 pub mod block_id;
+#[cfg(feature = "index")]
 pub mod chain;
+#[cfg(all(feature = "client", feature = "index"))]
 pub mod check;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "scan")]
 pub mod curve;
+#[cfg(feature = "scan")]
 pub mod filter;
+#[cfg(feature = "index")]
 pub mod index;
+#[cfg(any(feature = "client", feature = "cli"))]
 pub mod private_file;
+#[cfg(feature = "index")]
 pub mod runtime;
+#[cfg(feature = "scan")]
 pub mod scan;
+#[cfg(feature = "index")]
 pub mod store;
+#[cfg(any(feature = "client", feature = "server"))]
 pub mod wire;
 
 pub use block_id::BlockId;

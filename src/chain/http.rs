@@ -177,7 +177,7 @@ async fn read(
 ///
 /// # Errors
 /// [`ChainError::Setup`] for what is no HTTP URL, or contains credentials.
-pub(crate) fn check_address(url: &str, flag: &str) -> Result<(), ChainError> {
+pub fn check_address(url: &str, flag: &str) -> Result<(), ChainError> {
     base_url(url, flag).map(drop)
 }
 

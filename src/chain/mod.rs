@@ -34,7 +34,7 @@ use futures::future::BoxFuture;
 use crate::BlockId;
 
 pub use block::BlockWithPrevouts;
-pub(crate) use http::check_address;
+pub use http::check_address;
 pub use parse::block_from_rest_bytes;
 pub use prevouts::Prevouts;
 pub use raw::RawBlock;

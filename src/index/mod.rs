@@ -12,6 +12,7 @@ mod pipeline;
 mod reorg;
 
 pub use derive::{derive_records, tweak_candidates};
+#[cfg(feature = "client")]
 pub(crate) use indexer::blocking;
 pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};
 pub use pipeline::Stage;
