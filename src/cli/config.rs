@@ -278,6 +278,9 @@ pub(super) struct ServerSettings {
     /// Cache of the index file in MiB [default: 256]
     #[arg(long, env = "SPINDEX_CACHE_MIB", value_name = "MIB", value_parser = whole(0, MOST_MIB))]
     pub(super) cache_mib: Option<usize>,
+    /// Answers kept ready to be sent, in MiB: each is read, encoded and compressed once for all who ask [default: 64]
+    #[arg(long, env = "SPINDEX_ANSWERS_MIB", value_name = "MIB", value_parser = whole(0, MOST_MIB))]
+    pub(super) answers_mib: Option<usize>,
     /// Pause between two looks at the node's tip, in milliseconds [default: 2000]
     #[arg(long, env = "SPINDEX_POLL_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     pub(super) poll_ms: Option<u64>,
@@ -342,7 +345,7 @@ impl ServerSettings {
     fn over(self, file: Self) -> Self {
         overlay!(self, file; source, blocks_dir, signet_challenge, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
             keep, tweak_form, multiples, undo_depth, in_flight, fetch_mib, batch_mib, long_sync_blocks,
-            cache_mib, poll_ms)
+            cache_mib, answers_mib, poll_ms)
     }
 }
 
@@ -520,7 +523,7 @@ mod tests {
     fn every_flag_is_a_key_of_the_file() {
         let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nblocks_dir = '/b'\nsignet_challenge = '51'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
             rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nkeep = 'tweaks'\ntweak_form = 'compressed'\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
-            fetch_mib = 4\nbatch_mib = 5\nlong_sync_blocks = 8\ncache_mib = 6\npoll_ms = 7";
+            fetch_mib = 4\nbatch_mib = 5\nlong_sync_blocks = 8\ncache_mib = 6\nanswers_mib = 9\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), known_keys());
         let (common, server) = parse(text).unwrap();

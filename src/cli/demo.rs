@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use super::config::{ComputeSettings, NetworkName};
 use super::output::write_stdout;
 use super::scan::{light_client, run_with_progress};
-use super::server::{block_on, serve_api};
+use super::server::{block_on, desk, serve_api};
 use super::wallet::WalletFile;
 use crate::bip352::descriptor::DescriptorKey;
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
@@ -159,7 +159,8 @@ async fn run(args: DemoArgs) -> Result<()> {
         .with_context(|| format!("cannot listen on {}", args.bind))?;
     let url = format!("http://{}", listener.local_addr()?);
     let node: Arc<dyn crate::chain::BlockSource> = chain.clone();
-    let serving = serve_api(listener, store, Some(node), engine.clone(), stop.clone());
+    let desk = desk(store, Some(node), engine.clone());
+    let serving = serve_api(listener, desk, None, stop.clone());
     let serving = tokio::spawn(serving);
     let oracle = Arc::new(HttpOracle::new(&url, HttpSettings::default())?);
 

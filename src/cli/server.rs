@@ -97,7 +97,13 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
 
         // Whichever ends first, by a failure or a signal, ends the other.
         let serving = async {
-            let served = serve_api(listener, store.clone(), Some(node), engine, stop.clone()).await;
+            let served = serve_api(
+                listener,
+                desk(store.clone(), Some(node), engine),
+                server.answers_mib,
+                stop.clone(),
+            )
+            .await;
             stop.request();
             served
         };
@@ -185,7 +191,13 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
         };
         let listener = bind(&server).await?;
         let engine = common.compute.engine()?;
-        serve_api(listener, store, node, engine, stop).await
+        serve_api(
+            listener,
+            desk(store, node, engine),
+            server.answers_mib,
+            stop,
+        )
+        .await
     })
 }
 
@@ -210,9 +222,8 @@ pub(super) fn block_on<T>(
 /// Serves until the stop, and says where in a line that scripts may wait for.
 pub(super) async fn serve_api(
     listener: TcpListener,
-    store: Arc<Store>,
-    node: Option<Arc<dyn BlockSource>>,
-    engine: Arc<dyn Engine>,
+    desk: Arc<Desk>,
+    answers_mib: Option<usize>,
     stop: Stop,
 ) -> Result<()> {
     tracing::info!("serving HTTP on {}", listener.local_addr()?);
@@ -227,13 +238,11 @@ pub(super) async fn serve_api(
     let settings = ServeSettings {
         max_connections: places - max_waiting_connections,
         max_waiting_connections,
+        kept_answer_bytes: answers_mib.map_or(defaults.kept_answer_bytes, |mib| {
+            (mib as u64).saturating_mul(1 << 20)
+        }),
         ..defaults
     };
-    let desk = DeskSettings {
-        engine,
-        ..DeskSettings::default()
-    };
-    let desk = Desk::new(store, node, desk);
     let listener = Listener {
         socket: listener,
         protocol: Protocol::Http,
@@ -241,6 +250,19 @@ pub(super) async fn serve_api(
     api::serve(vec![listener], desk, requested, settings)
         .await
         .context("the HTTP server failed")
+}
+
+/// A desk with default bounds.
+pub(super) fn desk(
+    store: Arc<Store>,
+    node: Option<Arc<dyn BlockSource>>,
+    engine: Arc<dyn Engine>,
+) -> Arc<Desk> {
+    let settings = DeskSettings {
+        engine,
+        ..DeskSettings::default()
+    };
+    Desk::new(store, node, settings)
 }
 
 /// How many connections leave room for all other files, where so many may be open.
