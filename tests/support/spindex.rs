@@ -28,6 +28,11 @@ pub(crate) fn run<S: AsRef<OsStr>>(home: &Path, args: &[S]) -> Output {
     command(home, args).output().unwrap()
 }
 
+/// What was printed.
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
 /// The lines of stderr.
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
