@@ -44,9 +44,15 @@ fn chain() -> SimulatedChain {
 
 /// What `spindex sync` makes of a source; its log says that it is this one.
 fn synced(home: &Path, source: &[String], name: &str) -> Contents {
-    let mut args = ["sync", "--network=regtest", "--first-height=0", "--wait=0"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut args = [
+        "sync",
+        "--network=regtest",
+        "--first-height=0",
+        "--wait=0",
+        "--engine=auto",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     args.extend_from_slice(source);
     let output = run(home, &args);
     assert!(output.status.success(), "{source:?}: {}", stderr(&output));

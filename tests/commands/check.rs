@@ -25,7 +25,7 @@ async fn a_good_index_passes() {
         ..options()
     })
     .await;
-    let (status, report, log) = place.check_with_node(&[]);
+    let (status, report, log) = place.check_with_node(&["--engine=auto"]);
     assert_eq!(status, 0, "{report} {log}");
     assert_eq!(report["ok"], true);
     assert_eq!(report["wrong"].as_array().unwrap().len(), 0);

@@ -84,7 +84,7 @@ fn server_args(command: &str, node: &TestNode) -> Vec<String> {
 
 fn start_run(home: &Path, node: &TestNode) -> Spindex {
     let mut args = server_args("run", node);
-    args.push("--http-bind=127.0.0.1:0".to_owned());
+    args.extend(["--http-bind=127.0.0.1:0", "--engine=auto"].map(str::to_owned));
     Spindex::start(command(home, &args))
 }
 
@@ -95,6 +95,7 @@ fn scan(home: &Path, wallet: &Wallet, url: &str, more: &[&str]) -> Value {
             "--json",
             "--network=regtest",
             "--labels=2",
+            "--engine=auto",
             "--oracle",
             url,
         ],
