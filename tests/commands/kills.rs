@@ -5,6 +5,8 @@
 //! a process is killed is decided by what it has done: requests to the node, lines of its log, changes of its file. So
 //! every moment comes, however fast the machine is. What a kill hit is told by the file that it left: a copy of it is
 //! opened, so that the next process still finds it as it was left.
+//!
+//! `SPINDEX_KILLS` says how many kills there are at least, in all tests of this file together.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,15 @@ use crate::support::fake_node::{FakeNode, Reply};
 use crate::support::index::{Contents, fresh_store, options};
 use crate::support::random_seed;
 use crate::support::spindex::{Spindex, command, run, stderr};
+
+/// Kills where nobody asks for more.
+const FEW_KILLS: u32 = 115;
+
+/// So many twenty-thirds of the kills.
+fn share_of_kills(share: u32) -> u32 {
+    let kills = std::env::var("SPINDEX_KILLS").map_or(FEW_KILLS, |kills| kills.parse().unwrap());
+    (kills * share).div_ceil(23)
+}
 
 /// What a kill hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,7 +236,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 fn a_sync_that_is_killed_at_any_moment_goes_on() {
     const OF_EACH: u32 = 8;
     const FIRST_HEIGHT: usize = 20;
-    const KILLS: u32 = 80;
+    let least_kills = share_of_kills(8);
     let mut scene = Scene::new(20, 180);
     scene.finish();
     let whole = scene.node.requests().len();
@@ -235,7 +246,7 @@ fn a_sync_that_is_killed_at_any_moment_goes_on() {
     let mut kills = 0;
     for life in 0.. {
         let (nothing, behind) = (scene.hits(Hit::Nothing), scene.hits(Hit::Behind));
-        if kills >= KILLS && nothing >= OF_EACH && behind >= OF_EACH {
+        if kills >= least_kills && nothing >= OF_EACH && behind >= OF_EACH {
             break;
         }
         scene.forget();
@@ -308,13 +319,13 @@ fn a_sync_that_is_killed_at_any_moment_goes_on() {
 /// Over the start, block by block at the tip, and reorgs.
 #[test]
 fn a_run_that_is_killed_at_any_moment_goes_on() {
-    const KILLS: u32 = 110;
+    let least_kills = share_of_kills(11);
     let mut scene = Scene::new(8, 120);
     let mut first = scene.start("run");
     first.wait_for_height(120);
     first.kill();
     let mut other_branch = scene.chain.tip_id();
-    for kill in 0..KILLS {
+    for kill in 0..least_kills {
         let requests = scene.node.watch();
         if kill % 3 > 0 {
             // It asks for little more than for what is new, and then again and again for the tip.
@@ -357,7 +368,7 @@ fn a_run_that_is_killed_at_any_moment_goes_on() {
     }
     scene.chain.mine(1);
     scene.finish();
-    eprintln!("{KILLS} kills: {:?}", scene.hits);
+    eprintln!("{least_kills} kills: {:?}", scene.hits);
 }
 
 /// From block files, whose undo data say which height created what is spent: locators are left for the end of the sync,
@@ -365,7 +376,7 @@ fn a_run_that_is_killed_at_any_moment_goes_on() {
 #[test]
 fn a_long_sync_that_is_killed_at_any_moment_goes_on() {
     const UNLOCATED: u32 = 5;
-    const KILLS: u32 = 30;
+    let least_kills = share_of_kills(3);
     let seed = random_seed();
     let mut rng = StdRng::seed_from_u64(seed);
     let home = tempfile::tempdir().unwrap();
@@ -407,7 +418,7 @@ fn a_long_sync_that_is_killed_at_any_moment_goes_on() {
     let whole = stderr(&output).lines().count() + 2;
 
     let (mut kills, mut unlocated) = (0, 0);
-    while kills < KILLS || unlocated < UNLOCATED {
+    while kills < least_kills || unlocated < UNLOCATED {
         forget();
         loop {
             let arguments = arguments(1);
@@ -442,13 +453,13 @@ fn a_long_sync_that_is_killed_at_any_moment_goes_on() {
 #[test]
 fn a_compaction_that_is_killed_at_any_moment_changes_nothing() {
     const BLOCKS: u32 = 1_005;
-    const KILLS: u32 = 10;
+    let least_kills = share_of_kills(1);
     let mut scene = Scene::new(1, BLOCKS);
     let fresh = scene.fresh();
     // How often the file is seen to change while it is compacted; the first life is for finding that out.
     let mut changes = None;
     let mut kills = 0;
-    while kills < KILLS {
+    while kills < least_kills {
         let mut sync = scene.start("sync");
         sync.wait_for_height(BLOCKS);
         let most = changes.map_or(u32::MAX, |changes| scene.rng.gen_range(0..=changes));
