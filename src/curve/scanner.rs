@@ -7,9 +7,10 @@ use secp256k1::PublicKey;
 use zeroize::Zeroizing;
 
 use super::arch::Backend;
-use super::batch::{Degenerate, Lockstep, Points, full_batch, groups_for};
+use super::batch::{Degenerate, Lockstep, Points, groups_for};
+use super::batch_sizes::batch_points;
 use super::group::AffinePoint;
-use super::kernel::{Core, Health, MIN_POINTS, batch_points};
+use super::kernel::{Core, Health, MIN_POINTS};
 use super::known::Known;
 use super::libsecp256k1;
 use super::outputs::{OutputStage, OutputTargets};
@@ -23,12 +24,6 @@ use super::{
     CandidateChunk, CandidateScanner, EachWallet, InvalidTarget, Sampled, ScanTarget, TweakPoint,
     WalletsScanner, chunk_numbers,
 };
-
-/// What part of a full batch the batches of a pass for many wallets are: each wallet holds five batches of points.
-const WALLETS_SHARE: usize = 2;
-
-/// Wallets in one pass: more would fall out of the cache, and what they share is little by then.
-const WALLETS_PER_PASS: usize = 16;
 
 /// A scan for one wallet; on libsecp256k1 if a step of its key can fail.
 pub(super) fn one_wallet<B: Backend>(
@@ -65,41 +60,11 @@ pub(super) fn many_wallets<B: Backend>(
     core: &Arc<Core>,
     targets: &[ScanTarget],
 ) -> Result<Box<dyn WalletsScanner>, InvalidTarget> {
-    let mut scanners = Vec::with_capacity(targets.len());
-    let mut shared = Vec::new();
-    for (wallet, target) in targets.iter().enumerate() {
-        scanners.push(one_wallet(backend, core, target)?);
-        if let Some((key, targets)) = prepare(core, target)
-            && let Some(digits) = BucketDigits::new(&key)
-        {
-            let exact = libsecp256k1::Scanner::new(target)?;
-            shared.push((wallet, digits, targets, exact));
-        }
-    }
-    if shared.len() < 2 {
-        return Ok(Box::new(EachWallet(scanners)));
-    }
-    let mut passes = Vec::new();
-    let size = batch_points(shared.len(), WALLETS_PER_PASS);
-    let mut shared = shared.into_iter().peekable();
-    while shared.peek().is_some() {
-        let mut pass = Pass::default();
-        for (wallet, digits, targets, exact) in shared.by_ref().take(size) {
-            pass.wallets.push(wallet);
-            pass.exact.push(exact);
-            pass.digits.push(digits);
-            pass.targets.push(targets);
-        }
-        passes.push(pass);
-    }
-    Ok(Box::new(SharedScanner {
-        backend,
-        core: Arc::clone(core),
-        passes,
-        scanners,
-        last: Last::default(),
-        rooms: Mutex::default(),
-    }))
+    let scanner = SharedScanner::new(backend, core, targets)?;
+    Ok(match scanner.passes.is_empty() {
+        true => Box::new(EachWallet(scanner.scanners)),
+        false => Box::new(scanner),
+    })
 }
 
 /// `None` if there is no table, or a sum of the wallet's points is infinity.
@@ -425,7 +390,7 @@ impl<B: Backend> CandidateScanner for WalletScanner<B> {
         if tweaks.len() < MIN_POINTS || self.core.health.is_broken() {
             return self.exact.chunks(tweaks, None, numbers, take);
         }
-        let size = batch_points(tweaks.len(), full_batch::<B>());
+        let size = batch_points(tweaks.len(), self.core.sizes.scan);
         let mut multiples = multiples.map(|multiples| multiples.chunks(size));
         with_room(
             &self.rooms,
@@ -491,6 +456,45 @@ impl<B: Backend> Drop for SharedRoom<B> {
 }
 
 impl<B: Backend> SharedScanner<B> {
+    /// Has no passes if there are no two wallets that can share one.
+    fn new(backend: B, core: &Arc<Core>, targets: &[ScanTarget]) -> Result<Self, InvalidTarget> {
+        let mut scanners = Vec::with_capacity(targets.len());
+        let mut shared = Vec::new();
+        for (wallet, target) in targets.iter().enumerate() {
+            scanners.push(one_wallet(backend, core, target)?);
+            if let Some((key, targets)) = prepare(core, target)
+                && let Some(digits) = BucketDigits::new(&key)
+            {
+                let exact = libsecp256k1::Scanner::new(target)?;
+                shared.push((wallet, digits, targets, exact));
+            }
+        }
+        if shared.len() < 2 {
+            shared.clear();
+        }
+        let mut passes = Vec::new();
+        let size = batch_points(shared.len(), core.sizes.wallets);
+        let mut shared = shared.into_iter().peekable();
+        while shared.peek().is_some() {
+            let mut pass = Pass::default();
+            for (wallet, digits, targets, exact) in shared.by_ref().take(size) {
+                pass.wallets.push(wallet);
+                pass.exact.push(exact);
+                pass.digits.push(digits);
+                pass.targets.push(targets);
+            }
+            passes.push(pass);
+        }
+        Ok(Self {
+            backend,
+            core: Arc::clone(core),
+            passes,
+            scanners,
+            last: Last::default(),
+            rooms: Mutex::default(),
+        })
+    }
+
     /// Hands over the candidates of a batch for the wallets of a pass.
     fn scan_batch(
         &self,
@@ -581,7 +585,7 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
             let numbers = 0..scanner.candidates_per_tweak();
             scanner.chunks(tweaks, None, numbers, &mut |chunk| take(wallet, chunk));
         }
-        let size = batch_points(tweaks.len(), full_batch::<B>() / WALLETS_SHARE);
+        let size = batch_points(tweaks.len(), self.core.sizes.shared_scan);
         with_room(
             &self.rooms,
             || SharedRoom::new(self.backend),
@@ -597,3 +601,6 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;
