@@ -65,6 +65,15 @@ impl Health {
         self.is_broken.store(true, Ordering::Relaxed);
     }
 
+    /// Distrusts the engine if it takes a point of the curve for one that is none: of its results, nobody would miss
+    /// what it lacks.
+    pub(super) fn judge_invalid(&self, is_valid: &[bool], points: &[TweakPoint]) {
+        let mut judged = is_valid.iter().zip(points);
+        if judged.any(|(is_valid, point)| !is_valid && libsecp256k1::unpack(point).is_some()) {
+            self.distrust();
+        }
+    }
+
     /// Batches so far.
     pub(super) fn batches(&self) -> u64 {
         self.batches.load(Ordering::Relaxed)
@@ -333,8 +342,12 @@ impl<B: Backend> Kernel<B> {
 
     /// See [`Engine::sums`].
     fn groups(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>> {
+        if self.core.health.is_broken() {
+            return LibSecp256k1.sums(points, ends);
+        }
         let is_valid = self.validate(points);
-        if self.core.health.is_broken() || is_valid.contains(&false) {
+        if is_valid.contains(&false) {
+            self.core.health.judge_invalid(&is_valid, points);
             return LibSecp256k1.sums(points, ends);
         }
         let affine: Vec<AffinePoint> = points.iter().filter_map(|p| p.to_affine()).collect();

@@ -10,7 +10,7 @@ use super::arch::Backend;
 use super::batch::{Degenerate, Lockstep, Points, groups_for};
 use super::batch_sizes::batch_points;
 use super::group::AffinePoint;
-use super::kernel::{Core, Health, MIN_POINTS};
+use super::kernel::{Core, MIN_POINTS};
 use super::known::Known;
 use super::libsecp256k1;
 use super::outputs::{OutputStage, OutputTargets};
@@ -147,14 +147,6 @@ impl Input {
         all.then_some(()).ok_or(Degenerate)
     }
 
-    /// Distrusts the engine if it takes a tweak of the curve for one that is none, whose payment nobody would miss.
-    fn judge_invalid(&self, health: &Health, tweaks: &[TweakPoint]) {
-        let mut judged = self.is_valid.iter().zip(tweaks);
-        if judged.any(|(is_valid, tweak)| !is_valid && libsecp256k1::unpack(tweak).is_some()) {
-            health.distrust();
-        }
-    }
-
     /// Zeros for the candidates of what was no point.
     fn blank_invalid(&self, per_tweak: usize, candidates: &mut [[u8; 32]]) {
         for (is_valid, candidates) in self.is_valid.iter().zip(candidates.chunks_mut(per_tweak)) {
@@ -239,7 +231,7 @@ impl<B: Backend> OutputRoom<'_, B> {
             let table = core.table.ok_or(Degenerate)?;
             outputs.multiply(lockstep, table, hash, shared_secrets)
         });
-        input.judge_invalid(&core.health, tweaks);
+        core.health.judge_invalid(&input.is_valid, tweaks);
         let end = numbers.end;
         for numbers in chunk_numbers(numbers, tweaks.len()) {
             candidates.resize(tweaks.len() * numbers.len(), [0; 32]);
@@ -495,11 +487,13 @@ impl<B: Backend> SharedScanner<B> {
         })
     }
 
-    /// Hands over the candidates of a batch for the wallets of a pass.
+    /// Hands over the candidates of a batch for the wallets of a pass, and keeps some to be compared later if the pass has
+    /// the wallet with that place among all that share passes.
     fn scan_batch(
         &self,
         room: &mut SharedRoom<B>,
         (pass_number, pass): (usize, &Pass),
+        kept: usize,
         tweaks: &[TweakPoint],
         take: &mut dyn FnMut(usize, CandidateChunk<'_>),
     ) {
@@ -516,8 +510,7 @@ impl<B: Backend> SharedScanner<B> {
         outputs.resize(tweaks.len(), groups);
         input.load(self.backend, tweaks);
         let done = products.multiply(lockstep, &pass.digits, &input.points);
-        // Of the wallets, one in turn is to be compared later.
-        let kept = scatter(self.core.health.batches()) % pass.wallets.len();
+        let before = pass_number * self.passes[0].wallets.len();
         for (i, wallet) in pass.wallets.iter().enumerate() {
             let targets = &pass.targets[i];
             let output_room = OutputRoom {
@@ -533,7 +526,7 @@ impl<B: Backend> SharedScanner<B> {
             let shared_secrets = done.map(|()| products.product(i));
             let numbers = 0..targets.per_tweak();
             let keep = |judged| {
-                if i == kept {
+                if before + i == kept {
                     self.last.put((pass_number, i, judged));
                 }
             };
@@ -591,8 +584,10 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
             || SharedRoom::new(self.backend),
             |room| {
                 for (batch, tweaks) in tweaks.chunks(size).enumerate() {
+                    let wallets: usize = passes.iter().map(|pass| pass.wallets.len()).sum();
+                    let kept = scatter(self.core.health.batches()) % wallets.max(1);
                     for pass in passes.iter().enumerate() {
-                        self.scan_batch(room, pass, tweaks, &mut |wallet, chunk| {
+                        self.scan_batch(room, pass, kept, tweaks, &mut |wallet, chunk| {
                             take(wallet, chunk.behind(batch * size));
                         });
                     }
