@@ -1,5 +1,7 @@
 //! Scans on the batched engine: for one wallet, and for many in one pass.
 
+mod input;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +16,6 @@ use super::kernel::{Core, MIN_POINTS};
 use super::known::Known;
 use super::libsecp256k1;
 use super::outputs::{OutputStage, OutputTargets};
-use super::points::are_on_curve;
 use super::products::ProductStage;
 use super::sampling::{Last, scatter};
 use super::scalar::Scalar;
@@ -24,6 +25,7 @@ use super::{
     CandidateChunk, CandidateScanner, EachWallet, InvalidTarget, Sampled, ScanTarget, TweakPoint,
     WalletsScanner, chunk_numbers,
 };
+use input::Input;
 
 /// A scan for one wallet; on libsecp256k1 if a step of its key can fail.
 pub(super) fn one_wallet<B: Backend>(
@@ -88,73 +90,6 @@ fn with_room<R, T>(rooms: &Rooms<R>, new: impl FnOnce() -> R, work: impl FnOnce(
     let result = work(&mut room);
     lock().push(room);
     result
-}
-
-/// The tweaks of a batch as points.
-#[derive(Default)]
-struct Input {
-    points: Vec<AffinePoint>,
-    multiples: Vec<AffinePoint>,
-    /// Whether each tweak is a point.
-    is_valid: Vec<bool>,
-    /// Whether each multiple is one.
-    are_multiples: Vec<bool>,
-}
-
-impl Input {
-    /// Takes over tweaks, G in place of those that are no points.
-    fn load<B: Backend>(&mut self, backend: B, tweaks: &[TweakPoint]) {
-        let stand_in = AffinePoint::generator();
-        self.points.clear();
-        self.points.extend(
-            tweaks
-                .iter()
-                .map(|tweak| tweak.to_affine().unwrap_or(stand_in)),
-        );
-        self.is_valid.clear();
-        self.is_valid.resize(tweaks.len(), false);
-        are_on_curve(backend, &self.points, &mut self.is_valid);
-        for ((point, is_valid), tweak) in self.points.iter_mut().zip(&mut self.is_valid).zip(tweaks)
-        {
-            *is_valid &= tweak.to_affine().is_some();
-            if !*is_valid {
-                *point = stand_in;
-            }
-        }
-    }
-
-    /// Takes over their multiples by 2^64, that of G in place of those whose tweak is no point.
-    ///
-    /// # Errors
-    /// [`Degenerate`] if there is not one on the curve for each tweak that is.
-    fn load_multiples<B: Backend>(
-        &mut self,
-        backend: B,
-        multiples: &[TweakPoint],
-    ) -> Result<(), Degenerate> {
-        let stand_in = AffinePoint::generator_times_2_64();
-        self.multiples.clear();
-        for (multiple, is_valid) in multiples.iter().zip(&self.is_valid) {
-            self.multiples.push(match is_valid {
-                true => multiple.to_affine().ok_or(Degenerate)?,
-                false => stand_in,
-            });
-        }
-        self.are_multiples.clear();
-        self.are_multiples.resize(self.multiples.len(), false);
-        are_on_curve(backend, &self.multiples, &mut self.are_multiples);
-        let all = self.multiples.len() == self.points.len() && !self.are_multiples.contains(&false);
-        all.then_some(()).ok_or(Degenerate)
-    }
-
-    /// Zeros for the candidates of what was no point.
-    fn blank_invalid(&self, per_tweak: usize, candidates: &mut [[u8; 32]]) {
-        for (is_valid, candidates) in self.is_valid.iter().zip(candidates.chunks_mut(per_tweak)) {
-            if !is_valid {
-                candidates.fill([0; 32]);
-            }
-        }
-    }
 }
 
 /// What was handed out for a tweak: two of its candidates, or twice the same.
