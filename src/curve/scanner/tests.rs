@@ -1,9 +1,10 @@
 use secp256k1::SecretKey;
 
 use super::*;
+use crate::curve::Engine;
 use crate::curve::arch::Portable;
 use crate::curve::kernel::Kernel;
-use crate::curve::libsecp256k1::pack;
+use crate::curve::libsecp256k1::{LibSecp256k1, pack};
 use crate::curve::suite::{public, secret, unusual_scalars};
 
 fn target(key: u64, labels: u64) -> ScanTarget {
@@ -120,4 +121,23 @@ fn is_batched(core: &Arc<Core>, scan_key: [u8; 32]) -> bool {
     let mut candidates = Vec::new();
     scanner.candidates(&tweaks(MIN_POINTS), &mut candidates);
     core.health.batches() == before + 1
+}
+
+/// libsecp256k1 hands over what is more than 64 tweaks in several runs.
+#[test]
+fn runs_of_a_later_batch_that_falls_back_keep_their_places() {
+    const BATCH: usize = 70;
+    let kernel = Kernel::in_small_batches(Portable, BATCH);
+    let target = target(1, 1);
+    let tweaks = tweaks(2 * BATCH);
+    let multiples = LibSecp256k1.multiples(&tweaks).into_iter();
+    let mut multiples: Vec<TweakPoint> = multiples.map(|point| point.expect("a point")).collect();
+    multiples[BATCH + 3] = TweakPoint::from_bytes([1; 64]);
+    let exact = libsecp256k1::Scanner::new(&target).expect("valid keys");
+    let (mut candidates, mut expected) = (Vec::new(), Vec::new());
+    exact.candidates(&tweaks, &mut expected);
+    let scanner = kernel.scanner(&target).expect("valid keys");
+    scanner.candidates_with_multiples(&tweaks, &multiples, &mut candidates);
+    assert_eq!(candidates, expected);
+    assert_eq!(kernel.status().fallback_batches, 1);
 }
