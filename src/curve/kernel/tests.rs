@@ -241,7 +241,7 @@ fn chunks(
 ) -> (Vec<Range<usize>>, Vec<[u8; 32]>) {
     let tweaks = tweaks();
     let mut seen = Vec::new();
-    let mut all = vec![[0; 32]; tweaks.len() * numbers.len()];
+    let mut all = vec![None; tweaks.len() * numbers.len()];
     scanner.chunks(&tweaks, None, numbers.clone(), &mut |chunk| {
         assert!(chunk.keys.len() <= CHUNK_CANDIDATES.max(tweaks.len()));
         if chunk.first_tweak == 0 {
@@ -249,10 +249,13 @@ fn chunks(
         }
         for (tweak, keys) in chunk.by_tweak() {
             let start = tweak * numbers.len() + chunk.numbers.start - numbers.start;
-            all[start..][..keys.len()].copy_from_slice(keys);
+            for (place, key) in all[start..].iter_mut().zip(keys) {
+                assert_eq!(place.replace(*key), None, "a candidate again");
+            }
         }
     });
-    (seen, all)
+    let all = all.into_iter().map(|key| key.expect("a candidate"));
+    (seen, all.collect())
 }
 
 #[test]
