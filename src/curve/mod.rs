@@ -44,6 +44,8 @@ mod outputs;
 mod points;
 mod products;
 #[cfg(test)]
+mod proof;
+#[cfg(test)]
 mod reference;
 mod sampling;
 mod scalar;
