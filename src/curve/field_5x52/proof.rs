@@ -3,8 +3,8 @@
 use super::*;
 use crate::curve::field::P;
 use crate::curve::proof::{
-    Claim, Fault, Form, Integer, Lane, Value, Word, assert_faults_refused, assert_proven, refuse,
-    value_of_words,
+    Alteration, Claim, Fault, Form, Integer, Kind, Lane, Value, Word, assert_faults_refused,
+    assert_proven, refuse, value_of_words,
 };
 
 const FORM: Form<Field5x52<Lane>, LIMBS> = with_limits(largest_limbs);
@@ -233,6 +233,56 @@ fn named_faults_are_refused() {
     ] {
         let is_refused = claims.iter().any(|claim| claim.is_refused(fault));
         assert!(is_refused, "{name} is not noticed");
+    }
+}
+
+#[test]
+fn named_faults_of_one_instruction_are_refused() {
+    let [product, _] = FORM.fullest_products();
+    for (name, kind, number, how) in [
+        (
+            "the halves of a0·b4 swapped",
+            Kind::HalfProduct,
+            0,
+            Alteration::OtherHalf,
+        ),
+        (
+            "the lower half of a0·b4 left out",
+            Kind::HalfProduct,
+            0,
+            Alteration::First,
+        ),
+        (
+            "a0·a0 for a0·b4",
+            Kind::HalfProduct,
+            1,
+            Alteration::FirstTwice,
+        ),
+        (
+            "no carry from column 5 to 6",
+            Kind::Sum,
+            9,
+            Alteration::First,
+        ),
+        (
+            "c0 added, not subtracted",
+            Kind::Difference,
+            0,
+            Alteration::WrongSign,
+        ),
+        (
+            "limb 0 without what is above bit 256",
+            Kind::HalfProduct,
+            -2,
+            Alteration::First,
+        ),
+        ("no carry into limb 4", Kind::Sum, -1, Alteration::First),
+        ("the last mask left out", Kind::Bits, -1, Alteration::First),
+    ] {
+        assert!(
+            product.is_refused(product.fault(kind, number, how)),
+            "{name} is not noticed"
+        );
     }
 }
 

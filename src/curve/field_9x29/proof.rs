@@ -3,8 +3,8 @@
 use super::*;
 use crate::curve::field::{FOLD, P};
 use crate::curve::proof::{
-    Claim, Fault, Form, Integer, Lane, Value, Word, assert_faults_refused, assert_proven, refuse,
-    value_of_words,
+    Alteration, Claim, Fault, Form, Integer, Kind, Lane, Value, Word, assert_faults_refused,
+    assert_proven, refuse, value_of_words,
 };
 
 const FORM: Form<Field9x29<Lane>, LIMBS> = with_limits(largest_limbs);
@@ -231,6 +231,56 @@ fn named_faults_are_refused() {
     ] {
         let is_refused = claims.iter().any(|claim| claim.is_refused(fault));
         assert!(is_refused, "{name} is not noticed");
+    }
+}
+
+#[test]
+fn named_faults_of_one_instruction_are_refused() {
+    let [product, _] = FORM.fullest_products();
+    for (name, kind, number, how) in [
+        ("a0·a0 for a0·b8", Kind::Product, 0, Alteration::FirstTwice),
+        (
+            "a product left out of column 8",
+            Kind::Sum,
+            0,
+            Alteration::First,
+        ),
+        (
+            "no carry from column 8 to 9",
+            Kind::Sum,
+            15,
+            Alteration::First,
+        ),
+        (
+            "c0 added, not subtracted",
+            Kind::Difference,
+            0,
+            Alteration::WrongSign,
+        ),
+        (
+            "limb 0 without 977 times the last carry",
+            Kind::Sum,
+            -2,
+            Alteration::First,
+        ),
+        (
+            "limb 1 without 8 times the last carry",
+            Kind::Sum,
+            -1,
+            Alteration::First,
+        ),
+        (
+            "the last carry not shifted",
+            Kind::Shift,
+            -1,
+            Alteration::First,
+        ),
+        ("the last mask left out", Kind::Bits, -1, Alteration::First),
+    ] {
+        assert!(
+            product.is_refused(product.fault(kind, number, how)),
+            "{name} is not noticed"
+        );
     }
 }
 

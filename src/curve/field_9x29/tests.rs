@@ -144,6 +144,30 @@ fn no_word_overflows_at_the_bounds() {
     check_carries(&four);
 }
 
+/// In debug builds, whatever operation gave them.
+#[cfg(debug_assertions)]
+#[test]
+fn limbs_above_their_magnitude_are_noticed() {
+    fn check<const A: u32>() {
+        let largest = largest_limbs(A);
+        FIELD.check::<A>(largest);
+        for (i, limb) in largest.into_iter().enumerate() {
+            let mut limbs = largest;
+            // A word that may be anything has nothing above it.
+            let Some(above) = limb.checked_add(1) else {
+                continue;
+            };
+            limbs[i] = above;
+            let checked = std::panic::catch_unwind(|| FIELD.check::<A>(limbs));
+            assert!(checked.is_err(), "limb {i} of magnitude {A}");
+        }
+    }
+    check::<1>();
+    check::<2>();
+    check::<3>();
+    check::<4>();
+}
+
 #[test]
 fn biases_are_multiples_of_p_and_large_enough() {
     assert_eq!(value(&BIAS), [0; 4]);

@@ -1,6 +1,6 @@
 //! What is claimed of each operation, for both forms alike.
 
-use super::fault::Fault;
+use super::fault::{Alteration, Fault, Kind};
 use super::polynomial::Value;
 use super::run::{Refusal, loaded, prove, refuse};
 use super::word::Word;
@@ -36,6 +36,17 @@ impl<'a, const LIMBS: usize> Claim<'a, LIMBS> {
     pub(crate) fn or(mut self, case: impl Fn() -> [i128; LIMBS] + 'a) -> Self {
         self.cases.push(Box::new(case));
         self
+    }
+
+    /// The fault in an instruction of a kind: its number among those, from the end if it is negative.
+    pub(crate) fn fault(&self, kind: Kind, number: isize, how: Alteration) -> Fault {
+        let instructions = prove(&self.cases[0], None, 0).map(|proven| proven.instructions);
+        let instructions = instructions.unwrap_or_default();
+        let of_kind: Vec<usize> = (0..instructions.len())
+            .filter(|at| instructions[*at] == kind)
+            .collect();
+        let number = number.rem_euclid(of_kind.len() as isize) as usize;
+        Fault::Instruction(of_kind[number], how)
     }
 
     /// Whether the fault is noticed in one of the cases.

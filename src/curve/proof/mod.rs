@@ -21,7 +21,7 @@ mod run;
 mod word;
 
 pub(crate) use claims::{Claim, Form, assert_faults_refused, assert_proven, value_of_words};
-pub(crate) use fault::Fault;
+pub(crate) use fault::{Alteration, Fault, Kind};
 pub(crate) use integer::Integer;
 pub(crate) use lane::Lane;
 pub(crate) use polynomial::Value;

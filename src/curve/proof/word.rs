@@ -3,16 +3,16 @@
 use super::polynomial::Polynomial;
 use super::run::{RUN, refuse};
 
-/// Bits of the factors of [`Simd52`].
+/// Bits of the factors whose products have halves.
 const FACTOR_BITS: u32 = 52;
 /// What a word may be, read with or without a sign.
 const WORD: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 
-/// A word of the lane: a number of the facts about it.
+/// A word of the lane: the number of its facts in the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Word(u32);
 
-/// What is known of a word: of an integer, that is, of which the word has the low 64 bits.
+/// What is known of a word, read as an integer that may have a sign.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) least: i128,
@@ -150,6 +150,7 @@ impl Word {
         self.least() == self.largest()
     }
 
+    /// a + factor·b, for a factor of 1 or -1.
     pub(super) fn plus(self, factor: i128, other: Self) -> Self {
         let (a, b) = (self.facts(), other.facts());
         let (low, high) = match factor {
@@ -242,6 +243,7 @@ impl Word {
         )
     }
 
+    /// a·b of factors of 32 bits.
     pub(super) fn product32(self, other: Self) -> Self {
         let (a, b) = (self.facts(), other.facts());
         if a.least < 0 || b.least < 0 || a.largest >> 32 != 0 || b.largest >> 32 != 0 {
@@ -280,6 +282,7 @@ impl Word {
         [low, high]
     }
 
+    /// The bits that a mask takes: low ones, all or none, or those of a selection.
     pub(super) fn and(self, other: Self) -> Self {
         let (mask, word) = if other.is_constant() {
             (other, self)
@@ -300,6 +303,7 @@ impl Word {
         }
     }
 
+    /// The bits in which two words differ; with those taken by a mask, the end of a selection.
     pub(super) fn xor(self, other: Self) -> Self {
         match other.facts().origin {
             _ if other.is_constant() && other.least() == 0 => self,
@@ -325,6 +329,7 @@ impl Word {
         }
     }
 
+    /// The word over 2^bits, of a word without a sign.
     pub(super) fn shifted_right(self, bits: u32) -> Self {
         if self.least() < 0 {
             refuse("a negative word is shifted as one without a sign");
@@ -332,6 +337,7 @@ impl Word {
         self.quotient(bits)
     }
 
+    /// The word over 2^bits, rounded down, of a word with a sign.
     pub(super) fn shifted_right_signed(self, bits: u32) -> Self {
         if self.largest() > i64::MAX.into() {
             refuse("a large word is shifted as one with a sign");

@@ -159,6 +159,19 @@ fn the_lattice_makes_halves_short() {
     }
 }
 
+#[test]
+fn quotients_are_rounded_to_the_nearest() {
+    for k in reference::edges(&ORDER) {
+        for constant in [G1, G2] {
+            let quotient = Integer::from_words(&scaled_quotient(&k, &constant));
+            let exact = Integer::from_words(&k).times(&Integer::from_words(&constant));
+            let error = quotient.shifted(384).minus(&exact);
+            let half = Integer::power_of_two(383);
+            assert!(error <= half && error.negated() <= half, "{k:x?}");
+        }
+    }
+}
+
 /// Each pattern of ten bits at both ends and across words, the others all zeros or all ones, with both signs.
 fn for_patterns(bits: u32, check: impl Fn(&Half, &Integer)) {
     for at in [0, 59, bits - 10] {
