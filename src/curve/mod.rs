@@ -48,6 +48,8 @@ mod outputs;
 mod points;
 mod products;
 #[cfg(test)]
+mod proof;
+#[cfg(test)]
 mod reference;
 mod sampling;
 mod scalar;

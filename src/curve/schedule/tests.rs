@@ -178,3 +178,41 @@ fn schedules_with_a_step_that_can_fail_are_refused() {
     };
     assert!(doubled.proves(&two, Bases::One));
 }
+
+#[test]
+fn a_step_is_what_it_was_made_of() {
+    for kind in [START, DOUBLE, ADD, DOUBLE_ADD] {
+        for entry in 0..Bases::Two.count() * ODD_MULTIPLES {
+            for (endomorphism, negative) in
+                [(false, false), (false, true), (true, false), (true, true)]
+            {
+                let term = Term {
+                    entry,
+                    endomorphism,
+                    negative,
+                };
+                let step = Step::new(kind, term);
+                assert_eq!(step.term(), term);
+                assert_eq!(step.0 & KIND_BITS, kind);
+            }
+        }
+    }
+}
+
+/// Keys near 0, n, λ and -λ: whatever their steps are, those that can be done end in the key.
+#[test]
+fn small_keys_fail_or_are_proven() {
+    for i in 0..40 {
+        let small = Scalar::from_words([i, 0, 0, 0]).expect("below n");
+        let near = Scalar::LAMBDA.plus(&small);
+        for key in [small, small.negated(), near, near.negated()] {
+            for bases in [Bases::One, Bases::Two] {
+                let schedule = Schedule::unproven(&key, bases);
+                let mut integers = Integers::new(bases);
+                let is_possible = schedule.run(&mut integers).is_ok() && !key.is_zero();
+                assert!(!is_possible || integers.value == key);
+                assert_eq!(Schedule::new(&key, bases).is_some(), is_possible);
+            }
+        }
+    }
+}
