@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Mutation tests of one folder of src: tests/mutants.sh FOLDER [OPTION OF cargo mutants]... (docs/mutants.md).
+#
+# Thousands of builds of the whole crate would take days. The layers are strict, so a package of the folder, the layers
+# it uses and the tests that hold it can stand alone; it is built and tested in seconds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+folder=${1:?a folder: curve, bip352, filter, scan or store}
+shift
+files="src/$folder/**"
+case $folder in
+    curve) layers=(curve) tests=(kernel_differential.rs) ;;
+    bip352) layers=(curve bip352) tests=(bip352_vectors.rs bip352_rules) ;;
+    filter) layers=(filter) tests=(filter.rs) ;;
+    scan) layers=(curve bip352 scan) tests=(scan.rs) ;;
+    store)
+        layers=(block_id.rs curve store)
+        tests=(store_support store_format.rs store_refusals.rs store_options.rs store_model.rs)
+        # What the bytes of a file mean; not how they are put there.
+        files="src/store/{bitmap,column,digest,meta,record,schema,sums/head,sums/table}.rs"
+        ;;
+    *) echo "no folder with mutation tests: $folder" >&2 && exit 2 ;;
+esac
+
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export CARGO_TARGET_DIR
+package=$CARGO_TARGET_DIR/mutants/$folder
+# The results beside the package stay, so that --iterate can leave out what was caught before. The sources get the time
+# of now: cargo must not take what it built of the last mutant for theirs.
+rm -rf "${package:?}"/{src,tests,docs,fixtures,Cargo.toml}
+mkdir -p "$package"/{src,tests}
+ln -s "$PWD"/{docs,fixtures} "$package"
+cp Cargo.lock "$package"
+for layer in "${layers[@]}"; do
+    cp -r "src/$layer" "$package/src"
+    echo "pub mod ${layer%.rs};"
+done >"$package/src/lib.rs"
+[[ " ${layers[*]} " != *" block_id.rs "* ]] || echo "pub use block_id::BlockId;" >>"$package/src/lib.rs"
+for test in "${tests[@]}"; do
+    cp -r "tests/$test" "$package/tests"
+done
+
+# The same manifest and the same target folder, so that what the crate depends on is built already; and a name of its
+# own, for cargo tells what is built by the name.
+awk -v name="spindex-mutants-$folder" '
+    /^\[/ { is_dropped = /bench/ }
+    /^name = "spindex"$/ { $0 = "name = \"" name "\"" }
+    !is_dropped && !/^readme/' Cargo.toml >"$package/Cargo.toml"
+printf '\n[lib]\nname = "spindex"\ndoctest = false\n' >>"$package/Cargo.toml"
+
+# The unit tests of the layers above have nothing to do with the mutants.
+skipped=()
+for layer in "${layers[@]}"; do
+    [ "$layer" = "$folder" ] || skipped+=(--skip "${layer%.rs}::")
+done
+
+# A mutant may loop and take memory as it goes.
+ulimit -v 16000000
+exec nice -n "${MUTANTS_NICE:-10}" cargo mutants --config tests/mutants.toml --dir "$package" --in-place --output "$package" \
+    --file "$files" --no-shuffle "$@" -- -- "${skipped[@]}"
