@@ -64,10 +64,9 @@ impl LabelSet {
         let mut ms: Vec<u32> = ms.into_iter().chain([0]).collect();
         ms.sort_unstable();
         ms.dedup();
-        let labels: Vec<Label> = ms
-            .into_iter()
-            .filter_map(|m| Label::new(scan_key, m))
-            .collect();
+        // A block that is outgrown would be given back with scalars in it.
+        let mut labels = Vec::with_capacity(ms.len());
+        labels.extend(ms.into_iter().filter_map(|m| Label::new(scan_key, m)));
         let mut by_scalar: Vec<usize> = (0..labels.len()).collect();
         by_scalar.sort_unstable_by_key(|&position| labels[position].scalar);
         let by_point = labels
