@@ -157,6 +157,8 @@ mod tests {
         let set = LabelSet::new(&scan_key(), 1..=200);
         let strangers = LabelSet::new(&scan_key(), 201..=210);
         assert_eq!(set.len(), 201);
+        assert!(!set.is_empty());
+        assert_eq!((&set).into_iter().count(), 201);
         for label in &set {
             assert_eq!(set.get(label.m), Some(label));
             assert_eq!(set.by_scalar(&label.scalar), Some(label));
