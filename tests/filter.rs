@@ -15,7 +15,10 @@ use bitcoin::hex::FromHex;
 use bitcoin::{Block, BlockHash, OutPoint};
 use proptest::prelude::*;
 use serde_json::Value;
-use spindex::filter::{Elements, build, matches, new_utxos_filter, spent_filter, spent_item};
+use spindex::filter::{
+    Elements, FilterError, build, element_count, matches, new_utxos_filter, spent_filter,
+    spent_item,
+};
 
 /// The folder of shared records, or `None` with a note on stderr.
 fn shared_data(folder: &str) -> Option<PathBuf> {
@@ -147,6 +150,16 @@ fn empty_sets_are_one_zero_byte() {
     assert_eq!(new_utxos_filter(&block, &[]), [0]);
     assert_eq!(spent_filter(&block, &[]), [0]);
     assert_eq!(matches(&[0], &block, &keys(0, 3)), Ok(vec![]));
+}
+
+#[test]
+fn elements_are_counted_with_repeats() {
+    let block = BlockHash::all_zeros();
+    for count in [0, 1, 2, 300] {
+        let filter = build(&block, &vec![[7; 32]; count]);
+        assert_eq!(element_count(&filter), Ok(count as u64));
+    }
+    assert_eq!(element_count(&[]), Err(FilterError::Count));
 }
 
 #[test]

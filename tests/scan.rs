@@ -460,6 +460,7 @@ fn debug_shows_no_secret() {
         .unwrap();
     let shown = format!("{found:?} {scanner:?}");
     assert!(shown.contains("value_sat: 1000"));
+    assert!(shown.ends_with("Scanner { labels: 2, .. }"));
     // Neither as a list of numbers nor as hex.
     let tweak = found[0].tweak;
     assert!(!shown.contains(&format!("{}, {}, {}", tweak[0], tweak[1], tweak[2])));

@@ -12,10 +12,15 @@ use std::sync::{Mutex, RwLock};
 use bitcoin::secp256k1::rand::SeedableRng;
 use bitcoin::secp256k1::rand::rngs::StdRng;
 use bitcoin::secp256k1::{PublicKey, SECP256K1, Scalar, SecretKey};
+use bitcoin::{OutPoint, Txid, hashes::Hash};
 use spindex::bip352::descriptor::DescriptorKey;
-use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
+use spindex::bip352::hash::{label_scalar, output_tweak};
+use spindex::bip352::keys::{ReceiverKeys, ScanKey, SharedSecret, SpendKey};
+use spindex::bip352::label::LabelSet;
+use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::{self, EngineKind, TweakPoint};
 use spindex::private_file::{self, Locked};
+use spindex::scan::{Scanner, TaprootOutput};
 
 /// The first and the second 8 bytes of each secret, sorted.
 static SECRETS: RwLock<Vec<[u64; 2]>> = RwLock::new(Vec::new());
@@ -158,10 +163,7 @@ fn scans_leave_no_shared_secret_behind() {
             &tweaks[..40]
         };
         for tweak in tweaks {
-            let shared_secret = wallet.scan_key.shared_secret(tweak).unwrap();
-            let mut x = shared_secret.point().x_only_public_key().0.serialize();
-            x.reverse();
-            secrets.push(x);
+            secrets.push(x_of(&wallet.scan_key.shared_secret(tweak).unwrap()));
         }
     }
     // All batched engines have the same buffers; in those of the portable one secrets are easily told.
@@ -192,6 +194,83 @@ fn scans_leave_no_shared_secret_behind() {
         });
         assert_eq!(leaked, 0, "{name}, {} wallets", targets.len());
     }
+}
+
+/// x in the byte order of words, as libsecp256k1 keeps it.
+fn x_of(shared_secret: &SharedSecret) -> [u8; 32] {
+    let mut x = shared_secret.point().x_only_public_key().0.serialize();
+    x.reverse();
+    x
+}
+
+fn scan_key(number: u64) -> ScanKey {
+    ScanKey::from_bytes(secret(number).secret_bytes()).unwrap()
+}
+
+fn tweak(number: u64) -> TweakPoint {
+    let point = secret(number).public_key(SECP256K1);
+    TweakPoint::from_compressed(&point.serialize()).unwrap()
+}
+
+#[test]
+fn keys_are_wiped_as_they_are_dropped() {
+    let scan = leaks(&[secret(1).secret_bytes()], false, || {
+        drop(Box::new(scan_key(1)));
+    });
+    assert_eq!(scan, 0, "scan key");
+    let spend = leaks(&[secret(2).secret_bytes()], false, || {
+        let key = SpendKey::from_bytes(secret(2).secret_bytes()).unwrap();
+        drop(Box::new(key));
+    });
+    assert_eq!(spend, 0, "spend key");
+    let (key, tweak) = (scan_key(3), tweak(4));
+    let x = x_of(&key.shared_secret(&tweak).unwrap());
+    let shared = leaks(&[x], false, || {
+        drop(Box::new(key.shared_secret(&tweak).unwrap()));
+    });
+    assert_eq!(shared, 0, "shared secret");
+}
+
+/// More labels than a vector has room for at first.
+#[test]
+fn labels_are_wiped_as_they_are_dropped() {
+    let key = scan_key(5);
+    let scalars: Vec<[u8; 32]> = (0..=20)
+        .map(|m| label_scalar(&key, m).unwrap().to_be_bytes())
+        .collect();
+    let leaked = leaks(&scalars, false, || drop(LabelSet::new(&key, 1..=20)));
+    assert_eq!(leaked, 0);
+}
+
+/// More payments in a transaction than a vector has room for at first.
+#[test]
+fn finds_are_wiped_as_they_are_dropped() {
+    const PAYMENTS: u32 = 20;
+    let spend_key = SpendKey::from_bytes(secret(7).secret_bytes()).unwrap();
+    let keys = ReceiverKeys::new(scan_key(6), spend_key.public_key(), []);
+    let tweak = tweak(8);
+    let shared_secret = keys.scan_key.shared_secret(&tweak).unwrap();
+    let t: Vec<Scalar> = (0..PAYMENTS)
+        .map(|k| output_tweak(&shared_secret, k).unwrap())
+        .collect();
+    let outputs: Vec<TaprootOutput> = (0..)
+        .zip(&t)
+        .map(|(vout, t_k)| TaprootOutput {
+            outpoint: OutPoint::new(Txid::all_zeros(), vout),
+            key: {
+                let p_k = keys.spend_pubkey.add_exp_tweak(SECP256K1, t_k).unwrap();
+                p_k.x_only_public_key().0.serialize()
+            },
+            value_sat: 1,
+        })
+        .collect();
+    let secrets: Vec<[u8; 32]> = t.iter().map(|t_k| t_k.to_be_bytes()).collect();
+    let scanner = Scanner::new(std::sync::Arc::new(LibSecp256k1), keys).unwrap();
+    let leaked = leaks(&secrets, false, || {
+        let found = scanner.confirm(&tweak, &outputs).unwrap();
+        assert_eq!(found.len(), PAYMENTS as usize);
+    });
+    assert_eq!(leaked, 0);
 }
 
 #[test]

@@ -51,7 +51,9 @@ pub struct SpendingInput<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WitnessEnd<'a> {
     items: usize,
+    /// Empty without two items.
     before_last: &'a [u8],
+    /// Empty without an item.
     last: &'a [u8],
 }
 
@@ -61,10 +63,6 @@ impl<'a> WitnessEnd<'a> {
         self.items += 1;
         self.before_last = self.last;
         self.last = item;
-    }
-
-    fn last(&self) -> Option<&'a [u8]> {
-        (self.items > 0).then_some(self.last)
     }
 
     /// The internal key in the control block, if it is the witness of a script path spend (BIP341).
@@ -157,12 +155,12 @@ fn input_key(input: &SpendingInput<'_>) -> Option<[u8; 33]> {
         // P2SH, of which only a P2WPKH inside counts
         [0xa9, 0x14, hash @ .., 0x87] if hash.len() == 20 => match input.script_sig.as_bytes() {
             [0x16, 0x00, 0x14, key_hash @ ..] if key_hash.len() == 20 => {
-                compressed_key(input.witness.last()?)
+                compressed_key(input.witness.last)
             }
             _ => None,
         },
         // P2WPKH
-        [0x00, 0x14, hash @ ..] if hash.len() == 20 => compressed_key(input.witness.last()?),
+        [0x00, 0x14, hash @ ..] if hash.len() == 20 => compressed_key(input.witness.last),
         // P2TR
         [0x51, 0x20, key @ ..] if key.len() == 32 => {
             if input.witness.items == 0 || input.witness.internal_key() == Some(&NUMS_POINT) {

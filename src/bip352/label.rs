@@ -64,10 +64,9 @@ impl LabelSet {
         let mut ms: Vec<u32> = ms.into_iter().chain([0]).collect();
         ms.sort_unstable();
         ms.dedup();
-        let labels: Vec<Label> = ms
-            .into_iter()
-            .filter_map(|m| Label::new(scan_key, m))
-            .collect();
+        // A block that is outgrown would be given back with scalars in it.
+        let mut labels = Vec::with_capacity(ms.len());
+        labels.extend(ms.into_iter().filter_map(|m| Label::new(scan_key, m)));
         let mut by_scalar: Vec<usize> = (0..labels.len()).collect();
         by_scalar.sort_unstable_by_key(|&position| labels[position].scalar);
         let by_point = labels
@@ -158,6 +157,8 @@ mod tests {
         let set = LabelSet::new(&scan_key(), 1..=200);
         let strangers = LabelSet::new(&scan_key(), 201..=210);
         assert_eq!(set.len(), 201);
+        assert!(!set.is_empty());
+        assert_eq!((&set).into_iter().count(), 201);
         for label in &set {
             assert_eq!(set.get(label.m), Some(label));
             assert_eq!(set.by_scalar(&label.scalar), Some(label));

@@ -11,16 +11,6 @@ use super::group::{
     Add, AddX, AffinePoint, CHAINS, Double, DoubleAdd, DoubleAddEnd, Each, Formula, Group, Operand,
 };
 
-/// Room for a coordinate of all points of a full batch. A scan has some 17 such columns, which the cache of a core should hold.
-const COLUMN_BYTES: usize = 80 << 10;
-
-/// Points in a full batch: enough that the shared inversion costs little for each, few enough that the columns
-/// of a batch stay in the cache. 1024 in nine limbs, 2048 in five or in four words.
-pub(crate) const fn full_batch<B: Backend>() -> usize {
-    let element_bytes = size_of::<B::Limbs>() / B::LANES;
-    1 << (COLUMN_BYTES / element_bytes).ilog2()
-}
-
 /// Lanes of the widest backend.
 pub(crate) const MAX_LANES: usize = 8;
 

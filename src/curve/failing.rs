@@ -1,5 +1,6 @@
 //! An engine that computes rightly for a while, for tests of what is made of its results then.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,30 +45,71 @@ pub(super) enum Fault {
     Denied,
 }
 
-/// The portable backend, until its results are wrong.
+/// The portable backend, some of whose results are wrong.
 #[derive(Clone, Copy)]
 pub(super) struct Faulty {
     fault: Fault,
-    /// Values stored correctly from now on.
-    correct_stores: &'static AtomicUsize,
+    stores: &'static Stores,
+}
+
+/// Values stored so far, and which of them are wrong.
+struct Stores {
+    count: AtomicUsize,
+    wrong_from: AtomicUsize,
+    wrong_before: AtomicUsize,
 }
 
 impl Faulty {
+    /// Is wrong from a value on.
     pub(super) fn new(fault: Fault, correct_stores: usize) -> Self {
+        Self::within(fault, correct_stores..usize::MAX)
+    }
+
+    /// Is wrong in these values, and in no other.
+    pub(super) fn within(fault: Fault, wrong: Range<usize>) -> Self {
+        let stores = Stores {
+            count: AtomicUsize::new(0),
+            wrong_from: AtomicUsize::new(wrong.start),
+            wrong_before: AtomicUsize::new(wrong.end),
+        };
         Self {
             fault,
-            correct_stores: Box::leak(Box::new(AtomicUsize::new(correct_stores))),
+            stores: Box::leak(Box::new(stores)),
         }
     }
 
-    /// Values stored so far by one that never failed.
+    /// Values stored so far.
     pub(super) fn stored(self) -> usize {
-        usize::MAX - self.correct_stores.load(Ordering::Relaxed)
+        self.stores.count.load(Ordering::Relaxed)
+    }
+
+    /// Is wrong from now on in these values, and in no other.
+    pub(super) fn fail_within(self, wrong: Range<usize>) {
+        let Stores {
+            wrong_from,
+            wrong_before,
+            ..
+        } = self.stores;
+        wrong_from.store(wrong.start, Ordering::Relaxed);
+        wrong_before.store(wrong.end, Ordering::Relaxed);
     }
 
     /// Is wrong from now on.
     pub(super) fn fail(self) {
-        self.correct_stores.store(0, Ordering::Relaxed);
+        self.fail_within(0..usize::MAX);
+    }
+
+    /// Is right from now on.
+    pub(super) fn recover(self) {
+        self.fail_within(0..0);
+    }
+
+    /// Counts a value that is stored, and tells whether it is to be wrong.
+    fn is_wrong(self) -> bool {
+        let number = self.stores.count.fetch_add(1, Ordering::Relaxed);
+        let wrong_from = self.stores.wrong_from.load(Ordering::Relaxed);
+        let wrong_before = self.stores.wrong_before.load(Ordering::Relaxed);
+        (wrong_from..wrong_before).contains(&number)
     }
 }
 
@@ -90,11 +132,7 @@ impl Backend for Faulty {
 
     fn store<const A: u32>(self, a: &Element<Self::Limbs, A>, out: &mut [FieldElement]) {
         Portable.store(a, out);
-        let count = |left: usize| left.checked_sub(1);
-        let counted = self
-            .correct_stores
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
-        if counted.is_ok() {
+        if !self.is_wrong() {
             return;
         }
         match (self.fault, out[0].is_zero()) {

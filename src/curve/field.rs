@@ -135,7 +135,8 @@ pub(crate) fn words_to_be_bytes(words: &[u64; 4]) -> [u8; 32] {
     bytes
 }
 
-/// A backend's limbs, known to be at most `MAGNITUDE` times as large as those of a product.
+/// A backend's limbs. `MAGNITUDE` says how large they may be: about so many times as large as those of a product, and
+/// exactly what the form's `largest_limbs` gives.
 ///
 /// | magnitude | made by | value |
 /// |---|---|---|

@@ -148,3 +148,6 @@ fn reduce(low: Words, high: Words) -> Words {
     let (r0, carry) = r0.overflowing_add(FOLD & u64::from(carry).wrapping_neg());
     [r0, r1 + u64::from(carry), r2, r3]
 }
+
+#[cfg(test)]
+mod tests;

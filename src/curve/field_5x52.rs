@@ -7,14 +7,14 @@
 //! | form | limbs 0..=3 | limb 4 | value |
 //! |---|---|---|---|
 //! | tight | < 2^52 | < 2^48 + 2^4 | < 2^256 + 2^212 |
-//! | of magnitude m | the low 52 bits count; the others are in the next limb already | < m·(2^48 + 2^4) | < 2^259 |
+//! | of magnitude 2, 3, 4 | the low 52 bits count; the others are in the next limb already | < 2·(2^48 + 2^4), 3·2^48 + 2^4, 4·2^48 | < 2^258 |
 //!
 //! Words are signed. A limb of a difference may be negative until its carry is taken, by a shift that keeps the
 //! sign: the carry is negative then, and the low 52 bits are what is left of the limb once the carry is taken off.
 //! So only the sum of all limbs has to be made positive, not each limb, and a multiple of p is added in two limbs.
 //!
 //! The code is generic over [`Simd52`], a vector of 64-bit words: it is the same for AVX-512 IFMA (eight lanes) and
-//! the single checked lane with which the tests prove that no word overflows.
+//! the lane by which the tests prove it right for all limbs (`docs/kernel.md`, "What is proven").
 
 #![expect(
     clippy::needless_range_loop,
@@ -38,27 +38,28 @@ const TOP_MASK: u64 = (1 << TOP_BITS) - 1;
 /// 2^260 mod p, 37 bits: what column 5 + k counts in column k.
 const COLUMN_FOLD: u64 = FOLD << (LIMB_BITS - TOP_BITS);
 
-/// A tight element's largest limbs, exclusive.
+/// The largest limbs of an element of this magnitude: from 2 upwards, the bits that were carried may be anything.
 #[cfg(any(test, debug_assertions))]
-const TIGHT_LIMITS: [u64; LIMBS] = {
-    let mut limits = [1 << LIMB_BITS; LIMBS];
-    limits[LIMBS - 1] = (1 << TOP_BITS) + (1 << 4);
-    limits
-};
-
-/// Limit of the top limb of an element, exclusive.
-#[cfg(any(test, debug_assertions))]
-const fn top_limit(magnitude: u32) -> u64 {
-    magnitude as u64 * TIGHT_LIMITS[LIMBS - 1]
+pub(crate) const fn largest_limbs(magnitude: u32) -> [u64; LIMBS] {
+    let tight = TOP_MASK + (1 << 4);
+    let (low, top) = match magnitude {
+        1 => (LIMB_MASK, tight),
+        // A carry may come from below, or be taken away.
+        2 => (u64::MAX, 2 * tight + 1),
+        3 => (u64::MAX, (2 << TOP_BITS) + tight),
+        _ => (u64::MAX, (4 << TOP_BITS) - 1),
+    };
+    [low, low, low, low, top]
 }
 
 /// 2p, more than any tight element: for a difference, as limbs that may be negative.
 const BIAS: [i64; LIMBS] = bias(2, 0);
-/// 4p, more than two tight elements.
+/// 4p, more than two tight elements. 3p would do.
 const WIDE_BIAS: [i64; LIMBS] = bias(4, 0);
-/// 2p, of which limbs 3 and 4 remain positive by themselves when a tight element is taken off: see [`reduce`].
+/// 2p, of which limbs 3 and 4 remain positive by themselves when a tight element is taken off: see [`reduce`]. Two units
+/// would do.
 const COLUMN_BIAS: [i64; LIMBS] = bias(2, 3);
-/// 4p likewise, for two tight elements.
+/// 4p likewise, for two tight elements. These need all three units; 3p would do.
 const WIDE_COLUMN_BIAS: [i64; LIMBS] = bias(4, 3);
 
 /// The limbs of `multiple·p`, with `units·2^52` in limb 3 at the expense of limb 4.
@@ -176,12 +177,12 @@ fn squared<S: Simd52>(
 
 /// Reduces the columns of a product to a tight element.
 ///
-/// A column of a product has at most nine halves of less than 2^52. The upper ones, 5 to 9, must have nothing else: factors
-/// below 2^259 give them less than 2^(2·259 - 260) in all, and so column 9 is below 2^52 when it has its carry.
+/// A column of a product has at most nine halves of less than 2^52. The upper ones, 5 to 9, have nothing else: factors
+/// below 2^258 give them less than 2^(2·258 - 260) in all, and so column 9 is below 2^48 when it has its carry.
 ///
 /// The lower ones may start from a tight element taken off [`COLUMN_BIAS`], or two off [`WIDE_COLUMN_BIAS`]. Columns 0 to 2
-/// may be negative then; what they carry is -3 at least. Column 3 has three units of 2^52 by the bias, and one of them is left
-/// for this. Column 4 starts from 2·2^48 - 3 less a limb, or 4·2^48 - 3 less two. So neither of them becomes negative.
+/// may be negative then; what they carry is -3 at least. Column 3 has three units of 2^52 by the bias, and one of them at
+/// least is left for this. Column 4 starts from 2·2^48 - 3 less a limb, or 4·2^48 - 3 less two. So neither becomes negative.
 #[inline(always)]
 fn reduce<S: Simd52>(s: S, columns: [S::Words; COLUMNS]) -> [S::Words; LIMBS] {
     let [mut c0, mut c1, mut c2, mut c3, mut c4, h0, h1, h2, h3, h4] = columns;
@@ -211,7 +212,7 @@ fn reduce<S: Simd52>(s: S, columns: [S::Words; COLUMNS]) -> [S::Words; LIMBS] {
     c0 = s.add_product_low(c0, top, s.splat(FOLD));
     c1 = s.add_product_high(c1, top, s.splat(FOLD));
 
-    // Column 3 has seven halves, one fold of 52 bits and one of 37, and a bias of three units: less than 2^4 is carried into
+    // Column 3 has seven halves, one fold of 52 bits and one of 37, and a bias of three units: 11 at most is carried into
     // the top limb.
     let mut limbs = [c0, c1, c2, c3, c4];
     carry_up(s, &mut limbs);
@@ -273,23 +274,35 @@ fn join<S: Simd52>(s: S, l: [S::Words; LIMBS]) -> [S::Words; 4] {
     ]
 }
 
-/// The canonical limbs of any element.
+/// a + 2^256 - p of limbs of 256 bits, less 2^256 if that leaves 256 bits, and a word of ones if it does: exactly if a
+/// is at least p. The limbs are a - p then.
 #[inline(always)]
-fn canonical<S: Simd52>(s: S, limbs: &[S::Words; LIMBS]) -> [S::Words; LIMBS] {
-    // After one fold the value is below 2^256 + 2^36, after two below 2^256.
-    let limbs = tightened(s, &tightened(s, limbs));
-    // It is at least p exactly if adding 2^256 - p carries out of 256 bits; then the sum's low 256 bits are it.
-    let mut reduced = limbs;
+fn less_p<S: Simd52>(s: S, limbs: &[S::Words; LIMBS]) -> ([S::Words; LIMBS], S::Words) {
+    let mut reduced = *limbs;
     reduced[0] = s.add(reduced[0], s.splat(FOLD));
     carry_up(s, &mut reduced);
     let mut reduced = masked(s, reduced);
     let at_least_p = s.sub(s.splat(0), s.shr::<TOP_BITS>(reduced[4]));
     reduced[4] = s.and(reduced[4], s.splat(TOP_MASK));
-    let mut canonical = limbs;
-    for (limb, reduced) in canonical.iter_mut().zip(reduced) {
-        *limb = s.xor(*limb, s.and(at_least_p, s.xor(*limb, reduced)));
+    (reduced, at_least_p)
+}
+
+/// b where the mask is ones, a where it is zeros.
+#[inline(always)]
+fn select<S: Simd52>(s: S, mask: S::Words, a: S::Words, b: S::Words) -> S::Words {
+    s.xor(a, s.and(mask, s.xor(a, b)))
+}
+
+/// The canonical limbs of any element.
+#[inline(always)]
+fn canonical<S: Simd52>(s: S, limbs: &[S::Words; LIMBS]) -> [S::Words; LIMBS] {
+    // After one fold the value is below 2^256 + 2^36, after two below 2^256.
+    let mut limbs = tightened(s, &tightened(s, limbs));
+    let (reduced, at_least_p) = less_p(s, &limbs);
+    for (limb, reduced) in limbs.iter_mut().zip(reduced) {
+        *limb = select(s, at_least_p, *limb, reduced);
     }
-    canonical
+    limbs
 }
 
 /// The backend of five 52-bit limbs on the instructions `S`.
@@ -301,27 +314,19 @@ impl<S: Simd52> Field5x52<S> {
     #[inline(always)]
     fn check<const A: u32>(self, limbs: [S::Words; LIMBS]) -> Element<[S::Words; LIMBS], A> {
         #[cfg(debug_assertions)]
-        self.check_bounds(&limbs, A);
+        self.check_bounds(&limbs, &const { largest_limbs(A) });
         Element(limbs)
     }
 
     #[cfg(debug_assertions)]
-    fn check_bounds(self, limbs: &[S::Words; LIMBS], magnitude: u32) {
-        let zero = self.0.splat(0);
-        for (i, limb) in limbs.iter().enumerate() {
-            let limit = match (magnitude, i) {
-                (1, _) => TIGHT_LIMITS[i],
-                (_, 4) => top_limit(magnitude),
-                _ => continue,
-            };
-            self.0
-                .store_transposed([*limb, zero, zero, zero], |lane, words| {
-                    assert!(
-                        words[0] < limit,
-                        "limb {i} of lane {lane} is {:#x}, not below {limit:#x}",
-                        words[0]
-                    );
-                });
+    fn check_bounds(self, limbs: &[S::Words; LIMBS], largest: &[u64; LIMBS]) {
+        for (i, (limb, largest)) in limbs.iter().zip(largest).enumerate() {
+            self.0.store_transposed([*limb; 4], |lane, [limb, ..]| {
+                assert!(
+                    limb <= *largest,
+                    "limb {i} of lane {lane} is {limb:#x}, above {largest:#x}"
+                );
+            });
         }
     }
 
@@ -473,12 +478,14 @@ impl<S: Simd52> Backend for Field5x52<S> {
         let negated = self.bias_minus(&BIAS, a);
         let mut limbs = a.0;
         for (limb, negated) in limbs.iter_mut().zip(negated) {
-            *limb = s.xor(*limb, s.and(mask, s.xor(*limb, negated)));
+            *limb = select(s, mask, *limb, negated);
         }
         carry_up(s, &mut limbs);
         self.check(tightened(s, &limbs))
     }
 }
 
+#[cfg(test)]
+mod proof;
 #[cfg(test)]
 mod tests;

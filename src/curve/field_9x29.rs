@@ -2,15 +2,15 @@
 //!
 //! The value is `sum of limb[i]·2^(29i)`. Every bound below is on each lane by itself.
 //!
-//! | limb | tight | exact name |
+//! | limb | tight | |
 //! |---|---|---|
 //! | 0 | < 2^29 + 2^25 | the last carry, times 977, lands here |
-//! | 1 | < 2^29 + 2^19 | the last carry, times 8, lands here |
+//! | 1 | < 2^29 + 2^18 | the last carry, times 8, lands here |
 //! | 2..=7 | < 2^29 | |
 //! | 8 | < 2^24 | |
 //!
 //! The code is generic over [`Simd`], a vector of 64-bit words: it is the same for AVX2 (four lanes), AVX-512
-//! (eight), and the single checked lane with which the tests prove that no word overflows.
+//! (eight), and the lane by which the tests prove it right for all limbs (`docs/kernel.md`, "What is proven").
 
 #![expect(
     clippy::needless_range_loop,
@@ -38,21 +38,31 @@ const CARRY_LOW: u64 = 977;
 /// See [`CARRY_LOW`]; as a shift.
 const CARRY_HIGH_SHIFT: u32 = 3;
 
-/// A tight element's largest limbs, exclusive.
+/// The largest limbs of an element of this magnitude, by the operation that makes it.
 #[cfg(any(test, debug_assertions))]
-const TIGHT_LIMITS: [u64; LIMBS] = {
-    let mut limits = [1 << LIMB_BITS; LIMBS];
-    limits[0] += 1 << 25;
-    limits[1] += 1 << 19;
-    limits[8] = 1 << TOP_BITS;
-    limits
-};
+pub(crate) const fn largest_limbs(magnitude: u32) -> [u64; LIMBS] {
+    let mut limbs = [LIMB_MASK; LIMBS];
+    limbs[0] += 1 << 25;
+    limbs[1] += 1 << 18;
+    limbs[8] = TOP_MASK;
+    let mut i = 0;
+    while i < LIMBS {
+        limbs[i] = match magnitude {
+            1 => limbs[i],
+            2 => 2 * limbs[i],
+            3 => BIAS[i] + limbs[i],
+            _ => 2 * BIAS[i],
+        };
+        i += 1;
+    }
+    limbs
+}
 
-/// 4p with a unit of each limb moved down to the one below, so that no limb of `BIAS - tight` is negative.
+/// 4p with a unit of each limb moved down to the one below, so that no limb of `BIAS - tight` is negative. 2p would do.
 ///
 /// Limbs 0..=7 are in 2^29 + 2^25 .. 2^30, limb 8 in 2^24 .. 2^26.
 const BIAS: [u64; LIMBS] = bias(4, 1);
-/// 8p likewise with three units: for two tight elements subtracted from a product.
+/// 8p likewise with three units: for two tight elements subtracted from a product. 3p with two units would do.
 const WIDE_BIAS: [u64; LIMBS] = bias(8, 3);
 
 /// The limbs of `multiple·p`, with `units·2^29` added to each limb at the expense of the next.
@@ -249,7 +259,7 @@ fn reduce<S: Simd>(
     let column = s.add(column, s.shl::<FOLD_HIGH_SHIFT>(h16));
     let column = minus(8, s.add(column, carry));
 
-    // The column is below 2^38, so the carry out of 256 bits is below 2^14: 977·2^14 < 2^25, 8·2^14 < 2^19.
+    // The column reaches 1.193·2^38, so 19,550 at most is carried out of 256 bits: 977·19,550 < 2^25, 8·19,550 < 2^18.
     let carry = s.shr::<TOP_BITS>(column);
     let l8 = s.and(column, s.splat(TOP_MASK));
     let l0 = s.add(l0, s.mul32(carry, s.splat(CARRY_LOW)));
@@ -308,26 +318,45 @@ fn join<S: Simd>(s: S, l: [S::Words; LIMBS]) -> [S::Words; 4] {
     ]
 }
 
-/// The canonical limbs of an element of any magnitude up to 4.
+/// The same value modulo p in limbs without spare bits, for an element of any magnitude.
 #[inline(always)]
-fn canonical<S: Simd>(s: S, limbs: &[S::Words; LIMBS]) -> [S::Words; LIMBS] {
+fn folded<S: Simd>(s: S, limbs: &[S::Words; LIMBS]) -> [S::Words; LIMBS] {
     let mut limbs = *limbs;
-    // Magnitude 4 has less than 2^31 in each limb: after one fold the value is below 2^256 + 2^36, after two
-    // below 2^256.
+    // After one fold the value is below 2^256 + 2^36, after two below 2^256.
     carry_up(s, &mut limbs);
     fold_top(s, &mut limbs);
     carry_up(s, &mut limbs);
     fold_top(s, &mut limbs);
     carry_up(s, &mut limbs);
-    // It is at least p exactly if adding 2^256 - p carries out of 256 bits; then the sum's low 256 bits are it.
-    let mut reduced = limbs;
+    limbs
+}
+
+/// a + 2^256 - p of limbs without spare bits, less 2^256 if that leaves 256 bits, and a word of ones if it does: exactly
+/// if a is at least p. The limbs are a - p then.
+#[inline(always)]
+fn less_p<S: Simd>(s: S, limbs: &[S::Words; LIMBS]) -> ([S::Words; LIMBS], S::Words) {
+    let mut reduced = *limbs;
     reduced[0] = s.add(reduced[0], s.splat(CARRY_LOW));
     reduced[1] = s.add(reduced[1], s.splat(1 << CARRY_HIGH_SHIFT));
     carry_up(s, &mut reduced);
     let at_least_p = s.sub(s.splat(0), s.shr::<TOP_BITS>(reduced[8]));
     reduced[8] = s.and(reduced[8], s.splat(TOP_MASK));
+    (reduced, at_least_p)
+}
+
+/// b where the mask is ones, a where it is zeros.
+#[inline(always)]
+fn select<S: Simd>(s: S, mask: S::Words, a: S::Words, b: S::Words) -> S::Words {
+    s.xor(a, s.and(mask, s.xor(a, b)))
+}
+
+/// The canonical limbs of an element of any magnitude.
+#[inline(always)]
+fn canonical<S: Simd>(s: S, limbs: &[S::Words; LIMBS]) -> [S::Words; LIMBS] {
+    let mut limbs = folded(s, limbs);
+    let (reduced, at_least_p) = less_p(s, &limbs);
     for (limb, reduced) in limbs.iter_mut().zip(reduced) {
-        *limb = s.xor(*limb, s.and(at_least_p, s.xor(*limb, reduced)));
+        *limb = select(s, at_least_p, *limb, reduced);
     }
     limbs
 }
@@ -341,25 +370,19 @@ impl<S: Simd> Field9x29<S> {
     #[inline(always)]
     fn check<const A: u32>(self, limbs: [S::Words; LIMBS]) -> Element<[S::Words; LIMBS], A> {
         #[cfg(debug_assertions)]
-        self.check_bounds(&limbs, A);
+        self.check_bounds(&limbs, &const { largest_limbs(A) });
         Element(limbs)
     }
 
     #[cfg(debug_assertions)]
-    fn check_bounds(self, limbs: &[S::Words; LIMBS], magnitude: u32) {
-        let zero = self.0.splat(0);
-        for (i, limb) in limbs.iter().enumerate() {
-            // A bias adds two units for each magnitude it stands for, and its top limb is four times a tight one's.
-            let top = if i == LIMBS - 1 { 5 } else { 1 };
-            let limit = u64::from(magnitude) * TIGHT_LIMITS[i] * top;
-            self.0
-                .store_transposed([*limb, zero, zero, zero], |lane, words| {
-                    assert!(
-                        words[0] < limit,
-                        "limb {i} of lane {lane} is {:#x}, not below {limit:#x}",
-                        words[0]
-                    );
-                });
+    fn check_bounds(self, limbs: &[S::Words; LIMBS], largest: &[u64; LIMBS]) {
+        for (i, (limb, largest)) in limbs.iter().zip(largest).enumerate() {
+            self.0.store_transposed([*limb; 4], |lane, [limb, ..]| {
+                assert!(
+                    limb <= *largest,
+                    "limb {i} of lane {lane} is {limb:#x}, above {largest:#x}"
+                );
+            });
         }
     }
 }
@@ -486,7 +509,7 @@ impl<S: Simd> Backend for Field9x29<S> {
         let mut limbs = a.0;
         for (limb, bias) in limbs.iter_mut().zip(BIAS) {
             let negated = s.sub(s.splat(bias), *limb);
-            *limb = s.xor(*limb, s.and(mask, s.xor(*limb, negated)));
+            *limb = select(s, mask, *limb, negated);
         }
         carry_up(s, &mut limbs);
         fold_top(s, &mut limbs);
@@ -494,5 +517,7 @@ impl<S: Simd> Backend for Field9x29<S> {
     }
 }
 
+#[cfg(test)]
+mod proof;
 #[cfg(test)]
 mod tests;

@@ -151,3 +151,6 @@ impl<B: Backend> Task for Gather<'_, B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arch::Backend;
 use super::batch::Degenerate;
+use super::batch_sizes::{BatchSizes, batch_points};
 use super::generator::GeneratorTable;
 use super::group::AffinePoint;
 use super::known::Known;
 use super::libsecp256k1::{self, LibSecp256k1};
-use super::multiply::{self, MULTIPLY_POINTS};
+use super::multiply;
 use super::points;
 use super::sampling::{Last, scatter};
 use super::scalar::Scalar;
@@ -35,6 +36,7 @@ pub(crate) struct Kernel<B: Backend> {
 
 /// What the scanners of an engine share with it.
 pub(super) struct Core {
+    pub(super) sizes: BatchSizes,
     pub(super) table: Option<&'static GeneratorTable>,
     pub(super) output_tweak: TaggedHash,
     pub(super) health: Health,
@@ -61,6 +63,15 @@ impl Health {
     /// A result was wrong.
     pub(super) fn distrust(&self) {
         self.is_broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Distrusts the engine if it takes a point of the curve for one that is none: of its results, nobody would miss
+    /// what it lacks.
+    pub(super) fn judge_invalid(&self, is_valid: &[bool], points: &[TweakPoint]) {
+        let mut judged = is_valid.iter().zip(points);
+        if judged.any(|(is_valid, point)| !is_valid && libsecp256k1::unpack(point).is_some()) {
+            self.distrust();
+        }
     }
 
     /// Batches so far.
@@ -104,11 +115,6 @@ impl Health {
     }
 }
 
-/// The size of batches that divides `count` points evenly, with at most `max` in each.
-pub(super) fn batch_points(count: usize, max: usize) -> usize {
-    count.div_ceil(count.div_ceil(max).max(1)).max(1)
-}
-
 impl<B: Backend> Kernel<B> {
     /// The engine. It checks itself first; should that fail, it goes on with libsecp256k1, and
     /// [`Engine::status`] says so.
@@ -122,9 +128,15 @@ impl<B: Backend> Kernel<B> {
 
     /// Without that check.
     pub(super) fn unchecked(backend: B) -> Self {
+        Self::with_sizes(backend, BatchSizes::full::<B>())
+    }
+
+    /// Without that check, in batches of these sizes.
+    pub(super) fn with_sizes(backend: B, sizes: BatchSizes) -> Self {
         Self {
             backend,
             core: Arc::new(Core {
+                sizes,
                 table: GeneratorTable::shared().ok(),
                 output_tweak: TaggedHash::new("BIP0352/SharedSecret"),
                 health: Health::default(),
@@ -297,7 +309,7 @@ impl<B: Backend> Kernel<B> {
             .filter(|(i, _)| is_valid[*i])
             .collect();
         let mut results = vec![None; products.len()];
-        for batch in valid.chunks(batch_points(valid.len(), MULTIPLY_POINTS)) {
+        for batch in valid.chunks(batch_points(valid.len(), self.core.sizes.products)) {
             let products: Vec<&Product> = batch.iter().map(|(_, product)| *product).collect();
             for ((i, _), result) in batch.iter().zip(self.multiply_batch(&products)) {
                 results[*i] = result;
@@ -330,12 +342,16 @@ impl<B: Backend> Kernel<B> {
 
     /// See [`Engine::sums`].
     fn groups(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>> {
+        if self.core.health.is_broken() {
+            return LibSecp256k1.sums(points, ends);
+        }
         let is_valid = self.validate(points);
-        if self.core.health.is_broken() || is_valid.contains(&false) {
+        if is_valid.contains(&false) {
+            self.core.health.judge_invalid(&is_valid, points);
             return LibSecp256k1.sums(points, ends);
         }
         let affine: Vec<AffinePoint> = points.iter().filter_map(|p| p.to_affine()).collect();
-        let sums = points::sums(self.backend, &affine, ends);
+        let sums = points::sums(self.backend, self.core.sizes.pairs, &affine, ends);
         let done = sums.as_ref().map(|_| ()).map_err(|error| *error);
         let sums: Vec<_> = (sums.unwrap_or_default().into_iter())
             .map(|sum| sum.map(TweakPoint::from))

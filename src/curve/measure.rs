@@ -9,7 +9,8 @@ use super::EngineKind;
 use super::arch::{Backend, Portable, Task};
 #[cfg(target_arch = "x86_64")]
 use super::arch::{avx2::Avx2Words, avx512::Avx512Words, ifma::IfmaWords};
-use super::batch::{Lockstep, Points, full_batch, groups_for};
+use super::batch::{Lockstep, Points, groups_for};
+use super::batch_sizes::full_batch;
 #[cfg(target_arch = "x86_64")]
 use super::field_5x52::Field5x52;
 #[cfg(target_arch = "x86_64")]

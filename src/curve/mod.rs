@@ -10,6 +10,7 @@
 //! | `scalar` | integers modulo the group order, the endomorphism split, digits |
 //! | `group` | the formulas, by name, with their costs and exceptions |
 //! | `batch` | many points in lockstep with one inversion: the hot loop |
+//! | `batch_sizes` | how many of them at a time |
 //! | `schedule`, `products` | one secret scalar times many points, proven never to fail |
 //! | `wallets` | many secret scalars times the same points |
 //! | `multiply` | many points, each times a scalar of its own |
@@ -23,10 +24,13 @@
 
 mod arch;
 mod batch;
+mod batch_sizes;
 #[cfg(test)]
 pub(crate) mod failing;
 mod field;
 mod field_4x64;
+#[cfg(test)]
+mod field_4x64_carries;
 #[cfg(any(target_arch = "x86_64", test))]
 mod field_5x52;
 #[cfg(any(target_arch = "x86_64", test))]
@@ -43,6 +47,8 @@ mod multiply;
 mod outputs;
 mod points;
 mod products;
+#[cfg(test)]
+mod proof;
 #[cfg(test)]
 mod reference;
 mod sampling;

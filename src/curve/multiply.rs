@@ -14,9 +14,6 @@ use super::scalar::{Scalar, WINDOW_BITS, WINDOW_DIGITS};
 /// Odd multiples that a digit can ask for: 1, 3, .. 31.
 const ODD_MULTIPLES: usize = 1 << (WINDOW_BITS - 1);
 
-/// Points in a full batch: their tables, 1 KiB for each, should stay in the cache.
-pub(crate) const MULTIPLY_POINTS: usize = 512;
-
 /// The digits of a scalar's halves.
 type Digits = [[i8; WINDOW_DIGITS]; 2];
 
@@ -129,3 +126,6 @@ impl<B: Backend> Task for LookUp<'_, B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use super::generator::{Gather, GeneratorTable, WINDOWS};
 use super::group::{AffinePoint, Constant};
 use super::libsecp256k1;
 use super::scalar::Scalar;
-use super::sha256::TaggedHash;
+use super::sha256::{State, TaggedHash};
 
 /// Bytes of a compressed point and of the counter k = 0 after it.
 const MESSAGE_BYTES: usize = 33 + 4;
@@ -92,9 +92,18 @@ impl<B: Backend> OutputStage<B> {
         hash: &TaggedHash,
         shared_secrets: &Points<B>,
     ) -> Result<(), Degenerate> {
-        let backend = self.backend;
-        shared_secrets.store(backend, &mut self.secrets);
+        shared_secrets.store(self.backend, &mut self.secrets);
         self.hash_secrets(hash);
+        self.multiply_generator(lockstep, table)
+    }
+
+    /// G times each scalar, whether it is below n or not, plus the table's excess.
+    fn multiply_generator(
+        &mut self,
+        lockstep: &mut Lockstep<B>,
+        table: &GeneratorTable,
+    ) -> Result<(), Degenerate> {
+        let backend = self.backend;
         for window in 0..WINDOWS {
             let first = window == 0;
             backend.run(Gather {
@@ -154,13 +163,19 @@ impl<B: Backend> OutputStage<B> {
         for (secret, (scalar, is_scalar)) in self.secrets.iter().zip(results) {
             message[0] = 2 + u8::from(secret.y.is_odd());
             message[1..33].copy_from_slice(&secret.x.to_be_bytes());
-            let state = hash.hash(&message);
-            let word = |i: usize| u64::from(state[i]) << 32 | u64::from(state[i + 1]);
-            *scalar = [word(6), word(4), word(2), word(0)];
-            *is_scalar = Scalar::from_words(*scalar).is_some_and(|scalar| !scalar.is_zero());
+            (*scalar, *is_scalar) = output_scalar(&hash.hash(&message));
         }
         message.zeroize();
     }
+}
+
+/// The words of t_0, least significant first, and whether it is in 1..n.
+#[inline]
+fn output_scalar(hash: &State) -> ([u64; 4], bool) {
+    let word = |i: usize| u64::from(hash[i]) << 32 | u64::from(hash[i + 1]);
+    let words = [word(6), word(4), word(2), word(0)];
+    let is_scalar = Scalar::from_words(words).is_some_and(|scalar| !scalar.is_zero());
+    (words, is_scalar)
 }
 
 /// Changes the length of a list of secrets; those that go are wiped, which are all where the list has to move.
@@ -181,3 +196,6 @@ impl<B: Backend> Drop for OutputStage<B> {
         self.secrets.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests;

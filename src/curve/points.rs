@@ -1,7 +1,7 @@
 //! Many points at once: compressed ones expanded, and sums of many small groups.
 
 use super::arch::{Backend, Task};
-use super::batch::{Degenerate, Lockstep, MAX_LANES, Points, full_batch, groups_for};
+use super::batch::{Degenerate, Lockstep, MAX_LANES, Points, groups_for};
 use super::field::{FieldElement, square_root};
 use super::group::{AffinePoint, CHAINS, curve_right_side};
 
@@ -113,12 +113,13 @@ impl<B: Backend> Task for AreOnCurve<'_, B> {
 /// The sum of each group of points on the curve; `None` for infinity. Group g ends before `ends[g]`, the next begins there.
 ///
 /// Each round halves every group by adding neighbours, all groups at once. Equal neighbours are doubled, opposite
-/// ones vanish.
+/// ones vanish. At most `batch` pairs are added at a time.
 ///
 /// # Errors
 /// [`Degenerate`] only if a point is off the curve.
 pub(crate) fn sums<B: Backend>(
     backend: B,
+    batch: usize,
     points: &[AffinePoint],
     ends: &[usize],
 ) -> Result<Vec<Option<AffinePoint>>, Degenerate> {
@@ -149,7 +150,7 @@ pub(crate) fn sums<B: Backend>(
         if pairs.different.is_empty() && pairs.equal.is_empty() {
             break;
         }
-        pairs.resolve(backend, &mut next)?;
+        pairs.resolve(backend, batch, &mut next)?;
         std::mem::swap(&mut points, &mut next);
         std::mem::swap(&mut ends, &mut next_ends);
         next.clear();
@@ -176,13 +177,14 @@ impl Pairs {
     fn resolve<B: Backend>(
         &mut self,
         backend: B,
+        batch: usize,
         sums: &mut [AffinePoint],
     ) -> Result<(), Degenerate> {
         let mut lockstep = Lockstep::new(backend, 0);
         let mut p = Points::new(backend, 0);
         let mut q = Points::new(backend, 0);
         let mut out = Vec::new();
-        for pairs in self.different.chunks(full_batch::<B>()) {
+        for pairs in self.different.chunks(batch) {
             let groups = groups_for::<B>(pairs.len());
             lockstep.resize(groups);
             p.resize(backend, groups);
@@ -196,7 +198,7 @@ impl Pairs {
                 sums[*place] = *sum;
             }
         }
-        for points in self.equal.chunks(full_batch::<B>()) {
+        for points in self.equal.chunks(batch) {
             let groups = groups_for::<B>(points.len());
             lockstep.resize(groups);
             p.resize(backend, groups);

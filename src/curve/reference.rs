@@ -56,16 +56,29 @@ pub(crate) fn sub(a: &Number, b: &Number, m: &Number) -> Number {
     add(a, &negate(b, m), m)
 }
 
-/// a·b mod m, of reduced numbers, bit by bit.
+/// a·b mod m, of reduced numbers, for m above 2^255: whatever exceeds 256 bits is multiplied by 2^256 - m.
 pub(crate) fn mul(a: &Number, b: &Number, m: &Number) -> Number {
-    let mut product = [0; 4];
-    for bit in (0..256).rev() {
-        product = add(&product, &product, m);
-        if b[bit / 64] >> (bit % 64) & 1 == 1 {
-            product = add(&product, a, m);
-        }
+    let fold = minus(&[0; 4], m);
+    let [mut low, mut high] = wide_mul_add(a, b, &[0; 4]);
+    while high != [0; 4] {
+        [low, high] = wide_mul_add(&high, &fold, &low);
     }
-    product
+    reduce(&low, m)
+}
+
+/// a·b + c: the lower half and the upper half.
+fn wide_mul_add(a: &Number, b: &Number, c: &Number) -> [Number; 2] {
+    let mut sum = [0; 8];
+    sum[..4].copy_from_slice(c);
+    for i in 0..4 {
+        let mut carry = 0;
+        for j in 0..4 {
+            (sum[i + j], carry) = a[i].carrying_mul_add(b[j], sum[i + j], carry);
+        }
+        sum[i + 4] = carry;
+    }
+    let [s0, s1, s2, s3, s4, s5, s6, s7] = sum;
+    [[s0, s1, s2, s3], [s4, s5, s6, s7]]
 }
 
 /// `sum of limb[i]·2^(bits·i)` mod m.
@@ -103,4 +116,33 @@ pub(crate) fn edges(m: &Number) -> Vec<Number> {
     edges.sort_unstable();
     edges.dedup();
     edges
+}
+
+mod tests {
+    use super::*;
+
+    /// The definition, bit by bit.
+    fn slow_mul(a: &Number, b: &Number, m: &Number) -> Number {
+        let mut product = [0; 4];
+        for bit in (0..256).rev() {
+            product = add(&product, &product, m);
+            if b[bit / 64] >> (bit % 64) & 1 == 1 {
+                product = add(&product, a, m);
+            }
+        }
+        product
+    }
+
+    #[test]
+    fn products_equal_those_made_bit_by_bit() {
+        for m in [P, N] {
+            let edges = edges(&m);
+            for (i, a) in edges.iter().enumerate() {
+                // Each with ten others, itself among them.
+                for b in edges.iter().cycle().skip(i).step_by(11).take(10) {
+                    assert_eq!(mul(a, b, &m), slow_mul(a, b, &m), "{a:x?}, {b:x?}");
+                }
+            }
+        }
+    }
 }

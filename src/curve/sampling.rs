@@ -60,9 +60,12 @@ impl<S> Last<S> {
     }
 }
 
-/// A number that has nothing to do with the one before (a multiplicative hash by the golden ratio).
+/// A number that has nothing to do with those of other numbers, whatever the steps in which they are counted (SplitMix64).
 pub(super) fn scatter(number: u64) -> usize {
-    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
+    let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ mixed >> 31) as usize
 }
 
 #[cfg(test)]
@@ -105,6 +108,20 @@ mod tests {
                 count.get()
             });
             assert_eq!((last, count.get()), (runs, runs));
+        }
+    }
+
+    #[test]
+    fn places_are_visited_in_whatever_steps_numbers_are_counted() {
+        for step in 1..=64 {
+            for count in [2, 3, 16] {
+                let mut visits = vec![0; count];
+                for i in 0..20 * count as u64 {
+                    visits[scatter(i * step) % count] += 1;
+                }
+                let few = visits.iter().filter(|visits| **visits < 5);
+                assert_eq!(few.count(), 0, "{visits:?} in steps of {step}");
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Scans on the batched engine: for one wallet, and for many in one pass.
 
+mod input;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,13 +9,13 @@ use secp256k1::PublicKey;
 use zeroize::Zeroizing;
 
 use super::arch::Backend;
-use super::batch::{Degenerate, Lockstep, Points, full_batch, groups_for};
+use super::batch::{Degenerate, Lockstep, Points, groups_for};
+use super::batch_sizes::batch_points;
 use super::group::AffinePoint;
-use super::kernel::{Core, Health, MIN_POINTS, batch_points};
+use super::kernel::{Core, MIN_POINTS};
 use super::known::Known;
 use super::libsecp256k1;
 use super::outputs::{OutputStage, OutputTargets};
-use super::points::are_on_curve;
 use super::products::ProductStage;
 use super::sampling::{Last, scatter};
 use super::scalar::Scalar;
@@ -23,12 +25,7 @@ use super::{
     CandidateChunk, CandidateScanner, EachWallet, InvalidTarget, Sampled, ScanTarget, TweakPoint,
     WalletsScanner, chunk_numbers,
 };
-
-/// What part of a full batch the batches of a pass for many wallets are: each wallet holds five batches of points.
-const WALLETS_SHARE: usize = 2;
-
-/// Wallets in one pass: more would fall out of the cache, and what they share is little by then.
-const WALLETS_PER_PASS: usize = 16;
+use input::Input;
 
 /// A scan for one wallet; on libsecp256k1 if a step of its key can fail.
 pub(super) fn one_wallet<B: Backend>(
@@ -65,41 +62,11 @@ pub(super) fn many_wallets<B: Backend>(
     core: &Arc<Core>,
     targets: &[ScanTarget],
 ) -> Result<Box<dyn WalletsScanner>, InvalidTarget> {
-    let mut scanners = Vec::with_capacity(targets.len());
-    let mut shared = Vec::new();
-    for (wallet, target) in targets.iter().enumerate() {
-        scanners.push(one_wallet(backend, core, target)?);
-        if let Some((key, targets)) = prepare(core, target)
-            && let Some(digits) = BucketDigits::new(&key)
-        {
-            let exact = libsecp256k1::Scanner::new(target)?;
-            shared.push((wallet, digits, targets, exact));
-        }
-    }
-    if shared.len() < 2 {
-        return Ok(Box::new(EachWallet(scanners)));
-    }
-    let mut passes = Vec::new();
-    let size = batch_points(shared.len(), WALLETS_PER_PASS);
-    let mut shared = shared.into_iter().peekable();
-    while shared.peek().is_some() {
-        let mut pass = Pass::default();
-        for (wallet, digits, targets, exact) in shared.by_ref().take(size) {
-            pass.wallets.push(wallet);
-            pass.exact.push(exact);
-            pass.digits.push(digits);
-            pass.targets.push(targets);
-        }
-        passes.push(pass);
-    }
-    Ok(Box::new(SharedScanner {
-        backend,
-        core: Arc::clone(core),
-        passes,
-        scanners,
-        last: Last::default(),
-        rooms: Mutex::default(),
-    }))
+    let scanner = SharedScanner::new(backend, core, targets)?;
+    Ok(match scanner.passes.is_empty() {
+        true => Box::new(EachWallet(scanner.scanners)),
+        false => Box::new(scanner),
+    })
 }
 
 /// `None` if there is no table, or a sum of the wallet's points is infinity.
@@ -123,81 +90,6 @@ fn with_room<R, T>(rooms: &Rooms<R>, new: impl FnOnce() -> R, work: impl FnOnce(
     let result = work(&mut room);
     lock().push(room);
     result
-}
-
-/// The tweaks of a batch as points.
-#[derive(Default)]
-struct Input {
-    points: Vec<AffinePoint>,
-    multiples: Vec<AffinePoint>,
-    /// Whether each tweak is a point.
-    is_valid: Vec<bool>,
-    /// Whether each multiple is one.
-    are_multiples: Vec<bool>,
-}
-
-impl Input {
-    /// Takes over tweaks, G in place of those that are no points.
-    fn load<B: Backend>(&mut self, backend: B, tweaks: &[TweakPoint]) {
-        let stand_in = AffinePoint::generator();
-        self.points.clear();
-        self.points.extend(
-            tweaks
-                .iter()
-                .map(|tweak| tweak.to_affine().unwrap_or(stand_in)),
-        );
-        self.is_valid.clear();
-        self.is_valid.resize(tweaks.len(), false);
-        are_on_curve(backend, &self.points, &mut self.is_valid);
-        for ((point, is_valid), tweak) in self.points.iter_mut().zip(&mut self.is_valid).zip(tweaks)
-        {
-            *is_valid &= tweak.to_affine().is_some();
-            if !*is_valid {
-                *point = stand_in;
-            }
-        }
-    }
-
-    /// Takes over their multiples by 2^64, that of G in place of those whose tweak is no point.
-    ///
-    /// # Errors
-    /// [`Degenerate`] if there is not one on the curve for each tweak that is.
-    fn load_multiples<B: Backend>(
-        &mut self,
-        backend: B,
-        multiples: &[TweakPoint],
-    ) -> Result<(), Degenerate> {
-        let stand_in = AffinePoint::generator_times_2_64();
-        self.multiples.clear();
-        for (multiple, is_valid) in multiples.iter().zip(&self.is_valid) {
-            self.multiples.push(match is_valid {
-                true => multiple.to_affine().ok_or(Degenerate)?,
-                false => stand_in,
-            });
-        }
-        self.are_multiples.clear();
-        self.are_multiples.resize(self.multiples.len(), false);
-        are_on_curve(backend, &self.multiples, &mut self.are_multiples);
-        let all = self.multiples.len() == self.points.len() && !self.are_multiples.contains(&false);
-        all.then_some(()).ok_or(Degenerate)
-    }
-
-    /// Distrusts the engine if it takes a tweak of the curve for one that is none, whose payment nobody would miss.
-    fn judge_invalid(&self, health: &Health, tweaks: &[TweakPoint]) {
-        let mut judged = self.is_valid.iter().zip(tweaks);
-        if judged.any(|(is_valid, tweak)| !is_valid && libsecp256k1::unpack(tweak).is_some()) {
-            health.distrust();
-        }
-    }
-
-    /// Zeros for the candidates of what was no point.
-    fn blank_invalid(&self, per_tweak: usize, candidates: &mut [[u8; 32]]) {
-        for (is_valid, candidates) in self.is_valid.iter().zip(candidates.chunks_mut(per_tweak)) {
-            if !is_valid {
-                candidates.fill([0; 32]);
-            }
-        }
-    }
 }
 
 /// What was handed out for a tweak: two of its candidates, or twice the same.
@@ -274,7 +166,7 @@ impl<B: Backend> OutputRoom<'_, B> {
             let table = core.table.ok_or(Degenerate)?;
             outputs.multiply(lockstep, table, hash, shared_secrets)
         });
-        input.judge_invalid(&core.health, tweaks);
+        core.health.judge_invalid(&input.is_valid, tweaks);
         let end = numbers.end;
         for numbers in chunk_numbers(numbers, tweaks.len()) {
             candidates.resize(tweaks.len() * numbers.len(), [0; 32]);
@@ -425,7 +317,7 @@ impl<B: Backend> CandidateScanner for WalletScanner<B> {
         if tweaks.len() < MIN_POINTS || self.core.health.is_broken() {
             return self.exact.chunks(tweaks, None, numbers, take);
         }
-        let size = batch_points(tweaks.len(), full_batch::<B>());
+        let size = batch_points(tweaks.len(), self.core.sizes.scan);
         let mut multiples = multiples.map(|multiples| multiples.chunks(size));
         with_room(
             &self.rooms,
@@ -491,11 +383,52 @@ impl<B: Backend> Drop for SharedRoom<B> {
 }
 
 impl<B: Backend> SharedScanner<B> {
-    /// Hands over the candidates of a batch for the wallets of a pass.
+    /// Has no passes if there are no two wallets that can share one.
+    fn new(backend: B, core: &Arc<Core>, targets: &[ScanTarget]) -> Result<Self, InvalidTarget> {
+        let mut scanners = Vec::with_capacity(targets.len());
+        let mut shared = Vec::new();
+        for (wallet, target) in targets.iter().enumerate() {
+            scanners.push(one_wallet(backend, core, target)?);
+            if let Some((key, targets)) = prepare(core, target)
+                && let Some(digits) = BucketDigits::new(&key)
+            {
+                let exact = libsecp256k1::Scanner::new(target)?;
+                shared.push((wallet, digits, targets, exact));
+            }
+        }
+        if shared.len() < 2 {
+            shared.clear();
+        }
+        let mut passes = Vec::new();
+        let size = batch_points(shared.len(), core.sizes.wallets);
+        let mut shared = shared.into_iter().peekable();
+        while shared.peek().is_some() {
+            let mut pass = Pass::default();
+            for (wallet, digits, targets, exact) in shared.by_ref().take(size) {
+                pass.wallets.push(wallet);
+                pass.exact.push(exact);
+                pass.digits.push(digits);
+                pass.targets.push(targets);
+            }
+            passes.push(pass);
+        }
+        Ok(Self {
+            backend,
+            core: Arc::clone(core),
+            passes,
+            scanners,
+            last: Last::default(),
+            rooms: Mutex::default(),
+        })
+    }
+
+    /// Hands over the candidates of a batch for the wallets of a pass, and keeps some to be compared later if the pass has
+    /// the wallet with that place among all that share passes.
     fn scan_batch(
         &self,
         room: &mut SharedRoom<B>,
         (pass_number, pass): (usize, &Pass),
+        kept: usize,
         tweaks: &[TweakPoint],
         take: &mut dyn FnMut(usize, CandidateChunk<'_>),
     ) {
@@ -512,8 +445,7 @@ impl<B: Backend> SharedScanner<B> {
         outputs.resize(tweaks.len(), groups);
         input.load(self.backend, tweaks);
         let done = products.multiply(lockstep, &pass.digits, &input.points);
-        // Of the wallets, one in turn is to be compared later.
-        let kept = scatter(self.core.health.batches()) % pass.wallets.len();
+        let before = pass_number * self.passes[0].wallets.len();
         for (i, wallet) in pass.wallets.iter().enumerate() {
             let targets = &pass.targets[i];
             let output_room = OutputRoom {
@@ -529,7 +461,7 @@ impl<B: Backend> SharedScanner<B> {
             let shared_secrets = done.map(|()| products.product(i));
             let numbers = 0..targets.per_tweak();
             let keep = |judged| {
-                if i == kept {
+                if before + i == kept {
                     self.last.put((pass_number, i, judged));
                 }
             };
@@ -581,14 +513,16 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
             let numbers = 0..scanner.candidates_per_tweak();
             scanner.chunks(tweaks, None, numbers, &mut |chunk| take(wallet, chunk));
         }
-        let size = batch_points(tweaks.len(), full_batch::<B>() / WALLETS_SHARE);
+        let size = batch_points(tweaks.len(), self.core.sizes.shared_scan);
         with_room(
             &self.rooms,
             || SharedRoom::new(self.backend),
             |room| {
                 for (batch, tweaks) in tweaks.chunks(size).enumerate() {
+                    let wallets: usize = passes.iter().map(|pass| pass.wallets.len()).sum();
+                    let kept = scatter(self.core.health.batches()) % wallets.max(1);
                     for pass in passes.iter().enumerate() {
-                        self.scan_batch(room, pass, tweaks, &mut |wallet, chunk| {
+                        self.scan_batch(room, pass, kept, tweaks, &mut |wallet, chunk| {
                             take(wallet, chunk.behind(batch * size));
                         });
                     }
@@ -597,3 +531,6 @@ impl<B: Backend> WalletsScanner for SharedScanner<B> {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,7 +101,7 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The steps for a key; `None` if one of them can fail, which is so for few keys near 0, ±λ and the like.
+    /// The steps for a key; `None` if one of them can fail, which is so for no key that is known but 0.
     pub(crate) fn new(key: &Scalar, bases: Bases) -> Option<Self> {
         let schedule = Self::unproven(key, bases);
         schedule.proves(key, bases).then_some(schedule)

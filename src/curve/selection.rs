@@ -138,15 +138,46 @@ mod tests {
     #[test]
     fn every_engine_that_runs_here_passes_its_self_check() {
         for (kind, name) in EngineKind::NAMES {
-            let Ok(engine) = engine(kind) else {
-                assert!(matches!(
-                    kind,
-                    EngineKind::Avx2 | EngineKind::Avx512 | EngineKind::Ifma
-                ));
+            if kind == EngineKind::Auto {
+                continue;
+            }
+            let engine = engine(kind);
+            assert_eq!(engine.is_ok(), is_supported(kind), "{name}");
+            let Ok(engine) = engine else {
                 continue;
             };
-            assert!(kind == EngineKind::Auto || engine.name() == name);
+            assert_eq!(engine.name(), name);
             assert!(!engine.status().is_broken, "{name}");
         }
+    }
+
+    /// Whether this processor has the instructions.
+    fn is_supported(kind: EngineKind) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let has_avx512 = is_x86_feature_detected!("avx512f");
+            match kind {
+                EngineKind::Avx2 => is_x86_feature_detected!("avx2"),
+                EngineKind::Avx512 => has_avx512,
+                EngineKind::Ifma => has_avx512 && is_x86_feature_detected!("avx512ifma"),
+                _ => true,
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            matches!(
+                kind,
+                EngineKind::Auto | EngineKind::LibSecp256k1 | EngineKind::Portable
+            )
+        }
+    }
+
+    #[test]
+    fn the_fastest_engine_that_runs_here_is_chosen() {
+        let by_speed = [EngineKind::Ifma, EngineKind::Avx512, EngineKind::Avx2];
+        let fastest = by_speed.into_iter().find(|kind| is_supported(*kind));
+        let fastest = fastest.unwrap_or(EngineKind::Portable).to_string();
+        let chosen = engine(EngineKind::Auto).expect("one for any processor");
+        assert_eq!(chosen.name(), fastest);
     }
 }

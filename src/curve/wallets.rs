@@ -27,15 +27,25 @@ pub(crate) struct BucketDigits(Vec<[i8; WNAF_DIGITS]>);
 impl BucketDigits {
     /// The digits of a key; `None` if a step can fail or a bucket stays empty, which is so for few small keys.
     pub(crate) fn new(key: &Scalar) -> Option<Self> {
+        let digits = Self::unproven(key);
+        digits.prove(key).then_some(digits)
+    }
+
+    fn unproven(key: &Scalar) -> Self {
         let mut halves = key.split();
         let digits = Self(halves.iter().map(Half::wnaf).collect());
         halves.zeroize();
+        digits
+    }
+
+    /// Whether the program, on integers, ends in the key without failing.
+    fn prove(&self, key: &Scalar) -> bool {
         let mut integers = Integers {
             power: Scalar::ONE,
             registers: [const { None }; REGISTERS],
         };
-        run(std::slice::from_ref(&digits), &mut integers).ok()?;
-        (integers.registers[RESULT] == Some(*key)).then_some(digits)
+        run(std::slice::from_ref(self), &mut integers).is_ok()
+            && integers.registers[RESULT] == Some(*key)
     }
 }
 
@@ -292,3 +302,6 @@ impl<B: Backend> Machine for PointMachine<'_, B> {
         self.lockstep.double_add(to, from.operand(), false)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,10 @@ pub(super) fn confirm(
     let Some(shared_secret) = keys.scan_key.shared_secret(tweak) else {
         return Ok(Vec::new());
     };
+    // Blocks that are outgrown would be given back with secrets in them.
+    let mut taken = Vec::with_capacity(outputs.len().min(K_MAX as usize));
+    let mut found = Vec::with_capacity(outputs.len());
     let mut outputs = Outputs::new(outputs);
-    let mut taken = Vec::new();
     for k in 0..K_MAX {
         // No valid t_k: nobody can have paid this k, and no later one counts.
         let Some(t_k) = output_tweak(&shared_secret, k) else {
@@ -40,7 +42,6 @@ pub(super) fn confirm(
         };
         taken.push((payment, first));
     }
-    let mut found = Vec::new();
     for (payment, first) in &taken {
         // What is the wallet's besides is looked for when no k can take it any more.
         let others = outputs.take_others(keys, payment.p_k.as_ref(), *first);

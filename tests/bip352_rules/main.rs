@@ -209,6 +209,19 @@ fn p2sh_around_a_later_witness_program_disqualifies_nothing() {
 }
 
 #[test]
+fn scripts_like_p2sh_with_a_hash_of_another_length_are_ignored() {
+    let key = pubkey(&secret(1)).serialize();
+    for length in [0, 19, 21, 32] {
+        let spend = Spend {
+            prevout_script: p2sh_script(&vec![0xab; length]),
+            ..p2sh_p2wpkh(&secret(1))
+        };
+        assert_eq!(spend.witness.last(), Some(&key.to_vec()));
+        assert_contributes(spend, None);
+    }
+}
+
+#[test]
 fn p2wpkh_takes_the_last_item_of_any_number() {
     let secret = secret(1);
     let key = pubkey(&secret).serialize().to_vec();
@@ -273,7 +286,10 @@ fn taproot_key_path_with_an_annex_of_any_length() {
         let witness = vec![schnorr_signature(), annex];
         assert_contributes(p2tr_with(&secret, witness), counted);
     }
-    // Not a control block, though bytes 1..33 equal H.
+    // Not a control block, though bytes 1..33 equal H: the signature before the annex, or the annex itself.
+    let signature = [&nums_control_block()[..], &[0xdd; 31]].concat();
+    let witness = vec![signature, vec![0x50]];
+    assert_contributes(p2tr_with(&secret, witness), counted);
     for annex in [
         nums_annex(),
         [&nums_annex()[..], &[0xdd; 32]].concat(),

@@ -208,6 +208,13 @@ impl Drop for FakeNode {
     }
 }
 
+/// A text put in place of another, which must be in an answer.
+pub(crate) fn replaced(body: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    let text = String::from_utf8(body).unwrap();
+    assert!(text.contains(from), "{from} is not in {text:.300}");
+    text.replacen(from, to, 1).into_bytes()
+}
+
 /// Spent outputs as `/rest/spenttxouts/<hash>.bin` has them.
 pub(crate) fn spent_bytes(block: &SimulatedBlock) -> Vec<u8> {
     let mut bytes = serialize(&VarInt::from(block.prevouts.len()));

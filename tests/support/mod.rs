@@ -15,6 +15,7 @@ pub(crate) mod fake_node;
 pub(crate) mod index;
 pub(crate) mod log;
 pub(crate) mod node;
+mod node_rpc;
 pub(crate) mod node_source;
 pub(crate) mod proxy;
 pub(crate) mod served;

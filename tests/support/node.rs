@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 use bitcoin::{Block, BlockHash, Script, Transaction};
-use corepc_node::Client;
-use corepc_node::client::client_sync::{Auth, Error};
 use serde_json::{Value, json};
 use spindex::BlockId;
 use spindex::chain::simulated::SimulatedChain;
 use tempfile::TempDir;
+
+use super::node_rpc::{NodeRpc, RpcFailure};
 
 /// How long a node may take to start or stop; it takes a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,7 +41,7 @@ pub(crate) struct TestNode {
     chain: &'static str,
     datadir: TempDir,
     port: u16,
-    running: Option<(Child, Client)>,
+    running: Option<(Child, NodeRpc)>,
 }
 
 impl TestNode {
@@ -75,8 +75,8 @@ impl TestNode {
 
     /// Stops the node, by RPC, and waits until its process has ended.
     pub(crate) fn stop(&mut self) {
-        if let Some((mut process, client)) = self.running.take() {
-            let _ = client.call::<Value>("stop", &[]);
+        if let Some((mut process, rpc)) = self.running.take() {
+            let _ = rpc.call("stop", &[]);
             wait_for_end(&mut process);
         }
     }
@@ -99,9 +99,9 @@ impl TestNode {
     }
 
     /// An RPC call.
-    pub(crate) fn rpc(&self, method: &str, params: &[Value]) -> Result<Value, Error> {
-        let (_, client) = self.running.as_ref().expect("the node is stopped");
-        client.call(method, params)
+    pub(crate) fn rpc(&self, method: &str, params: &[Value]) -> Result<Value, RpcFailure> {
+        let (_, rpc) = self.running.as_ref().expect("the node is stopped");
+        rpc.call(method, params)
     }
 
     /// An RPC call that succeeds.
@@ -225,7 +225,7 @@ fn daemon() -> &'static Path {
 }
 
 /// Starts the daemon and waits until RPC answers; `None` if the process ends before that.
-fn launch(chain: &str, datadir: &Path, port: u16, args: &[&str]) -> Option<(Child, Client)> {
+fn launch(chain: &str, datadir: &Path, port: u16, args: &[&str]) -> Option<(Child, NodeRpc)> {
     let mut process = Command::new(daemon())
         .arg(format!("-datadir={}", datadir.display()))
         .arg(format!("-rpcport={port}"))
@@ -237,18 +237,18 @@ fn launch(chain: &str, datadir: &Path, port: u16, args: &[&str]) -> Option<(Chil
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let cookie = Auth::CookieFile(cookie_path(chain, datadir));
+    let rpc = NodeRpc {
+        port,
+        cookie: cookie_path(chain, datadir),
+    };
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
         if process.try_wait().unwrap().is_some() {
             return None;
         }
         // There is no cookie yet, or one of an earlier run, or the node is still loading.
-        if let Ok(client) =
-            Client::new_with_auth(&format!("http://127.0.0.1:{port}"), cookie.clone())
-            && client.call::<Value>("getblockchaininfo", &[]).is_ok()
-        {
-            return Some((process, client));
+        if rpc.call("getblockchaininfo", &[]).is_ok() {
+            return Some((process, rpc));
         }
         sleep(LOOK_EVERY);
     }

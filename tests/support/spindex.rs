@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The command with an environment that holds nothing of the caller's settings, and a home directory of its own.
+///
+/// Its engine is libsecp256k1, which alone is optimised in these builds: each of the others takes longer to check itself
+/// than most commands to run. Tests of what engines do name them.
 pub(crate) fn command<S: AsRef<OsStr>>(home: &Path, args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spindex"));
     for (name, _) in std::env::vars_os() {
@@ -19,6 +22,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(home: &Path, args: &[S]) -> Command {
             command.env_remove(name);
         }
     }
+    command.env("SPINDEX_ENGINE", "libsecp256k1");
     command.env("HOME", home).stdin(Stdio::null()).args(args);
     command
 }
@@ -26,6 +30,11 @@ pub(crate) fn command<S: AsRef<OsStr>>(home: &Path, args: &[S]) -> Command {
 /// Runs the command to its end.
 pub(crate) fn run<S: AsRef<OsStr>>(home: &Path, args: &[S]) -> Output {
     command(home, args).output().unwrap()
+}
+
+/// What was printed.
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 /// The lines of stderr.

@@ -79,6 +79,26 @@ mod tests {
         }
     }
 
+    /// From the documentation of Bitcoin Core's descriptors and its tests.
+    #[test]
+    fn checksums_of_bitcoin_core() {
+        for (descriptor, checksum) in [
+            ("addr(mkmZxiEcEd8ZqjQWVZuC6so5dFMKEFpN2j)", "02wpgw69"),
+            (
+                "wpkh([d34db33f/84h/0h/0h]xpub6DJ2dNUysrn5Vt36jH2KLBT2i1auw1tTSSomg8PhqNiUtx8QX2SvC9nrHu81fT41fvDUnhM\
+                 jEzQgXnQjKEu3oaqMSzhSrHMxyyoEAmUHQbY/0/*)",
+                "cjjspncu",
+            ),
+            (
+                "pkh([d34db33f/44'/0'/0']xpub6ERApfZwUNrhLCkDtcHTcxd75RbzS1ed54G1LkBUHQVHQKqhMkhgbmJbZRkrgZw4koxb5JaHW\
+                 kY4ALHY2grBGRjaDMzQLcgJvLJuZZvRcEL/1/*)",
+                "ml40v0wf",
+            ),
+        ] {
+            assert!(verify(descriptor, checksum), "{descriptor}");
+        }
+    }
+
     #[test]
     fn any_wrong_character_is_found() {
         let descriptor = "sp([deadbeef/352h/0h/0h]spscan1q,\"\\ ~)";

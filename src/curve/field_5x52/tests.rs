@@ -85,18 +85,6 @@ type Limbs = [u64; LIMBS];
 
 const FIELD: Field5x52<Checked> = Field5x52(Checked);
 
-/// Largest limbs of each magnitude: of those that were carried, all bits count as used.
-fn largest<const A: u32>() -> Limbs {
-    match A {
-        1 => TIGHT_LIMITS.map(|limit| limit - 1),
-        _ => {
-            let mut limbs = [u64::MAX; LIMBS];
-            limbs[LIMBS - 1] = top_limit(A) - 1;
-            limbs
-        }
-    }
-}
-
 /// The low 52 bits of each limb.
 fn value(limbs: &Limbs) -> Number {
     reference::from_limbs(&limbs.map(|limb| limb & LIMB_MASK), 52, &P)
@@ -118,13 +106,13 @@ fn limbs<const A: u32>() -> impl Strategy<Value = Limbs> {
             3 => 0..=limit,
         ]
     };
-    largest::<A>().map(limb)
+    largest_limbs(A).map(limb)
 }
 
 /// Each choice of limbs that are the largest, the others being 0.
 fn extreme_tight() -> impl Iterator<Item = Element<Limbs, 1>> {
     (0..1 << LIMBS).map(|choice: u32| {
-        let largest = largest::<1>();
+        let largest = largest_limbs(1);
         Element(std::array::from_fn(|i| {
             largest[i] * u64::from(choice >> i & 1)
         }))
@@ -172,10 +160,10 @@ fn check_sums(a: &Element<Limbs, 1>, b: &Element<Limbs, 1>) {
 
 #[test]
 fn no_word_overflows_at_the_bounds() {
-    let one = Element::<_, 1>(largest::<1>());
-    let two = Element::<_, 2>(largest::<2>());
-    let three = Element::<_, 3>(largest::<3>());
-    let four = Element::<_, 4>(largest::<4>());
+    let one = Element::<_, 1>(largest_limbs(1));
+    let two = Element::<_, 2>(largest_limbs(2));
+    let three = Element::<_, 3>(largest_limbs(3));
+    let four = Element::<_, 4>(largest_limbs(4));
     let zero = Element::<_, 1>([0; LIMBS]);
     for c in [one, zero] {
         check_product(&one, &one, &c);
@@ -204,6 +192,30 @@ fn nothing_becomes_negative_at_the_bounds() {
             check_sums(&b, &c);
         }
     }
+}
+
+/// In debug builds, whatever operation gave them.
+#[cfg(debug_assertions)]
+#[test]
+fn limbs_above_their_magnitude_are_noticed() {
+    fn check<const A: u32>() {
+        let largest = largest_limbs(A);
+        FIELD.check::<A>(largest);
+        for (i, limb) in largest.into_iter().enumerate() {
+            let mut limbs = largest;
+            // A word that may be anything has nothing above it.
+            let Some(above) = limb.checked_add(1) else {
+                continue;
+            };
+            limbs[i] = above;
+            let checked = std::panic::catch_unwind(|| FIELD.check::<A>(limbs));
+            assert!(checked.is_err(), "limb {i} of magnitude {A}");
+        }
+    }
+    check::<1>();
+    check::<2>();
+    check::<3>();
+    check::<4>();
 }
 
 #[test]

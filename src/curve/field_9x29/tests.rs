@@ -72,19 +72,6 @@ type Limbs = [u64; LIMBS];
 
 const FIELD: Field9x29<Checked> = Field9x29(Checked);
 
-/// Largest limbs that the operations of each magnitude can give.
-fn largest<const A: u32>() -> Limbs {
-    std::array::from_fn(|i| {
-        let tight = TIGHT_LIMITS[i] - 1;
-        match A {
-            1 => tight,
-            2 => 2 * tight,
-            3 => tight + BIAS[i],
-            _ => 2 * BIAS[i],
-        }
-    })
-}
-
 fn value(limbs: &Limbs) -> Number {
     reference::from_limbs(limbs, 29, &P)
 }
@@ -105,7 +92,7 @@ fn limbs<const A: u32>() -> impl Strategy<Value = Limbs> {
             3 => 0..=limit,
         ]
     };
-    largest::<A>().map(limb)
+    largest_limbs(A).map(limb)
 }
 
 /// a·b and a·b - c at the given bounds.
@@ -136,10 +123,10 @@ fn check_carries<const A: u32>(a: &Element<Limbs, A>) {
 
 #[test]
 fn no_word_overflows_at_the_bounds() {
-    let one = Element::<_, 1>(largest::<1>());
-    let two = Element::<_, 2>(largest::<2>());
-    let three = Element::<_, 3>(largest::<3>());
-    let four = Element::<_, 4>(largest::<4>());
+    let one = Element::<_, 1>(largest_limbs(1));
+    let two = Element::<_, 2>(largest_limbs(2));
+    let three = Element::<_, 3>(largest_limbs(3));
+    let four = Element::<_, 4>(largest_limbs(4));
     let zero = Element::<_, 1>([0; LIMBS]);
     for c in [one, zero] {
         check_product(&one, &one, &c);
@@ -157,15 +144,36 @@ fn no_word_overflows_at_the_bounds() {
     check_carries(&four);
 }
 
+/// In debug builds, whatever operation gave them.
+#[cfg(debug_assertions)]
+#[test]
+fn limbs_above_their_magnitude_are_noticed() {
+    fn check<const A: u32>() {
+        let largest = largest_limbs(A);
+        FIELD.check::<A>(largest);
+        for (i, limb) in largest.into_iter().enumerate() {
+            let mut limbs = largest;
+            // A word that may be anything has nothing above it.
+            let Some(above) = limb.checked_add(1) else {
+                continue;
+            };
+            limbs[i] = above;
+            let checked = std::panic::catch_unwind(|| FIELD.check::<A>(limbs));
+            assert!(checked.is_err(), "limb {i} of magnitude {A}");
+        }
+    }
+    check::<1>();
+    check::<2>();
+    check::<3>();
+    check::<4>();
+}
+
 #[test]
 fn biases_are_multiples_of_p_and_large_enough() {
     assert_eq!(value(&BIAS), [0; 4]);
     assert_eq!(value(&WIDE_BIAS), [0; 4]);
-    for (i, limit) in TIGHT_LIMITS.iter().enumerate() {
-        assert!(
-            BIAS[i] >= limit - 1 && WIDE_BIAS[i] >= 2 * (limit - 1),
-            "limb {i}"
-        );
+    for (i, tight) in largest_limbs(1).into_iter().enumerate() {
+        assert!(BIAS[i] >= tight && WIDE_BIAS[i] >= 2 * tight, "limb {i}");
     }
 }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::curve::proof::Integer;
 use crate::curve::reference::{self, N as ORDER, Number};
 
 fn scalar(number: &Number) -> Scalar {
@@ -122,6 +123,98 @@ fn scalars_are_below_the_order() {
     assert!(Scalar::from_words(below).is_some());
     let half = Scalar::power_of_two(255);
     assert!(half.plus(&half) == Scalar::power_of_two(256));
+}
+
+/// Why the halves are short, with the numbers of [`Scalar::split`] and [`Scalar::split_odd`].
+#[test]
+fn the_lattice_makes_halves_short() {
+    let [a1, b1, a2] = [A1, B1, A2].map(|words| Integer::from_words(&words));
+    let n = Integer::from_words(&ORDER);
+    // (A1, -B1) and (A2, A1) are in the lattice, and span it.
+    let number = |words: [u64; 3]| [words[0], words[1], words[2], 0];
+    let times_lambda = |words| reference::mul(&number(words), Scalar::LAMBDA.words(), &ORDER);
+    assert_eq!(times_lambda(B1), number(A1));
+    assert_eq!(times_lambda(A1), reference::negate(&number(A2), &ORDER));
+    assert_eq!(a1.times(&a1).plus(&a2.times(&b1)), n);
+    // G1/2^384 and G2/2^384 err by half of 2^-384 at most, and so k·G1 and k·G2 by 2^-129 of what is rounded to c1 and c2.
+    for (constant, numerator) in [(G1, a1), (G2, b1)] {
+        let error = Integer::from_words(&constant)
+            .times(&n)
+            .minus(&numerator.shifted(384));
+        let twice = error.plus(&error);
+        assert!(twice <= n && twice.negated() <= n);
+    }
+    // k1 is at most (1/2 + 2^-129)·(A1 + A2), k2 at most (1/2 + 2^-129)·(B1 + A1).
+    let rounding = Integer::power_of_two(128).plus(&Integer::from(1));
+    let hundredths = |hundredths, bits| Integer::from(hundredths).shifted(bits);
+    for (sum, bound) in [(a1.plus(&a2), 64), (b1.plus(&a1), 55)] {
+        let largest = sum.times(&rounding).times(&Integer::from(100));
+        assert!(largest < hundredths(bound, 128 + 129));
+    }
+    // To be odd, k1 may have A1 more, and then A2 less in absolute value or the other sign; k2 may have B1 and A1 more.
+    let two_to_130 = hundredths(100, 130);
+    for (before, more) in [(64, a1), (64, a2), (55, b1.plus(&a1))] {
+        let largest = hundredths(before, 128).plus(&more.times(&Integer::from(100)));
+        assert!(largest < two_to_130);
+    }
+}
+
+#[test]
+fn quotients_are_rounded_to_the_nearest() {
+    for k in reference::edges(&ORDER) {
+        for constant in [G1, G2] {
+            let quotient = Integer::from_words(&scaled_quotient(&k, &constant));
+            let exact = Integer::from_words(&k).times(&Integer::from_words(&constant));
+            let error = quotient.shifted(384).minus(&exact);
+            let half = Integer::power_of_two(383);
+            assert!(error <= half && error.negated() <= half, "{k:x?}");
+        }
+    }
+}
+
+/// Each pattern of ten bits at both ends and across words, the others all zeros or all ones, with both signs.
+fn for_patterns(bits: u32, check: impl Fn(&Half, &Integer)) {
+    for at in [0, 59, bits - 10] {
+        for pattern in 0..1 << 10 {
+            let window = Integer::from(1023).shifted(at);
+            let zeros = Integer::from(pattern).shifted(at);
+            let ones = Integer::power_of_two(bits).minus(&Integer::from(1));
+            for magnitude in [zeros, ones.minus(&window).plus(&zeros)] {
+                for value in [magnitude, magnitude.negated()] {
+                    let words = value.words();
+                    check(&Half([words[0], words[1], words[2]]), &value);
+                }
+            }
+        }
+    }
+}
+
+fn sum_of_digits(digits: &[i8], bits: u32) -> Integer {
+    let places = digits.iter().zip((0..).step_by(bits as usize));
+    places.fold(Integer::ZERO, |sum, (digit, place)| match digit {
+        0 => sum,
+        digit => sum.plus(&Integer::from(i128::from(*digit)).shifted(place)),
+    })
+}
+
+#[test]
+fn digits_sum_to_all_patterns_of_bits() {
+    for_patterns(128, |half, value| {
+        assert_eq!(sum_of_digits(&half.wnaf(), 1), *value);
+        let [low, high] = half.at_bit_64().map(|part| sum_of_digits(&part.wnaf(), 1));
+        assert_eq!(low.plus(&high.shifted(64)), *value);
+    });
+    for_patterns(130, |half, value| {
+        if half.0[0] & 1 == 1 {
+            let digits = half.odd_windows();
+            assert_eq!(sum_of_digits(&digits, WINDOW_BITS), *value);
+            assert!(
+                digits
+                    .iter()
+                    .all(|digit| digit % 2 != 0 && digit.abs() <= 31)
+            );
+        }
+    });
 }
 
 proptest! {

@@ -95,6 +95,58 @@ proptest! {
 }
 
 #[test]
+fn values_end_below_the_range() {
+    for count in [1, 5] {
+        let range = u64::from(count) * M;
+        for (value, is_in_range) in [(range - 1, true), (range, false)] {
+            let mut writer = BitWriter {
+                bytes: vec![count],
+                pending: 0,
+                pending_bits: 0,
+            };
+            for difference in std::iter::once(value).chain(vec![0; usize::from(count) - 1]) {
+                writer.unary(difference >> P);
+                writer.bits(difference & ((1 << P) - 1), P);
+            }
+            let expected = match is_in_range {
+                true => Ok(vec![value; usize::from(count)]),
+                false => Err(FilterError::OutOfRange),
+            };
+            assert_eq!(decode(&writer.finish()), expected);
+        }
+    }
+}
+
+/// Runs of ones that fill the decoder's window once or several times, from each place in a byte on. Random streams have
+/// them only where the values are out of range.
+#[test]
+fn unary_runs_of_any_length_decode_like_the_slow_decoder() {
+    const COUNT: u64 = 200;
+    for ones in (0..20).chain(50..75).chain(110..140).chain(240..=290) {
+        for shift in 0..8 {
+            let mut bytes = Vec::new();
+            write_count(&mut bytes, COUNT);
+            let mut writer = BitWriter {
+                bytes,
+                pending: 0,
+                pending_bits: 0,
+            };
+            let differences = [shift << P, ones << P | 0x5_5555];
+            for difference in differences.into_iter().chain([0; COUNT as usize - 2]) {
+                writer.unary(difference >> P);
+                writer.bits(difference & ((1 << P) - 1), P);
+            }
+            let filter = writer.finish();
+            let last = differences.iter().sum();
+            let mut expected = vec![last; COUNT as usize];
+            expected[0] = differences[0];
+            assert_eq!(decode_slowly(&filter), Some(expected.clone()));
+            assert_eq!(decode(&filter), Ok(expected), "{ones} ones");
+        }
+    }
+}
+
+#[test]
 fn a_count_beyond_the_stream_is_refused_at_once() {
     let mut filter = vec![0xff];
     filter.extend_from_slice(&u64::MAX.to_le_bytes());

@@ -1,0 +1,147 @@
+//! A source that goes away or lies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bitcoin::{Network, Transaction, Txid};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use spindex::BlockId;
+use spindex::chain::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use spindex::index::IndexSettings;
+
+use super::scene::{chain, indexer, quick};
+use crate::support::index::{content, fresh_content, memory_store};
+
+/// A source that fails or lies, by request.
+struct Faulty {
+    chain: Arc<SimulatedChain>,
+    fault: Fault,
+    /// How often the fault strikes before the source is honest.
+    strikes: AtomicU32,
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    /// The node goes away at this height.
+    Away(u32),
+    /// At this height another branch's block comes.
+    Unlinked(u32, BlockId),
+}
+
+impl Faulty {
+    fn strikes(&self) -> bool {
+        self.strikes
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok()
+    }
+}
+
+impl BlockSource for Faulty {
+    fn describe(&self) -> String {
+        "a faulty source".to_owned()
+    }
+
+    fn check(&self, network: Network) -> BoxFuture<'_, Result<(), ChainError>> {
+        self.chain.check(network)
+    }
+
+    fn tip(&self) -> BoxFuture<'_, Result<BlockId, ChainError>> {
+        self.chain.tip()
+    }
+
+    fn block_at(&self, height: u32) -> BoxFuture<'_, Result<Option<BlockId>, ChainError>> {
+        match self.fault {
+            Fault::Unlinked(at, other) if at == height && self.strikes() => {
+                async move { Ok(Some(other)) }.boxed()
+            }
+            _ => self.chain.block_at(height),
+        }
+    }
+
+    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
+        match self.fault {
+            Fault::Away(at) if at == id.height && self.strikes() => {
+                async { Err(ChainError::Unreachable("connection reset".to_owned())) }.boxed()
+            }
+            _ => self.chain.block(id),
+        }
+    }
+
+    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
+        self.chain.broadcast(tx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_goes_away_is_waited_for() {
+    let chain = chain(6, 110);
+    let source = Arc::new(Faulty {
+        chain: chain.clone(),
+        fault: Fault::Away(60),
+        strikes: AtomicU32::new(2),
+    });
+    let patient = IndexSettings {
+        give_up_after: None,
+        batch_bytes: 3_000,
+        ..quick()
+    };
+    let store = memory_store(false);
+    let tip = indexer(&store, source, patient).sync(None).await.unwrap();
+    assert_eq!(tip, Some(chain.tip_id()));
+    let hash = content(&store);
+    assert_eq!(hash, fresh_content(chain).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stays_away_ends_the_sync_with_what_is_committed() {
+    let chain = chain(7, 110);
+    let source = Arc::new(Faulty {
+        chain: chain.clone(),
+        fault: Fault::Away(60),
+        strikes: AtomicU32::new(u32::MAX),
+    });
+    let store = memory_store(false);
+    let error = indexer(&store, source, quick())
+        .sync(None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "connection reset");
+    assert_eq!(
+        store.snapshot().unwrap().tip(),
+        chain.block_at(59).await.unwrap()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_that_do_not_link_are_never_committed() {
+    let chain = chain(8, 110);
+    let orphan = chain.block_at(100).await.unwrap().unwrap();
+    chain.reorganize(20, 20, Orphaned::Drop).unwrap();
+    for (strikes, recovers) in [(1, true), (u32::MAX, false)] {
+        let source = Arc::new(Faulty {
+            chain: chain.clone(),
+            fault: Fault::Unlinked(100, orphan),
+            strikes: AtomicU32::new(strikes),
+        });
+        let patient = IndexSettings {
+            give_up_after: Some(Duration::from_secs(60)),
+            ..quick()
+        };
+        let store = memory_store(false);
+        let result = indexer(&store, source, patient).sync(None).await;
+        let snapshot = store.snapshot().unwrap();
+        if recovers {
+            assert_eq!(result.unwrap(), Some(chain.tip_id()));
+            assert_eq!(content(&store), fresh_content(chain.clone()).await);
+        } else {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains(&orphan.to_string()), "{error}");
+            assert_eq!(snapshot.tip(), chain.block_at(99).await.unwrap());
+        }
+    }
+}

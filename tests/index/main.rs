@@ -1,0 +1,21 @@
+//! How a chain becomes an index, and how the index follows it: simulated chains, nodes with bad manners, real nodes.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod deriving;
+mod faults;
+mod faulty_node;
+mod faulty_source;
+mod following;
+mod odd_sources;
+mod other_node;
+mod random_node;
+mod regtest;
+mod reorgs;
+mod scene;
+#[path = "../support/mod.rs"]
+mod support;
+mod syncing;

@@ -1,0 +1,517 @@
+//! Disks that fill up, fail or lose power in the middle of an update.
+//!
+//! Whatever call of the backend is hit, the index stands afterwards either before or after the update that was
+//! running, and goes on from there to the same contents as one that was never disturbed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use redb::StorageBackend;
+use spindex::store::{BlockRecord, Store, StoreError, Update};
+
+use crate::support::{Model, SMALL, Size, options_with};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accident {
+    /// Writing and growing fail from some call on with this error; the rest works.
+    Full(io::ErrorKind),
+    /// One call fails, as with a bad sector or a flaky network disk; later ones would work.
+    Hiccup,
+    /// Power is lost: nothing works from some call on, and of what was written since the last sync anything
+    /// may be missing.
+    PowerLoss,
+    /// The same, and of a write that did not get lost perhaps only a part is there.
+    TornWrites,
+}
+
+/// What a disk writes in one piece.
+const SECTOR_BYTES: usize = 512;
+
+/// What became of a write that no sync has made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Lost,
+    Whole,
+    /// As many bytes as came before the loss.
+    Prefix,
+    /// Any of its sectors. Where writes overlap, that is also what their order being changed leaves.
+    Sectors,
+}
+
+impl Fate {
+    fn is_torn(self) -> bool {
+        matches!(self, Self::Prefix | Self::Sectors)
+    }
+
+    fn of_a_torn_write(rng: &mut StdRng) -> Self {
+        *[Self::Prefix, Self::Sectors].choose(rng).expect("two")
+    }
+
+    /// Of writes that get lost or not, but never in part.
+    fn of_whole_writes(writes: usize, rng: &mut StdRng) -> Vec<Self> {
+        let keep = [0.0, 0.5, 0.9, 1.0][rng.gen_range(0..4)];
+        let is_kept = std::iter::repeat_with(|| rng.gen_bool(keep));
+        let fates = is_kept.map(|is_kept| if is_kept { Self::Whole } else { Self::Lost });
+        fates.take(writes).collect()
+    }
+
+    /// Of writes at least one of which is torn: all of them at random, or one alone among many that are as they should
+    /// be, or one that came before all others.
+    fn of_torn_writes(writes: usize, rng: &mut StdRng) -> Vec<Self> {
+        let mut fates = match rng.gen_range(0..3) {
+            0 => Self::of_whole_writes(writes, rng),
+            1 => vec![Self::Whole; writes],
+            _ => vec![Self::Lost; writes],
+        };
+        let share = if rng.gen_bool(0.5) { 0.5 } else { 0.0 };
+        for fate in &mut fates {
+            if rng.gen_bool(share) {
+                *fate = Self::of_a_torn_write(rng);
+            }
+        }
+        if let Some(fate) = fates.choose_mut(rng) {
+            *fate = Self::of_a_torn_write(rng);
+        }
+        fates
+    }
+
+    /// Puts what arrived of a write into the file's bytes. What lies behind a length that was never recorded is lost.
+    fn write(self, bytes: &mut [u8], offset: usize, data: &[u8], rng: &mut StdRng) {
+        let end = (offset + data.len()).min(bytes.len());
+        let Some(place) = bytes.get_mut(offset..end) else {
+            return;
+        };
+        let data = &data[..place.len()];
+        match self {
+            Self::Lost => {}
+            Self::Whole => place.copy_from_slice(data),
+            Self::Prefix => {
+                let arrived = rng.gen_range(0..=data.len());
+                place[..arrived].copy_from_slice(&data[..arrived]);
+            }
+            Self::Sectors => {
+                let mut from = 0;
+                while from < data.len() {
+                    let in_sector = SECTOR_BYTES - (offset + from) % SECTOR_BYTES;
+                    let to = (from + in_sector).min(data.len());
+                    if rng.gen_bool(0.5) {
+                        place[from..to].copy_from_slice(&data[from..to]);
+                    }
+                    from = to;
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Write {
+    Bytes(usize, Vec<u8>),
+    Length(usize),
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    /// What reads see.
+    live: Vec<u8>,
+    /// What the last sync made durable.
+    durable: Vec<u8>,
+    /// Changes since then.
+    pending: Vec<Write>,
+    /// Calls that change something, so far.
+    calls: usize,
+    /// Which of them were syncs, counted from 0.
+    syncs: Vec<usize>,
+    accident: Option<(usize, Accident)>,
+}
+
+impl Disk {
+    fn call(&mut self, is_write: bool) -> io::Result<()> {
+        self.calls += 1;
+        match self.accident {
+            Some((at, Accident::Full(kind))) if is_write && self.calls > at => Err(kind.into()),
+            Some((at, Accident::Hiccup)) if self.calls == at + 1 => {
+                Err(io::ErrorKind::Other.into())
+            }
+            Some((at, Accident::PowerLoss | Accident::TornWrites)) if self.calls > at => {
+                Err(io::ErrorKind::NotConnected.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is found after power is back: the durable bytes and some of the pending changes.
+    fn after_power_loss(&self, fates: &[Fate], rng: &mut StdRng) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        for (write, fate) in self.pending.iter().zip(fates) {
+            match write {
+                Write::Length(_) if *fate == Fate::Lost => {}
+                Write::Length(len) => bytes.resize(*len, 0),
+                Write::Bytes(offset, data) => fate.write(&mut bytes, *offset, data, rng),
+            }
+        }
+        bytes
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Backend(Arc<Mutex<Disk>>);
+
+impl Backend {
+    fn holding(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Disk {
+            durable: bytes.clone(),
+            live: bytes,
+            ..Disk::default()
+        })))
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0
+            .lock()
+            .expect("no test panics while it holds the disk")
+    }
+
+    fn fail_at(&self, call: usize, accident: Accident) {
+        self.disk().accident = Some((call, accident));
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk().live.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let disk = self.disk();
+        let from = offset as usize;
+        let bytes = disk.live.get(from..from + out.len());
+        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.call(true)?;
+        disk.live.resize(len as usize, 0);
+        disk.pending.push(Write::Length(len as usize));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.call(false)?;
+        let call = disk.calls - 1;
+        disk.syncs.push(call);
+        disk.durable = disk.live.clone();
+        disk.pending.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.call(true)?;
+        let from = offset as usize;
+        let place = disk.live.get_mut(from..from + data.len());
+        place
+            .ok_or(io::ErrorKind::UnexpectedEof)?
+            .copy_from_slice(data);
+        disk.pending.push(Write::Bytes(from, data.to_vec()));
+        Ok(())
+    }
+}
+
+const UNDO_DEPTH: u32 = 4;
+
+/// One change of the file.
+enum Step {
+    Update {
+        disconnect: u32,
+        connect: Vec<BlockRecord>,
+    },
+    Compact,
+    /// Blocks whose locators are left for later.
+    Extend(Vec<BlockRecord>),
+    Locate,
+}
+
+impl Step {
+    fn run(&self, store: &Store) -> Result<(), StoreError> {
+        match self {
+            Self::Update {
+                disconnect,
+                connect,
+            } => {
+                let disconnect = *disconnect;
+                let update = Update {
+                    disconnect,
+                    connect,
+                };
+                store.apply(update).map(drop)
+            }
+            Self::Compact => store.compact(Duration::ZERO).map(drop),
+            Self::Extend(connect) => store.extend(connect).map(drop),
+            Self::Locate => store.locate_rest(|_| true),
+        }
+    }
+}
+
+/// Batches and reorgs; large enough that one of them makes the file grow. After that one it is compacted. Then blocks
+/// whose locators come later: with a step of their own, and with the update that needs them.
+fn history(multiples: bool) -> Vec<Step> {
+    let medium = Size {
+        transactions: 60,
+        outputs: 3,
+        spends: 100,
+        filter_bytes: 9_000,
+    };
+    let mut model = Model::new(multiples);
+    let mut seed = 0;
+    let mut steps = Vec::new();
+    for (disconnect, grow, size) in [
+        (0, 4, SMALL),
+        (0, 1, SMALL),
+        (2, 3, SMALL),
+        (0, 40, medium),
+        (3, 2, medium),
+        (0, 1, SMALL),
+    ] {
+        model.disconnect(disconnect);
+        let at = model.chain.len();
+        for _ in 0..grow {
+            seed += 1;
+            model.grow(seed, size);
+        }
+        steps.push(Step::Update {
+            disconnect: disconnect as u32,
+            connect: model.chain[at..].to_vec(),
+        });
+        if grow == 40 {
+            steps.push(Step::Compact);
+        }
+    }
+    let mut extend = |model: &mut Model, grow: usize| {
+        let at = model.chain.len();
+        for _ in 0..grow {
+            seed += 1;
+            model.grow(seed, medium);
+        }
+        Step::Extend(model.with_heights(at))
+    };
+    steps.push(extend(&mut model, 3));
+    steps.push(extend(&mut model, 2));
+    steps.push(Step::Locate);
+    steps.push(extend(&mut model, 2));
+    model.disconnect(1);
+    let at = model.chain.len();
+    seed += 1;
+    model.grow(seed, medium);
+    steps.push(Step::Update {
+        disconnect: 1,
+        connect: model.chain[at..].to_vec(),
+    });
+    steps
+}
+
+fn open(backend: &Backend, multiples: bool) -> Result<Store, StoreError> {
+    let mut options = options_with(UNDO_DEPTH, multiples);
+    // So small that pages are also written in the middle of a transaction.
+    options.cache_bytes = 256 << 10;
+    Store::open_with_backend(backend.clone(), &options)
+}
+
+fn contents(store: &Store) -> [u8; 32] {
+    let snapshot = store.snapshot().expect("snapshot");
+    snapshot.content_hash().expect("sound index")
+}
+
+/// A history and how it goes when nothing happens.
+struct Undisturbed {
+    multiples: bool,
+    steps: Vec<Step>,
+    /// Contents before the first step and after each.
+    states: Vec<[u8; 32]>,
+    /// Number of calls the whole takes.
+    calls: usize,
+    /// Which of them are syncs, counted from 0.
+    syncs: Vec<usize>,
+}
+
+/// The history of an index without multiples, and of one with them.
+fn undisturbed() -> [Undisturbed; 2] {
+    [false, true].map(|multiples| {
+        let steps = history(multiples);
+        let backend = Backend::default();
+        let store = open(&backend, multiples).expect("new index");
+        let mut states = vec![contents(&store)];
+        for step in &steps {
+            step.run(&store).expect("valid update");
+            states.push(contents(&store));
+        }
+        drop(store);
+        let mut disk = backend.disk();
+        Undisturbed {
+            multiples,
+            steps,
+            states,
+            calls: disk.calls,
+            syncs: std::mem::take(&mut disk.syncs),
+        }
+    })
+}
+
+/// What an accident left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// A file that was not an index yet.
+    Nothing,
+    /// The state before the update that failed.
+    Before,
+    /// The state after it.
+    After,
+}
+
+/// Runs the history until the accident happens, opens what is left, and finishes the history. Gives also whether any
+/// write was torn.
+fn disturb(history: &Undisturbed, call: usize, accident: Accident) -> (Left, bool) {
+    let Undisturbed {
+        multiples,
+        steps,
+        states,
+        ..
+    } = history;
+    let what = format!("{accident:?} at call {call}, multiples: {multiples}");
+    let backend = Backend::default();
+    backend.fail_at(call, accident);
+    let mut done = 0;
+    let mut created = false;
+    if let Ok(store) = open(&backend, *multiples) {
+        created = true;
+        for step in steps {
+            match step.run(&store) {
+                Ok(()) => done += 1,
+                Err(error) => {
+                    check_refusal(&error, accident, &what);
+                    // Nothing more is taken, whether or not the disk would work again.
+                    let again = step.run(&store);
+                    assert!(
+                        matches!(again, Err(StoreError::Halted { .. })),
+                        "{what}: {again:?}"
+                    );
+                    break;
+                }
+            }
+        }
+    }
+
+    let mut rng = StdRng::seed_from_u64(call as u64);
+    let disk = backend.disk();
+    let fates = match accident {
+        Accident::PowerLoss => Fate::of_whole_writes(disk.pending.len(), &mut rng),
+        Accident::TornWrites => Fate::of_torn_writes(disk.pending.len(), &mut rng),
+        Accident::Full(_) | Accident::Hiccup => vec![Fate::Whole; disk.pending.len()],
+    };
+    let is_torn = fates.iter().any(|fate| fate.is_torn());
+    let bytes = disk.after_power_loss(&fates, &mut rng);
+    drop(disk);
+    let backend = Backend::holding(bytes);
+    let store = match open(&backend, *multiples) {
+        Ok(store) => store,
+        // Only a file that never was an index may be refused.
+        Err(StoreError::NotAnIndex { .. }) if !created => return (Left::Nothing, is_torn),
+        Err(error) => panic!("{what}: {error}"),
+    };
+    let found = contents(&store);
+    let mut outcome = Left::Before;
+    if found != states[done] {
+        assert_eq!(Some(&found), states.get(done + 1), "{what}");
+        done += 1;
+        outcome = Left::After;
+    }
+    for step in &steps[done..] {
+        step.run(&store)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+    assert_eq!(contents(&store), states[steps.len()], "{what}");
+    assert_eq!(store.snapshot().expect("snapshot").locating(), None);
+    (outcome, is_torn)
+}
+
+fn check_refusal(error: &StoreError, accident: Accident, what: &str) {
+    let fits = match accident {
+        Accident::Full(_) => matches!(error, StoreError::DiskFull { .. }),
+        Accident::Hiccup | Accident::PowerLoss | Accident::TornWrites => {
+            matches!(error, StoreError::Io { .. })
+        }
+    };
+    assert!(fits, "{what}: {error:?}");
+    assert!(error.to_string().contains("index.redb"), "{error}");
+}
+
+/// Every call near the start (creation, first commits), then a spread over the rest.
+fn calls(total: usize, spread: usize) -> impl Iterator<Item = usize> {
+    let step = (total / spread).max(1);
+    (0..60).chain((60..total).step_by(step))
+}
+
+/// The same and every sync: what makes a commit count is written just before one.
+fn calls_and_syncs(history: &Undisturbed, spread: usize) -> BTreeSet<usize> {
+    let syncs = history.syncs.iter().copied();
+    calls(history.calls, spread).chain(syncs).collect()
+}
+
+#[test]
+fn power_loss_leaves_the_state_before_or_after() {
+    for history in undisturbed() {
+        let left: Vec<Left> = calls_and_syncs(&history, 100)
+            .into_iter()
+            .map(|call| disturb(&history, call, Accident::PowerLoss).0)
+            .collect();
+        for outcome in [Left::Nothing, Left::Before, Left::After] {
+            assert!(left.contains(&outcome), "{outcome:?} never happened");
+        }
+    }
+}
+
+#[test]
+fn torn_writes_leave_the_state_before_or_after() {
+    for history in undisturbed() {
+        let left: Vec<(Left, bool)> = calls_and_syncs(&history, 150)
+            .into_iter()
+            .map(|call| disturb(&history, call, Accident::TornWrites))
+            .collect();
+        for outcome in [Left::Nothing, Left::Before, Left::After] {
+            let torn = left.iter().filter(|left| **left == (outcome, true));
+            assert!(torn.count() > 0, "{outcome:?} never happened");
+        }
+        let torn = left.iter().filter(|(_, is_torn)| *is_torn).count();
+        assert!(torn * 2 > left.len(), "{torn} of {}", left.len());
+    }
+}
+
+#[test]
+fn full_disk_leaves_the_state_before_or_after() {
+    let kinds = [
+        io::ErrorKind::StorageFull,
+        io::ErrorKind::QuotaExceeded,
+        io::ErrorKind::FileTooLarge,
+    ];
+    for history in undisturbed() {
+        for (index, call) in calls(history.calls, 40).enumerate() {
+            disturb(&history, call, Accident::Full(kinds[index % 3]));
+        }
+    }
+}
+
+#[test]
+fn a_single_failed_call_leaves_the_state_before_or_after() {
+    for history in undisturbed() {
+        for call in calls(history.calls, 40) {
+            disturb(&history, call, Accident::Hiccup);
+        }
+    }
+}

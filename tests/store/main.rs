@@ -1,0 +1,15 @@
+//! The index file: what is in it byte by byte, against a naive index; how it survives crashes, flips and other formats.
+
+mod chunks;
+mod crash;
+mod flips;
+mod format;
+mod histories;
+mod migration;
+mod odd_rows;
+mod options;
+mod processes;
+mod refusals;
+mod replacement;
+mod rows;
+mod support;
