@@ -3,18 +3,18 @@
 //! The chain pays the wallet that the example `light_client` scans for. For a real chain a source of [`spindex::chain`] takes
 //! its place.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use bitcoin::Network;
 use spindex::api::desk::{Desk, DeskSettings};
-use spindex::api::{Listener, Protocol, ServeSettings, bind, serve};
+use spindex::api::{Listener, ServeSettings, bind, serve};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::{self, EngineKind};
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::{Store, StoreOptions};
-use tokio::io::AsyncReadExt;
 
 type Error = Box<dyn std::error::Error>;
 
@@ -62,13 +62,11 @@ async fn main() -> Result<(), Error> {
         ..DeskSettings::default()
     };
     let desk = Desk::new(store, Some(chain), settings);
-    let listener = Listener {
-        socket,
-        protocol: Protocol::Http,
-    };
+    let listener = Listener::http(socket);
     let end_of_input = async {
         // Whatever is typed is of no interest, nor is why there is no more.
-        let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+        let input = || std::io::stdin().read_to_end(&mut Vec::new());
+        let _ = tokio::task::spawn_blocking(input).await;
     };
     serve(vec![listener], desk, end_of_input, ServeSettings::default()).await?;
     Ok(())

@@ -41,6 +41,16 @@ pub struct Listener {
     pub protocol: Protocol,
 }
 
+impl Listener {
+    /// HTTP on a socket.
+    pub const fn http(socket: TcpListener) -> Self {
+        Self {
+            socket,
+            protocol: Protocol::Http,
+        }
+    }
+}
+
 /// Bounds of a server. The defaults suit a public server on a small machine.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {

@@ -15,7 +15,7 @@ use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, Sourc
 use super::output::SyncProgress;
 use crate::BlockId;
 use crate::api::desk::{Desk, DeskSettings};
-use crate::api::{self, Listener, Protocol, ServeSettings};
+use crate::api::{self, Listener, ServeSettings};
 use crate::chain::files::{FilesSettings, FilesSource};
 use crate::chain::first_working::FirstWorking;
 use crate::chain::rest::{RestSettings, RestSource};
@@ -243,10 +243,7 @@ pub(super) async fn serve_api(
         }),
         ..defaults
     };
-    let listener = Listener {
-        socket: listener,
-        protocol: Protocol::Http,
-    };
+    let listener = Listener::http(listener);
     api::serve(vec![listener], desk, requested, settings)
         .await
         .context("the HTTP server failed")

@@ -58,7 +58,13 @@ pub struct Block<'s> {
 
 impl fmt::Debug for Block<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Block").field(&self.id()).finish()
+        f.debug_struct("Block")
+            .field("id", &self.id())
+            .field("header", self.header())
+            .field("transactions", &self.transaction_count())
+            .field("outputs", &self.output_count())
+            .field("spends", &self.spend_count())
+            .finish_non_exhaustive()
     }
 }
 

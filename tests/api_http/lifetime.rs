@@ -6,6 +6,7 @@ use std::time::Duration;
 use bitcoin::Network;
 use bitcoin::consensus::encode::serialize_hex;
 use serde_json::{Value, json};
+use spindex::api::desk::DeskSettings;
 use spindex::api::{ServeSettings, bind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -140,10 +141,13 @@ async fn more_connections_than_allowed_wait_their_turn() {
     store.connect(&chain.records());
     let settings = ServeSettings {
         max_connections: 2,
-        max_working: 1,
         ..ServeSettings::default()
     };
-    let server = Server::start_with(&store, None, settings).await;
+    let desk = DeskSettings {
+        max_reading: 1,
+        ..DeskSettings::default()
+    };
+    let server = Server::start_over(&store, None, desk, settings).await;
     let ask = async || {
         let mut stream = TcpStream::connect(server.address).await.expect("connects");
         let request = b"GET /block-hash/6 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -165,11 +169,12 @@ async fn readers_that_stop_reading_do_not_block_others() {
     chain.mine(&vec![pays(&[1000]); 3000]);
     let store = TestStore::new(Network::Regtest, 1);
     store.connect(&chain.records());
-    let settings = ServeSettings {
-        max_working: 1,
-        ..ServeSettings::default()
+    let desk = DeskSettings {
+        max_reading: 1,
+        ..DeskSettings::default()
     };
-    let server = Server::start_with(&store, None, settings).await;
+    let settings = ServeSettings::default();
+    let server = Server::start_over(&store, None, desk, settings).await;
     let mut stuck = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(server.address).await.expect("connects");

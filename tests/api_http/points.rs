@@ -4,6 +4,7 @@ use bitcoin::Network;
 use secp256k1::XOnlyPublicKey;
 use serde_json::Value;
 use spindex::api::ServeSettings;
+use spindex::api::desk::DeskSettings;
 use spindex::curve::{self, EngineKind};
 
 use super::DATABASE;
@@ -29,18 +30,19 @@ async fn outputs_whose_key_is_no_point_are_left_out_of_utxos_alone() {
     let expected: Vec<Value> = all.iter().filter(|utxo| is_point(utxo)).cloned().collect();
     assert!(expected.len() > 20 && all.len() - expected.len() > 20);
 
-    let mut engines = vec![ServeSettings::default()];
+    let mut engines = vec![DeskSettings::default()];
     for (kind, _) in EngineKind::NAMES {
         if let Ok(engine) = curve::engine(kind) {
-            engines.push(ServeSettings {
+            engines.push(DeskSettings {
                 engine,
-                ..ServeSettings::default()
+                ..DeskSettings::default()
             });
         }
     }
-    for settings in engines {
-        let engine = format!("{:?}", settings.engine);
-        let server = Server::start_with(&store, None, settings).await;
+    for desk in engines {
+        let engine = format!("{:?}", desk.engine);
+        let settings = ServeSettings::default();
+        let server = Server::start_over(&store, None, desk, settings).await;
         let served = server.ok("utxos/1").await;
         assert_eq!(served, Value::from(expected.clone()), "{engine}");
         // Everything else has them.

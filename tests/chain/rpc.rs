@@ -15,6 +15,7 @@ use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, ChainError};
 use zeroize::Zeroizing;
 
+use crate::support::by_height::ByHeight as _;
 use crate::support::fake_node::{FakeNode, Reply, replaced};
 use crate::support::index::{content, fresh_store};
 use crate::support::node::{TestNode, rpcauth_argument};

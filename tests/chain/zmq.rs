@@ -157,7 +157,7 @@ async fn the_follower_is_woken() {
         settings,
         stop.clone(),
         move |report| {
-            let _ = sender.send(report.tip.map(|tip| tip.height));
+            let _ = sender.send(report.applied.tip.map(|tip| tip.height));
         },
     );
     let signal = listen(&address);

@@ -13,7 +13,8 @@ use secp256k1::rand::seq::SliceRandom;
 use secp256k1::rand::{Rng, SeedableRng};
 use secp256k1::{Scalar, SecretKey};
 use spindex::BlockId;
-use spindex::api::{self, ApiState, ServeSettings};
+use spindex::api::desk::{Desk, DeskSettings};
+use spindex::api::{self, Listener, ServeSettings};
 use spindex::bip352::inputs::taproot_output_key;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::bip352::tweak::transaction_tweak;
@@ -105,16 +106,14 @@ impl Scene {
             Stop::new(),
             |_| (),
         );
-        let state = ApiState {
-            store,
-            node: Some(chain.clone()),
-        };
+        let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut server = JoinSet::new();
         let never = std::future::pending();
         let settings = ServeSettings::default();
-        server.spawn(async move { api::serve(listener, state, never, settings).await.unwrap() });
+        let listener = vec![Listener::http(listener)];
+        server.spawn(async move { api::serve(listener, desk, never, settings).await.unwrap() });
         let mut scene = Self {
             rng: StdRng::seed_from_u64(seed),
             chain,

@@ -15,6 +15,7 @@ use spindex::store::schema::{
 use spindex::store::{BlockRecord, Keep, Store, StoreOptions, TweakForm};
 
 use super::place::{Place, TIP, block_row, flip, is_named, tamper, target};
+use crate::support::by_height::ByHeight as _;
 use crate::support::index::options;
 use crate::support::spindex::run;
 

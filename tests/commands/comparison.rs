@@ -14,7 +14,8 @@ use bitcoin::hex::DisplayHex;
 use redb::ReadableTable;
 use serde_json::Value;
 use spindex::BlockId;
-use spindex::api::{self, ApiState, ServeSettings};
+use spindex::api::desk::{Desk, DeskSettings};
+use spindex::api::{self, Listener, ServeSettings};
 use spindex::chain::simulated::Orphaned;
 use spindex::runtime::Stop;
 use spindex::store::schema::{BLOCKS, BlockRow, DIGEST, TWEAKS};
@@ -31,10 +32,10 @@ async fn serve(path: &Path) -> (String, Stop) {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = Stop::new();
     let requested = stop.clone();
-    let state = ApiState { store, node: None };
+    let desk = Desk::new(store, None, DeskSettings::default());
     tokio::spawn(api::serve(
-        listener,
-        state,
+        vec![Listener::http(listener)],
+        desk,
         async move { requested.requested().await },
         ServeSettings::default(),
     ));

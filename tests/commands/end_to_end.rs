@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bitcoin::{Network, OutPoint};
 use futures::StreamExt;
 use serde_json::Value;
-use spindex::api::{self, ApiState, ServeSettings};
+use spindex::api::desk::{Desk, DeskSettings};
+use spindex::api::{self, Listener, ServeSettings};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::chain::BlockSource;
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
@@ -47,14 +48,13 @@ fn chain() -> Arc<SimulatedChain> {
 
 /// Serves an index of the chain; the base address behind a proxy with a path in front.
 async fn serve(chain: &Arc<SimulatedChain>) -> String {
-    let state = ApiState {
-        store: fresh_store(chain.clone()).await,
-        node: Some(chain.clone()),
-    };
+    let store = fresh_store(chain.clone()).await;
+    let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let never = std::future::pending();
-    tokio::spawn(api::serve(listener, state, never, ServeSettings::default()));
+    let listener = vec![Listener::http(listener)];
+    tokio::spawn(api::serve(listener, desk, never, ServeSettings::default()));
     start_proxy(address).await
 }
 

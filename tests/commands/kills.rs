@@ -25,6 +25,7 @@ use spindex::store::{FILE_NAME, Store};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::support::by_height::ByHeight as _;
 use crate::support::fake_node::{FakeNode, Reply};
 use crate::support::index::{Contents, fresh_store, options};
 use crate::support::random_seed;

@@ -65,7 +65,7 @@ async fn a_node_that_has_served_well_may_say_anything() {
             settings(None),
             stop.clone(),
             move |report: &BatchReport| {
-                let _ = sender.send(report.tip);
+                let _ = sender.send(report.applied.tip);
             },
         );
         let following = tokio::spawn(async move {

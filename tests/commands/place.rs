@@ -14,6 +14,7 @@ use spindex::store::column::Column;
 use spindex::store::schema::{BLOCKS, BlockRow, TWEAKS};
 use spindex::store::{Store, StoreOptions};
 
+use crate::support::by_height::ByHeight as _;
 use crate::support::fake_node::FakeNode;
 use crate::support::index::{engine, options};
 use crate::support::spindex::{run, stderr};

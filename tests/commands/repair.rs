@@ -11,6 +11,7 @@ use spindex::store::Store;
 use spindex::store::schema::{BLOCKS, DIGEST, FOREIGN, HEIGHTS, META};
 
 use super::place::{NO_NODE, Place, TIP, block_row, build, flip, is_named, tamper};
+use crate::support::by_height::ByHeight as _;
 use crate::support::fake_node::FakeNode;
 use crate::support::index::options;
 use crate::support::spindex::{Spindex, command};

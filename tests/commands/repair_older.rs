@@ -10,6 +10,7 @@ use spindex::store::schema::META;
 use spindex::store::{Store, StoreOptions, Summed, remains};
 
 use super::place::build;
+use crate::support::by_height::ByHeight as _;
 use crate::support::fake_node::FakeNode;
 use crate::support::index::options;
 use crate::support::spindex::{run, stderr};

@@ -20,6 +20,7 @@ use spindex::runtime::Stop;
 use spindex::store::{RowFilter, StoreError};
 
 use super::scene::{chain, doubled_64_times, quick};
+use crate::support::by_height::ByHeight as _;
 use crate::support::index::{fresh_store, memory_store, runnable_engines};
 
 /// What the index must say about each block, read off the blocks in the plainest way.
@@ -82,8 +83,8 @@ async fn every_row_of_a_synced_index_is_what_the_blocks_say() {
         let height = block.id.height;
         let expected = expected(block);
         let entry = snapshot.block(height).unwrap().unwrap();
-        assert_eq!(entry.id, block.id);
-        assert_eq!(entry.header, block.block.header);
+        assert_eq!(entry.id(), block.id);
+        assert_eq!(*entry.header(), block.block.header);
         assert_eq!(snapshot.height_of(&block.id.hash).unwrap(), Some(height));
 
         let rows = snapshot

@@ -57,7 +57,7 @@ fn indexer_with(
         settings,
         stop.clone(),
         move |report| {
-            let _ = sender.send(report.tip);
+            let _ = sender.send(report.applied.tip);
         },
     );
     (indexer, tips)

@@ -160,7 +160,7 @@ async fn a_node_is_followed_through_restarts_and_changes_of_mind() {
         settings,
         stop.clone(),
         move |report: &BatchReport| {
-            let _ = sender.send(report.tip);
+            let _ = sender.send(report.applied.tip);
         },
     );
     let following = tokio::spawn(async move { indexer.follow(None).await });

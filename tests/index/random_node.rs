@@ -20,6 +20,7 @@ use spindex::store::{Store, StoreOptions};
 use tokio::sync::mpsc;
 
 use super::scene::{follow_from_the_start, reporting_indexer, small_chain};
+use crate::support::by_height::ByHeight as _;
 use crate::support::fake_node::{FakeNode, Reply};
 use crate::support::index::{content, fresh_store_from, options};
 use crate::support::log::Log;
@@ -312,7 +313,7 @@ impl World {
             return;
         };
         for height in snapshot.first_height()..=tip.height {
-            let id = snapshot.block(height).unwrap().unwrap().id;
+            let id = snapshot.block(height).unwrap().unwrap().id();
             assert!(
                 self.chain.stored_block(id.hash).is_some(),
                 "seed {}: {id}",

@@ -9,7 +9,8 @@ use bitcoin::{BlockHash, OutPoint, Txid};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use spindex::BlockId;
-use spindex::api::{self, ApiState, ServeSettings};
+use spindex::api::desk::{Desk, DeskSettings};
+use spindex::api::{self, Listener, ServeSettings};
 use spindex::chain::simulated::builder::InputKind;
 use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
@@ -18,6 +19,7 @@ use spindex::runtime::Stop;
 use spindex::store::{RowFilter, Store, StoreOptions};
 use tokio::net::TcpListener;
 
+use crate::support::by_height::ByHeight as _;
 use crate::support::index::{content, fresh_store, options};
 
 /// As many blocks as an index can undo unless told otherwise.
@@ -156,7 +158,7 @@ fn assert_same(left: &Arc<Store>, right: &Arc<Store>) {
                 lists.push((snapshot.tweak_list(height, filter).unwrap(), utxos));
             }
             (
-                snapshot.block(height).unwrap().map(|block| block.id),
+                snapshot.block(height).unwrap().map(|block| block.id()),
                 snapshot.digest(height).unwrap(),
                 snapshot.spends(height).unwrap(),
                 snapshot.new_utxos_filter(height).unwrap(),
@@ -180,11 +182,12 @@ async fn assert_serve_the_same(stores: [&Arc<Store>; 2], heights: &[u32]) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         urls.push(format!("http://{}", listener.local_addr().unwrap()));
         let store = store.clone();
-        let state = ApiState { store, node: None };
+        let desk = Desk::new(store, None, DeskSettings::default());
+        let listener = vec![Listener::http(listener)];
         let stop = stop.clone();
         let stopped = async move { stop.requested().await };
         let settings = ServeSettings::default();
-        servers.push(tokio::spawn(api::serve(listener, state, stopped, settings)));
+        servers.push(tokio::spawn(api::serve(listener, desk, stopped, settings)));
     }
     for height in heights {
         for path in [

@@ -79,7 +79,7 @@ pub(crate) fn reporting_indexer(
     let (sender, tips) = unbounded_channel();
     let engine = Arc::new(LibSecp256k1);
     let on_batch = move |report: &BatchReport| {
-        let _ = sender.send(report.tip);
+        let _ = sender.send(report.applied.tip);
     };
     let indexer = Indexer::new(
         store.clone(),

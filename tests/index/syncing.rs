@@ -82,7 +82,7 @@ async fn a_stop_in_the_middle_keeps_what_is_committed() {
     let on_batch = {
         let stop = stop.clone();
         move |report: &BatchReport| {
-            if report.tip.is_some_and(|tip| tip.height >= 40) {
+            if report.applied.tip.is_some_and(|tip| tip.height >= 40) {
                 stop.request();
             }
         }

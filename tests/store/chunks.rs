@@ -14,6 +14,7 @@ use spindex::store::{
 };
 
 use super::rows::bytes;
+use crate::by_height::ByHeight as _;
 use crate::support::{
     FIRST_HEIGHT, Model, assert_scan, connect, content, engine, memory_store_with, options_with,
     place,

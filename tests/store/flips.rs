@@ -16,6 +16,7 @@ use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng};
 use redb::StorageBackend;
 use spindex::store::{RowFilter, ScanColumns, Store, StoreError, StoreOptions, Update};
 
+use crate::by_height::ByHeight as _;
 use crate::support::{LARGE, MEDIUM, Model, SMALL, connect, options_with, place, row_filters};
 
 const PAGE: usize = 4096;

@@ -15,6 +15,7 @@ use spindex::store::schema::{
 use spindex::store::{RowFilter, SpendRow, Store, StoreError, StoreOptions, default_first_height};
 
 use super::chunks::block;
+use crate::by_height::ByHeight as _;
 use crate::support::{
     FIRST_HEIGHT, Model, connect, content, engine, multiple_of, options, options_with, place,
     small_index, tamper,
@@ -234,7 +235,7 @@ fn locators_go_as_far_as_meta_says() {
         Err(StoreError::Corrupt { table, key, .. }) => assert_eq!((table, &*key), ("marks", "8")),
         other => panic!("{other:?}"),
     }
-    let found = snapshot.audit(|_| {}).expect("audit");
+    let found = snapshot.audit(|_, _| {}).expect("audit").wrong;
     assert_eq!((found.len(), found[0].table), (1, "marks"));
     drop(snapshot);
     drop(store);

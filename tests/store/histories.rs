@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
+use crate::by_height::ByHeight as _;
 use bitcoin::OutPoint;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -91,7 +92,7 @@ proptest! {
                     store.apply(Update { disconnect: disconnect as u32, connect })
                 }
             };
-            prop_assert_eq!(tip.expect("valid update"), model.tip());
+            prop_assert_eq!(tip.expect("valid update").tip, model.tip());
             let snapshot = store.snapshot().expect("snapshot");
             assert_equal(&snapshot, &model);
             let lowest = model.chain.len().saturating_sub(depth);
@@ -202,7 +203,7 @@ fn locators_that_were_left_come_later() {
     assert_eq!(snapshot.locating(), Some(other));
     assert_equal(&snapshot, &model);
     assert_eq!(hash(&snapshot), expected);
-    assert_eq!(snapshot.audit(|_| {}).expect("audit"), []);
+    assert_eq!(snapshot.audit(|_, _| {}).expect("audit").wrong, []);
     drop(snapshot);
 
     // More can be left meanwhile; what disconnects needs them all.
@@ -227,7 +228,7 @@ fn locators_that_were_left_come_later() {
         hash(&snapshot),
         hash(&fresh(&model, 1000, 3).snapshot().expect("snapshot"))
     );
-    assert_eq!(snapshot.audit(|_| {}).expect("audit"), []);
+    assert_eq!(snapshot.audit(|_, _| {}).expect("audit").wrong, []);
 }
 
 /// A spend that does not say which height created what it spends is looked up in the locator, which is there then.
@@ -290,7 +291,7 @@ fn a_wrong_height_is_found_by_verifying() {
         }
         other => panic!("{other:?}"),
     }
-    let found = snapshot.audit(|_| {}).expect("audit");
+    let found = snapshot.audit(|_, _| {}).expect("audit").wrong;
     assert!(
         found
             .iter()

@@ -1,5 +1,7 @@
 //! The index file: what is in it byte by byte, against a naive index; how it survives crashes, flips and other formats.
 
+#[path = "../support/by_height.rs"]
+mod by_height;
 mod chunks;
 mod crash;
 mod flips;

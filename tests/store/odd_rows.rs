@@ -12,6 +12,7 @@ use spindex::store::schema::{
 use spindex::store::{ScanColumns, Snapshot, Store, StoreError, Update};
 
 use super::refusals::refused;
+use crate::by_height::ByHeight as _;
 use crate::support::{FIRST_HEIGHT, Model, options, options_with, place, small_index, tamper};
 
 /// Chunks of odd length, missing chunks and surplus ones.

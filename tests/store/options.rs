@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::by_height::ByHeight as _;
 use proptest::prelude::*;
 use redb::backends::InMemoryBackend;
 use redb::{ReadableDatabase, TableHandle};
@@ -127,9 +128,12 @@ fn assert_tweaks_only(snapshot: &Snapshot, model: &Model) {
     for (index, record) in model.chain.iter().enumerate() {
         let height = record.id.height;
         let entry = snapshot.block(height).expect("row").expect("indexed");
-        assert_eq!((entry.id, entry.header), (record.id, record.header));
-        assert_eq!(entry.transactions as usize, record.transactions.len());
-        assert_eq!((entry.outputs, entry.spends), (0, 0));
+        assert_eq!((entry.id(), *entry.header()), (record.id, record.header));
+        assert_eq!(
+            entry.transaction_count() as usize,
+            record.transactions.len()
+        );
+        assert_eq!((entry.output_count(), entry.spend_count()), (0, 0));
         let found = snapshot.height_of(&record.id.hash).expect("row");
         assert_eq!(found, Some(height));
         assert_eq!(

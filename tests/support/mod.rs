@@ -11,6 +11,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+pub(crate) mod by_height;
 pub(crate) mod fake_node;
 pub(crate) mod index;
 pub(crate) mod log;

@@ -11,6 +11,7 @@ use redb::{
 };
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::filter::FilterKind;
 use spindex::index::derive_records;
 use spindex::store::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, META};
 use spindex::store::{BlockRecord, RowFilter, ScanColumns, Store, StoreOptions, Summed, Update};
@@ -238,19 +239,22 @@ pub(crate) fn check(input: &[u8]) -> bool {
         let _ = snapshot.counts();
         for height in heights.clone() {
             let filter = RowFilter::default();
-            if let Ok(Some(block)) = snapshot.block(height) {
-                let _ = snapshot.height_of(&block.id.hash);
-            }
-            let _ = snapshot.tweaks(height, filter);
-            let _ = snapshot.utxos(height, filter);
-            let _ = snapshot.spends(height);
-            let _ = snapshot.new_utxos_filter(height);
-            let _ = snapshot.spent_filter(height);
-            let _ = snapshot.digest(height);
+            let Ok(Some(block)) = snapshot.block(height) else {
+                continue;
+            };
+            let _ = snapshot.height_of(&block.id().hash);
+            let _ = block.transactions(filter);
+            let _ = block.points();
+            let _ = block.utxos(filter);
+            let _ = block.spends();
+            let _ = block.spend_creators();
+            let _ = block.filter(FilterKind::NewUtxos);
+            let _ = block.filter(FilterKind::Spent);
+            let _ = block.digest();
+            let _ = block.record();
         }
-        let _ = snapshot.verify(|_| {});
-        let _ = snapshot.audit(|_| {});
-        let _ = snapshot.record(FIRST_HEIGHT + BLOCKS_INDEXED - 1);
+        let _ = snapshot.content_hash();
+        let _ = snapshot.audit(|_, _| {});
         let columns = ScanColumns {
             short_keys: true,
             ..ScanColumns::default()

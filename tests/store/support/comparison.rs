@@ -10,6 +10,7 @@ use spindex::store::{
 };
 
 use super::{FIRST_HEIGHT, Model, multiple_of};
+use crate::by_height::ByHeight as _;
 
 /// Filters that every list is asked with.
 pub(crate) fn row_filters() -> Vec<RowFilter> {
@@ -54,11 +55,14 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
     for (index, record) in model.chain.iter().enumerate() {
         let height = record.id.height;
         let entry = snapshot.block(height).expect("row").expect("indexed");
-        assert_eq!(entry.id, record.id);
-        assert_eq!(entry.header, record.header);
-        assert_eq!(entry.transactions as usize, record.transactions.len());
-        assert_eq!(entry.outputs as usize, record.outputs.len());
-        assert_eq!(entry.spends as usize, record.spends.len());
+        assert_eq!(entry.id(), record.id);
+        assert_eq!(*entry.header(), record.header);
+        assert_eq!(
+            entry.transaction_count() as usize,
+            record.transactions.len()
+        );
+        assert_eq!(entry.output_count() as usize, record.outputs.len());
+        assert_eq!(entry.spend_count() as usize, record.spends.len());
         let found = snapshot.height_of(&record.id.hash).expect("row");
         assert_eq!(found, Some(height));
         let some = |bytes: &Vec<u8>| Some(bytes.clone());
@@ -134,7 +138,7 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
     let above = FIRST_HEIGHT + model.chain.len() as u32;
     for height in [0, FIRST_HEIGHT - 1, above, u32::MAX] {
         let filter = RowFilter::default();
-        assert_eq!(snapshot.block(height).expect("no row"), None);
+        assert!(snapshot.block(height).expect("no row").is_none());
         assert_eq!(snapshot.tweaks(height, filter).expect("no row"), None);
         assert_eq!(snapshot.tweak_list(height, filter).expect("no row"), None);
         assert_eq!(
@@ -249,7 +253,7 @@ pub(crate) fn assert_scan(
             }
             // Every lookup costs the block's outputs: of large blocks a sample will do.
             if utxos.len() < 100 || position % 97 == 0 {
-                let block = snapshot.block(height).expect("row").expect("indexed").id;
+                let block = snapshot.block(height).expect("row").expect("indexed").id();
                 let entry = TransactionEntry {
                     block,
                     txid,

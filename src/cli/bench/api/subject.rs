@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::BlockId;
 use crate::api::desk::{Desk, DeskSettings};
-use crate::api::{self, Listener, Protocol, ServeSettings};
+use crate::api::{self, Listener, ServeSettings};
 use crate::curve::{Engine, TweakPoint};
 use crate::filter;
 use crate::private_file::PrivateFolder;
@@ -172,10 +172,7 @@ impl Server {
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let listener = Listener {
-                socket,
-                protocol: Protocol::Http,
-            };
+            let listener = Listener::http(socket);
             let shutdown = async {
                 // A sender that is gone means the same.
                 let _ = stopped.await;

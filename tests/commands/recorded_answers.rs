@@ -3,13 +3,13 @@
 //!
 //! A change that is meant writes the record anew: `SPINDEX_WRITE_ANSWERS=1 cargo test --test recorded_answers`.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::support::index::options;
+use super::support::served;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Amount, ScriptBuf, TxOut};
 use spindex::chain::simulated::builder::InputKind;
@@ -18,8 +18,6 @@ use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::{Keep, Store, StoreOptions, TweakForm};
-use support::index::options;
-use support::served;
 
 /// Where the indexes begin: blocks below it are unknown to them.
 const FIRST_HEIGHT: u32 = 3;
