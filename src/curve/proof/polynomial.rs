@@ -32,7 +32,10 @@ impl Polynomial {
                 sum.push(before);
             }
             let same = rest.next_if(|(same, _)| same == monomial);
-            let coefficient = factor * coefficient + same.map_or(0, |(_, coefficient)| coefficient);
+            let product = factor.checked_mul(*coefficient);
+            let coefficient = product
+                .and_then(|product| product.checked_add(same.map_or(0, |(_, before)| before)))
+                .expect("coefficients of words are far below 2^127");
             if coefficient != 0 {
                 sum.push((*monomial, coefficient));
             }

@@ -173,6 +173,10 @@ fn schedules_with_a_step_that_can_fail_are_refused() {
     ] {
         assert!(!Schedule { steps }.proves(&result, Bases::One));
     }
+    let before_the_start = Schedule {
+        steps: vec![Step(DOUBLE), one],
+    };
+    assert!(!before_the_start.proves(&Scalar::ONE, Bases::One));
     let doubled = Schedule {
         steps: vec![one, Step(DOUBLE)],
     };
