@@ -95,7 +95,6 @@ fn scan(home: &Path, wallet: &Wallet, url: &str, more: &[&str]) -> Value {
             "--json",
             "--network=regtest",
             "--labels=2",
-            "--engine=auto",
             "--oracle",
             url,
         ],
