@@ -20,6 +20,10 @@ export BITCOIND_EXE
 
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
+# A program that wants one layer gets that one.
+for feature in scan client index server; do
+    cargo clippy --lib --no-default-features --features "$feature" -- -D warnings
+done
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 cargo test
 tests/valgrind.sh
