@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that has to pass: format, lints, docs, all tests, the curve engines under valgrind, the demo. Installs what is missing on Debian.
+# Everything that has to pass: format, lints, docs, all tests, the curve engines under valgrind and in release, the demo. Installs what is missing on Debian.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,4 +27,4 @@ done
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 cargo test
 tests/valgrind.sh
-cargo run --release --quiet -- demo --once --json
+tests/release.sh

@@ -9,8 +9,18 @@
 mod block;
 #[path = "fuzz/checks/block_files.rs"]
 mod block_files;
+#[path = "fuzz/checks/confirm.rs"]
+mod confirm;
+#[path = "fuzz/curve_seeds.rs"]
+mod curve_seeds;
+#[path = "fuzz/checks/engines.rs"]
+mod engines;
+#[path = "fuzz/checks/input.rs"]
+mod input;
 #[path = "fuzz/checks/rpc_block.rs"]
 mod rpc_block;
+#[path = "fuzz/checks/scans.rs"]
+mod scans;
 #[path = "fuzz/seeds.rs"]
 mod seeds;
 #[path = "fuzz/checks/spent_outputs.rs"]
@@ -20,6 +30,8 @@ mod stored_rows;
 mod support;
 #[path = "fuzz/checks/undo.rs"]
 mod undo;
+#[path = "fuzz/checks/wallets.rs"]
+mod wallets;
 
 use std::fs;
 use std::path::Path;
@@ -89,4 +101,14 @@ fn rpc_block_inputs() {
 #[test]
 fn stored_rows_inputs() {
     replay("stored_rows", stored_rows::check, &seeds::stored_rows());
+}
+
+#[test]
+fn engines_inputs() {
+    replay("engines", engines::check, &curve_seeds::engines());
+}
+
+#[test]
+fn confirm_inputs() {
+    replay("confirm", confirm::check, &curve_seeds::confirm());
 }

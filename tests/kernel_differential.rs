@@ -1,6 +1,7 @@
 //! Every batched engine that this processor runs, against libsecp256k1 on random points.
 //!
-//! `SPINDEX_DIFFERENTIAL_POINTS` sets how many. A million take some minutes in a release build:
+//! `SPINDEX_DIFFERENTIAL_POINTS` sets how many: by default few in a debug build, and in a release build so many that every
+//! operation takes several batches. A million take some minutes:
 //! `SPINDEX_DIFFERENTIAL_POINTS=1000000 cargo test --release --test kernel_differential`. `SPINDEX_DIFFERENTIAL_ENGINE`
 //! names a single engine.
 
@@ -11,16 +12,19 @@ use secp256k1::{SECP256K1, SecretKey};
 use spindex::curve::{Engine, EngineKind, Product, ScanTarget, TweakPoint, engine};
 
 /// Points when the environment does not say.
-const DEFAULT_POINTS: usize = if cfg!(debug_assertions) { 300 } else { 20_000 };
+const DEFAULT_POINTS: usize = if cfg!(debug_assertions) { 100 } else { 20_000 };
 
-/// Points at a time: more than a batch, and no multiple of one.
-const CHUNK_POINTS: usize = 2500;
+/// Points at a time: their pairs are more than a batch, and no multiple of one.
+const CHUNK_POINTS: usize = 5000;
 
-/// Wallets of the pass for many.
-const WALLETS: u32 = 3;
+/// Wallets that are scanned for together, in a release build more than one pass has.
+const WALLETS: u64 = if cfg!(debug_assertions) { 3 } else { 17 };
 
-/// Every so many points, wallets are scanned for together.
-const WALLETS_EVERY_CHUNKS: u64 = 4;
+/// Most tweaks that they are scanned for: more than a batch of such a scan.
+const WALLETS_POINTS: usize = 1500;
+
+/// Every so many chunks this is done.
+const WALLETS_EVERY_CHUNKS: u64 = 8;
 
 fn hash(what: &str, i: u64) -> [u8; 32] {
     sha256::Hash::hash(format!("{what} {i}").as_bytes()).to_byte_array()
@@ -83,7 +87,7 @@ fn engines_equal_libsecp256k1() {
         });
     let exact = engine(EngineKind::LibSecp256k1).expect("it needs nothing of the processor");
     let engines = engines();
-    let wallets: Vec<ScanTarget> = (0..u64::from(WALLETS)).map(target).collect();
+    let wallets: Vec<ScanTarget> = (0..WALLETS).map(target).collect();
     assert!(!engines.is_empty(), "no engine to compare");
     let exact_scanner = exact.scanner(&wallets[0]).expect("valid keys");
     let scanners: Vec<_> = engines
@@ -113,11 +117,11 @@ fn engines_equal_libsecp256k1() {
                 scalar: hash("scalar", i),
             })
             .collect();
-        let ends: Vec<usize> = (0..tweaks.len())
-            .filter(|i| keys[*i][5].is_multiple_of(3))
-            .collect();
+        let groups = groups(&tweaks, |i| keys[i][5].is_multiple_of(3));
         let multiplied = exact.multiply(&products);
-        let summed = exact.sums(&tweaks, &ends);
+        let summed = groups
+            .each_ref()
+            .map(|(points, ends)| exact.sums(points, ends));
         exact_scanner.candidates(&tweaks, &mut expected);
         for (engine, scanner) in engines.iter().zip(&scanners) {
             let name = engine.name();
@@ -129,10 +133,12 @@ fn engines_equal_libsecp256k1() {
                 engine.multiply(&products) == multiplied,
                 "{name}, chunk {chunk}"
             );
-            assert!(
-                engine.sums(&tweaks, &ends) == summed,
-                "{name}, chunk {chunk}"
-            );
+            for ((points, ends), summed) in groups.iter().zip(&summed) {
+                assert!(
+                    engine.sums(points, ends) == *summed,
+                    "{name}, chunk {chunk}"
+                );
+            }
             scanner.candidates(&tweaks, &mut candidates);
             assert!(candidates == expected, "{name}, chunk {chunk}");
             let multiples: Vec<TweakPoint> =
@@ -144,7 +150,8 @@ fn engines_equal_libsecp256k1() {
             );
         }
         if chunk % WALLETS_EVERY_CHUNKS == 0 {
-            compare_wallets(&*exact, &engines, &wallets, &tweaks);
+            let tweaks = &tweaks[..tweaks.len().min(WALLETS_POINTS)];
+            compare_wallets(&*exact, &engines, &wallets, tweaks);
         }
     }
     for engine in &engines {
@@ -153,6 +160,22 @@ fn engines_equal_libsecp256k1() {
         assert!(!status.is_broken);
         assert_eq!(status.fallback_batches, 0, "random points do not meet");
     }
+}
+
+/// Points to be summed, and where groups of them end: some that end where they may, pairs, and each point twice.
+fn groups(
+    points: &[TweakPoint],
+    may_end: impl Fn(usize) -> bool,
+) -> [(Vec<TweakPoint>, Vec<usize>); 3] {
+    let some = (0..points.len()).filter(|i| may_end(*i)).collect();
+    let pairs = (2..=points.len()).step_by(2).collect();
+    let twice: Vec<TweakPoint> = points.iter().flat_map(|point| [*point; 2]).collect();
+    let ends_of_two = (2..=twice.len()).step_by(2).collect();
+    [
+        (points.to_vec(), some),
+        (points.to_vec(), pairs),
+        (twice, ends_of_two),
+    ]
 }
 
 fn compare_wallets(

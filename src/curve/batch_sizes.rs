@@ -49,7 +49,6 @@ impl BatchSizes {
     }
 
     /// So many points of every kind, and two wallets in a pass: several batches are quickly computed.
-    #[cfg(test)]
     pub(super) const fn small(points: usize) -> Self {
         Self {
             scan: points,

@@ -66,6 +66,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use sampling::{Sampled, covered};
+#[doc(hidden)]
+pub use selection::engine_in_batches;
 pub use selection::{EngineKind, UnknownEngine, UnsupportedEngine, engine};
 
 use field::FieldElement;

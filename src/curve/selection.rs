@@ -1,13 +1,15 @@
 //! Which engine: by name, or the fastest that this processor can run.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use super::Engine;
-use super::arch::Portable;
+use super::arch::{Backend, Portable};
 #[cfg(target_arch = "x86_64")]
 use super::arch::{avx2::Avx2Words, avx512::Avx512Words, ifma::IfmaWords};
+use super::batch_sizes::BatchSizes;
 #[cfg(target_arch = "x86_64")]
 use super::field_5x52::Field5x52;
 #[cfg(target_arch = "x86_64")]
@@ -78,46 +80,76 @@ pub struct UnsupportedEngine(pub EngineKind);
 /// # Errors
 /// [`UnsupportedEngine`] if the processor cannot run it; never for `Auto`, `LibSecp256k1` and `Portable`.
 pub fn engine(kind: EngineKind) -> Result<Arc<dyn Engine>, UnsupportedEngine> {
-    match kind {
-        EngineKind::Auto => Ok(ifma()
-            .or_else(avx512)
-            .or_else(avx2)
-            .unwrap_or_else(|| Arc::new(Kernel::new(Portable)))),
-        EngineKind::LibSecp256k1 => Ok(Arc::new(LibSecp256k1)),
-        EngineKind::Portable => Ok(Arc::new(Kernel::new(Portable))),
-        EngineKind::Avx2 => avx2().ok_or(UnsupportedEngine(kind)),
-        EngineKind::Avx512 => avx512().ok_or(UnsupportedEngine(kind)),
-        EngineKind::Ifma => ifma().ok_or(UnsupportedEngine(kind)),
-    }
+    in_batches(kind, None)
+}
+
+/// The engine of a kind in batches of at most so many points and two wallets, without the self-check: for tests, which
+/// so have many batches of few points.
+///
+/// # Errors
+/// See [`engine`].
+#[doc(hidden)]
+pub fn engine_in_batches(
+    kind: EngineKind,
+    points: NonZeroUsize,
+) -> Result<Arc<dyn Engine>, UnsupportedEngine> {
+    in_batches(kind, Some(points))
+}
+
+fn in_batches(
+    kind: EngineKind,
+    points: Option<NonZeroUsize>,
+) -> Result<Arc<dyn Engine>, UnsupportedEngine> {
+    let engine = match kind {
+        EngineKind::Auto => Some(
+            ifma(points)
+                .or_else(|| avx512(points))
+                .or_else(|| avx2(points))
+                .unwrap_or_else(|| kernel(Portable, points)),
+        ),
+        EngineKind::LibSecp256k1 => Some(Arc::new(LibSecp256k1) as Arc<dyn Engine>),
+        EngineKind::Portable => Some(kernel(Portable, points)),
+        EngineKind::Avx2 => avx2(points),
+        EngineKind::Avx512 => avx512(points),
+        EngineKind::Ifma => ifma(points),
+    };
+    engine.ok_or(UnsupportedEngine(kind))
+}
+
+fn kernel<B: Backend>(backend: B, points: Option<NonZeroUsize>) -> Arc<dyn Engine> {
+    Arc::new(match points {
+        None => Kernel::new(backend),
+        Some(points) => Kernel::with_sizes(backend, BatchSizes::small(points.get())),
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx2() -> Option<Arc<dyn Engine>> {
-    Some(Arc::new(Kernel::new(Field9x29(Avx2Words::new()?))))
+fn avx2(points: Option<NonZeroUsize>) -> Option<Arc<dyn Engine>> {
+    Some(kernel(Field9x29(Avx2Words::new()?), points))
 }
 
 #[cfg(target_arch = "x86_64")]
-fn avx512() -> Option<Arc<dyn Engine>> {
-    Some(Arc::new(Kernel::new(Field9x29(Avx512Words::new()?))))
+fn avx512(points: Option<NonZeroUsize>) -> Option<Arc<dyn Engine>> {
+    Some(kernel(Field9x29(Avx512Words::new()?), points))
 }
 
 #[cfg(target_arch = "x86_64")]
-fn ifma() -> Option<Arc<dyn Engine>> {
-    Some(Arc::new(Kernel::new(Field5x52(IfmaWords::new()?))))
+fn ifma(points: Option<NonZeroUsize>) -> Option<Arc<dyn Engine>> {
+    Some(kernel(Field5x52(IfmaWords::new()?), points))
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn avx2() -> Option<Arc<dyn Engine>> {
+fn avx2(_: Option<NonZeroUsize>) -> Option<Arc<dyn Engine>> {
     None
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn avx512() -> Option<Arc<dyn Engine>> {
+fn avx512(_: Option<NonZeroUsize>) -> Option<Arc<dyn Engine>> {
     None
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn ifma() -> Option<Arc<dyn Engine>> {
+fn ifma(_: Option<NonZeroUsize>) -> Option<Arc<dyn Engine>> {
     None
 }
 

@@ -175,6 +175,12 @@ fn malformed_filters_are_named() {
     assert_eq!(decode(&[0, 0]), Err(FilterError::TrailingData));
     assert_eq!(decode(&[1, 0, 0, 1]), Err(FilterError::TrailingData));
     assert_eq!(decode(&[1, 0, 0, 0, 0]), Err(FilterError::TrailingData));
+    // Two elements end with a byte: another one is no padding.
+    assert_eq!(decode(&[2, 0, 0, 0, 0, 0]), Ok(vec![0; 2]));
+    assert_eq!(
+        decode(&[2, 0, 0, 0, 0, 0, 0]),
+        Err(FilterError::TrailingData)
+    );
     assert_eq!(decode(&[1, 0xff, 0xff, 0xff]), Err(FilterError::Truncated));
     assert_eq!(
         decode(&[1, 0xc0, 0, 0]),
