@@ -2,6 +2,8 @@
 //!
 //! Usage: `light_client URL`, for example of the example `serve`, whose chain pays this wallet.
 
+#![expect(clippy::print_stdout, reason = "that is what it is for")]
+
 use std::sync::Arc;
 
 use bitcoin::Network;

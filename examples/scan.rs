@@ -2,6 +2,8 @@
 //!
 //! Keys, tweak and output are those of the first case of BIP352's test vectors, among tweaks that are nobody's.
 
+#![expect(clippy::print_stdout, reason = "that is what it is for")]
+
 use std::collections::HashMap;
 
 use bitcoin::OutPoint;

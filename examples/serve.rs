@@ -3,6 +3,8 @@
 //! The chain pays the wallet that the example `light_client` scans for. For a real chain a source of [`spindex::chain`] takes
 //! its place.
 
+#![expect(clippy::print_stdout, reason = "that is what it is for")]
+
 use std::io::Read;
 use std::sync::Arc;
 

@@ -2,6 +2,8 @@
 //!
 //! The inputs are those of the first case of BIP352's test vectors.
 
+#![expect(clippy::print_stdout, reason = "that is what it is for")]
+
 use bitcoin::consensus::encode::deserialize_hex;
 use bitcoin::hex::DisplayHex;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
