@@ -4,6 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use spindex::api::ServeSettings;
+
 use super::fixture::{Server, TestStore, sample_chain};
 use super::{DATABASE, HEIGHT_ROUTES};
 
@@ -57,9 +59,18 @@ async fn a_broken_index_answers_errors_that_name_no_path() {
     let fails = backend.fails.clone();
     let store = TestStore::on_backend(backend);
     store.connect(&chain.records());
-    let server = Server::start(&store, None).await;
+    let settings = ServeSettings {
+        kept_answer_bytes: 0,
+        ..ServeSettings::default()
+    };
+    let server = Server::start_with(&store, None, settings).await;
     server.ok("tweaks/2").await;
+    let keeping = Server::start(&store, None).await;
+    let kept = keeping.ok("tweaks/2").await;
     fails.store(true, Ordering::SeqCst);
+    // What was right stays right; what has to be read is refused.
+    assert_eq!(keeping.ok("tweaks/2").await, kept);
+    keeping.refused("utxos/2", 500, DATABASE).await;
     for route in HEIGHT_ROUTES {
         server.refused(&format!("{route}2"), 500, DATABASE).await;
     }

@@ -6,6 +6,7 @@ mod fixture;
 mod flips;
 mod forward;
 mod framing;
+mod kept;
 mod lifetime;
 mod load;
 mod points;

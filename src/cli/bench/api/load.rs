@@ -153,17 +153,58 @@ impl Connection {
         if status.split(' ').nth(1) != Some("200") {
             bail!("answered \"{status}\"");
         }
-        let length = lines
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-            .and_then(|(_, value)| value.trim().parse::<usize>().ok())
-            .filter(|length| *length <= BODY_BYTES)
-            .context("an answer without a length")?;
-        while self.buffer.len() < head + length {
+        let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
+        let field = |wanted: &str| {
+            let found = fields
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            found.map(|(_, value)| value.trim())
+        };
+        self.buffer.drain(..head);
+        if field("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+            return self.take_chunks().await;
+        }
+        let length = field("content-length").and_then(|value| value.parse::<usize>().ok());
+        let length = length.context("an answer without a length")?;
+        self.take(length).await?;
+        Ok(length)
+    }
+
+    /// Takes a body in chunks (RFC 9112, 7.1) without trailers; its length.
+    async fn take_chunks(&mut self) -> Result<usize> {
+        let mut total = 0;
+        loop {
+            let line = loop {
+                if let Some(end) = self.buffer.windows(2).position(|two| two == b"\r\n") {
+                    break end;
+                }
+                if self.buffer.len() > HEAD_BYTES {
+                    bail!("a chunk without a length");
+                }
+                self.more().await?;
+            };
+            let digits = self.buffer.get(..line).unwrap_or_default();
+            let digits = std::str::from_utf8(digits).unwrap_or_default();
+            let length = usize::from_str_radix(digits, 16).context("a chunk without a length")?;
+            self.take(line + 2).await?;
+            self.take(length.saturating_add(2)).await?;
+            total += length;
+            if length == 0 {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Takes so many bytes.
+    async fn take(&mut self, length: usize) -> Result<()> {
+        if length > BODY_BYTES {
+            bail!("an answer of {length} bytes");
+        }
+        while self.buffer.len() < length {
             self.more().await?;
         }
-        self.buffer.drain(..head + length);
-        Ok(length)
+        self.buffer.drain(..length);
+        Ok(())
     }
 
     async fn more(&mut self) -> Result<()> {
