@@ -288,3 +288,6 @@ impl Tail<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use super::input::{Input, ordinary_point, unpack};
 use super::wallets::Wallet;
 
 /// Most tweaks times wallets of a scan for many: each costs libsecp256k1 some 70 µs.
-const MOST_SHARED: usize = 600;
+const MOST_SHARED: usize = 200;
 
 /// Whether a tweak that is a point lacks a candidate: it is at infinity, and the engine's batch had points that met.
 fn has_infinity(tweaks: &[TweakPoint], candidates: &[[u8; 32]]) -> bool {
@@ -160,7 +160,7 @@ pub(crate) fn scan_for_many(
     input: &mut Input<'_>,
     count: usize,
 ) -> Option<()> {
-    let wallets = input.byte()? % 20;
+    let wallets = input.byte()? % 9;
     let mut wallets: Vec<Wallet> = (0..wallets).map(Wallet::ordinary).collect();
     for _ in 0..input.byte()? % 8 {
         let place = usize::from(input.byte()?);
