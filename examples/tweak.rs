@@ -4,8 +4,9 @@
 
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 
-use bitcoin::consensus::encode::deserialize_hex;
+use bitcoin::absolute::LockTime;
 use bitcoin::hex::DisplayHex;
+use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use spindex::bip352::tweak::transaction_tweak;
 use spindex::curve::{self, EngineKind};
@@ -40,13 +41,19 @@ fn main() -> Result<(), Error> {
          3e044ee150a89e2e64700de2d4e83d4e2103bd85685d03d111699b15d046319febe77f8de5286e9e512703cdee1bf3be3792",
         "76a914d9317c66f54ff0a152ec50b1d19c25be50c8e15988ac",
     )?;
-    // Version 2, two inputs, one taproot output, no lock time.
-    let mut transaction: Transaction = deserialize_hex(
-        "02000000000101000000000000000000000000000000000000000000000000000000000000000000000000000000000001\
-         e80300000000000022512\
-         03e9fce73d4e77a4809908e3c3a2e54ee147b9312dc5044a193d1fc85de46e3c10000000000",
-    )?;
-    transaction.input = vec![first, second];
+    let output = TxOut {
+        value: Amount::from_sat(1_000),
+        // OP_1, then the x coordinate of an output key.
+        script_pubkey: ScriptBuf::from_hex(
+            "51203e9fce73d4e77a4809908e3c3a2e54ee147b9312dc5044a193d1fc85de46e3c1",
+        )?,
+    };
+    let transaction = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![first, second],
+        output: vec![output],
+    };
 
     // The fastest engine of this machine.
     let engine = curve::engine(EngineKind::Auto)?;
