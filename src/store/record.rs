@@ -113,3 +113,60 @@ pub struct Update<'a> {
     /// Blocks to connect after that, oldest first, each the child of the one before.
     pub connect: &'a [BlockRecord],
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::hashes::Hash;
+    use bitcoin::{Network, constants::genesis_block};
+
+    /// What bounds memory counts every row.
+    #[test]
+    fn each_row_has_its_size() {
+        let block = genesis_block(Network::Regtest);
+        let mut record = BlockRecord {
+            id: BlockId {
+                height: 0,
+                hash: block.block_hash(),
+            },
+            header: block.header,
+            transactions: Vec::new(),
+            multiples: Vec::new(),
+            outputs: Vec::new(),
+            spends: Vec::new(),
+            new_utxos_filter: Vec::new(),
+            spent_filter: Vec::new(),
+        };
+        let mut expected = size_of::<BlockRecord>();
+        assert_eq!(record.size_bytes(), expected);
+        let txid = Txid::all_zeros();
+        for count in 1..4 {
+            let tweak = [0; 64];
+            record.transactions.push(TransactionRow { txid, tweak });
+            expected += size_of::<TransactionRow>();
+            assert_eq!(record.size_bytes(), expected);
+            record.multiples.push(tweak);
+            expected += 64;
+            assert_eq!(record.size_bytes(), expected);
+            record.outputs.push(OutputRow {
+                key: [0; 32],
+                value_sat: 0,
+                vout: 0,
+                transaction: 0,
+            });
+            expected += size_of::<OutputRow>();
+            assert_eq!(record.size_bytes(), expected);
+            record.spends.push(SpendRow {
+                outpoint: OutPoint::new(txid, 0),
+                key_prefix: [0; 8],
+                created: None,
+            });
+            expected += size_of::<SpendRow>();
+            assert_eq!(record.size_bytes(), expected);
+            record.new_utxos_filter.extend(vec![0; 10 * count]);
+            record.spent_filter.extend(vec![0; 7 * count]);
+            expected += 17 * count;
+            assert_eq!(record.size_bytes(), expected);
+        }
+    }
+}

@@ -509,3 +509,28 @@ impl<'a> Fields<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::{Network, constants::genesis_block};
+
+    #[test]
+    fn a_quick_look_sees_what_the_row_says() {
+        let block = genesis_block(Network::Regtest);
+        let span = |first, count| Span { first, count };
+        let row = BlockRow {
+            header: block.header,
+            hash: block.block_hash(),
+            transactions: span(1, 2),
+            outputs: span(0x03_0405_0607, 8),
+            spends: span(9, 10),
+            foreign: span(11, 9),
+            new_utxos_filter: span(12, 13),
+            spent_filter: span(25, 14),
+        };
+        let bytes = row.encode();
+        assert_eq!(BlockRow::outputs_first(&bytes), row.outputs.first);
+        assert_eq!(BlockRow::decode(&bytes), Ok(row));
+    }
+}

@@ -95,8 +95,9 @@ impl<S: Sink> Walk<'_, S> {
         }
         self.no_strays(blocks)?;
         if let Some(full) = view.kept() {
-            self.unspent(full, heights, (blocks, steps))?;
+            // What the blocks spend is known now.
             self.bits(full)?;
+            self.unspent(full, heights, (blocks, steps))?;
         }
         Ok(())
     }

@@ -115,8 +115,8 @@ fn odd_rows_are_errors_not_panics() {
         ("spends", |write| {
             change_items(write, SPENDS, |items| held(items, 0).fill(0xff));
         }),
-        // Unspent by its bit, but not to be found.
-        ("locator", |write| {
+        // Unspent by its bit, but a block spends it.
+        ("spent", |write| {
             change_items(write, SPENT, |bits| {
                 let set = bits.iter_mut().find(|bits| **bits != 0);
                 let set = set.expect("something is spent");
