@@ -17,15 +17,10 @@ case $folder in
     filter) layers=(filter) tests=(filter.rs) ;;
     scan) layers=(curve bip352 scan private_file) tests=(scan.rs secrets_wiped.rs) ;;
     store)
-<<<<<<< HEAD
         layers=(block_id curve filter store)
         tests=(store support)
-=======
-        layers=(block_id curve store)
-        tests=(store_support store_format.rs store_refusals.rs store_options.rs store_model.rs)
         # Unit tests of columns and bitmap do the same in a twentieth of the time.
         skipped=(--skip across_chunk_ends)
->>>>>>> mutants
         # What the bytes of a file mean; not how they are put there.
         files="src/store/{bitmap,column,digest,meta,record,schema,sums/head,sums/table}.rs"
         ;;
