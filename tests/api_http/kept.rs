@@ -5,7 +5,7 @@ use reqwest::header::{
     CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH,
 };
 
-use super::fixture::{Server, TestChain, TestStore, client, pays, sweeps};
+use super::fixture::{Server, TestChain, TestStore, pays, sweeps};
 
 /// How many blocks the indexes of these tests can give up.
 const UNDO_DEPTH: u32 = 100;
@@ -64,7 +64,7 @@ async fn ask(
     known: Option<&HeaderValue>,
     zipped: bool,
 ) -> (u16, HeaderMap, usize) {
-    let mut request = client().get(server.url(path));
+    let mut request = server.client.get(server.url(path));
     if let Some(known) = known {
         request = request.header(IF_NONE_MATCH, known);
     }
