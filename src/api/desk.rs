@@ -1,7 +1,7 @@
 //! The desk: one place without a transport that answers every dialect.
 //!
 //! A dialect decodes a question, asks it here, and encodes the answer. Answers from the index come from one
-//! [`Snapshot`](crate::store::Snapshot) ([`Desk::read`]), so none mixes two tips; a list can only be asked of a block that has
+//! [`Snapshot`] ([`Desk::read`]), so none mixes two tips; a list can only be asked of a block that has
 //! been looked up. The desk holds the limit on readers and on what the node is asked for; what it keeps are values. Bytes of
 //! answers a dialect may keep itself, by what was asked and the [`Stamp`] of the state it was answered from.
 
