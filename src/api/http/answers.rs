@@ -79,6 +79,20 @@ struct Key {
     is_gzip: bool,
 }
 
+impl Key {
+    const fn new(question: Question, stamp: Stamp, is_gzip: bool) -> Self {
+        let state = match question.is_lasting() {
+            true => stamp.branch,
+            false => stamp.tip,
+        };
+        Self {
+            question,
+            state,
+            is_gzip,
+        }
+    }
+}
+
 /// A body ready to be sent.
 #[derive(Clone)]
 pub(super) struct Encoded {
@@ -178,6 +192,18 @@ impl Answers {
         }
     }
 
+    /// The answer as it is kept, if it is; nobody is waited for.
+    pub(super) fn kept(
+        &self,
+        question: Question,
+        stamp: Stamp,
+        headers: &HeaderMap,
+        is_gzip: bool,
+    ) -> Option<Response> {
+        let answer = self.kept.get(&Key::new(question, stamp, is_gzip))?;
+        Some(answer.response(headers, self.cache_control(question, stamp)))
+    }
+
     /// The answer as it is kept, awaited from whoever makes it now, or made.
     ///
     /// # Errors
@@ -190,12 +216,7 @@ impl Answers {
         is_gzip: bool,
         make: impl Future<Output = Result<Encoded, E>>,
     ) -> Result<Response, E> {
-        let is_lasting = question.is_lasting();
-        let key = Key {
-            question,
-            state: if is_lasting { stamp.branch } else { stamp.tip },
-            is_gzip,
-        };
+        let key = Key::new(question, stamp, is_gzip);
         let is_there = question
             .height()
             .is_none_or(|height| height <= stamp.height);
@@ -204,16 +225,19 @@ impl Answers {
             // Most probably an error, for which nobody is to wait in line.
             false => make.await?,
         };
-        let is_settled = is_lasting
+        Ok(answer.response(headers, self.cache_control(question, stamp)))
+    }
+
+    fn cache_control(&self, question: Question, stamp: Stamp) -> HeaderValue {
+        let is_settled = question.is_lasting()
             && question
                 .height()
                 .and_then(|height| height.checked_add(self.horizon))
                 .is_some_and(|reach| reach <= stamp.height);
-        let cache_control = match is_settled {
+        match is_settled {
             true => HeaderValue::from_static("public, max-age=31536000, immutable"),
             false => HeaderValue::from_static("no-cache"),
-        };
-        Ok(answer.response(headers, cache_control))
+        }
     }
 }
 

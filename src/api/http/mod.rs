@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 
 use super::ServeSettings;
-use super::desk::{BlockReading, Desk, Reading};
+use super::desk::{BlockReading, Desk, DeskError, Reading};
 use answers::{Answers, Encoded, Question};
 use v1::{HeightPath, Receiver, V1Error};
 
@@ -134,27 +134,32 @@ impl Context {
         }
     }
 
-    /// As [`answer`](Self::answer), for a body that takes more than a look into the index.
-    async fn answer_later(
+    /// As [`answer`](Self::answer), of what `find` gets from elsewhere. That is never waited for in line: if it fails after a
+    /// long time, each in line would otherwise wait for all before it, one after the other.
+    async fn answer_found<T: Send + 'static>(
         &self,
         headers: &HeaderMap,
         question: Question,
-        body: impl Future<Output = Result<Vec<u8>, V1Error>>,
+        find: impl Future<Output = Result<T, V1Error>>,
+        encode: impl FnOnce(T) -> Result<Vec<u8>, V1Error> + Send + 'static,
     ) -> Response {
         let is_gzip = encoding::wants_gzip(headers);
         let stamp = self.desk.stamp();
-        let encoded = async {
-            let body = body.await?;
-            let encoded = tokio::task::spawn_blocking(move || Encoded::new(body, is_gzip));
-            let internal = |error: tokio::task::JoinError| {
-                V1Error::from(super::desk::DeskError::Internal(error.to_string()))
+        if let Some(answer) = self.answers.kept(question, stamp, headers, is_gzip) {
+            return answer;
+        }
+        let answer = async {
+            let found = find.await?;
+            let encoded = async {
+                let work = move || Ok(Encoded::new(encode(found)?, is_gzip)?);
+                let encoded = tokio::task::spawn_blocking(work).await;
+                encoded.map_err(|error| DeskError::Internal(error.to_string()))?
             };
-            Ok(encoded.await.map_err(internal)??)
+            self.answers
+                .get(question, stamp, headers, is_gzip, encoded)
+                .await
         };
-        let answer = self
-            .answers
-            .get(question, stamp, headers, is_gzip, encoded)
-            .await;
+        let answer = answer.await;
         answer.unwrap_or_else(|error: V1Error| self.refuse(headers, &error))
     }
 
@@ -228,3 +233,6 @@ fn redirect(status: StatusCode, uri: &Uri) -> Response {
     }
     (status, [(header::LOCATION, target)]).into_response()
 }
+
+#[cfg(test)]
+mod hanging_find;

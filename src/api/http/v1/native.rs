@@ -1,11 +1,14 @@
 //! Routes of our own beside version 1: who spent what, and the rolling digest.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::{HeightPath, V1Error, encoded};
-use crate::api::desk::BlockReading;
+use crate::BlockId;
+use crate::api::desk::{BlockReading, SpendDetails};
 use crate::api::http::Context;
 use crate::api::http::answers::Question;
 use crate::wire::v1;
@@ -20,14 +23,16 @@ pub(super) async fn spends(
         Ok(height) => height,
         Err(error) => return context.refuse(&headers, &error),
     };
-    let desk = context.desk.clone();
-    let body = async move {
+    let desk = &context.desk;
+    let find = async {
         let found = desk.read(move |reading| {
             let block = reading.block(height)?;
             Ok::<_, V1Error>((block.id(), block.spends()?))
         });
         let (block, spends) = found.await?;
-        let details = desk.spend_details(block, spends).await?;
+        Ok((block, desk.spend_details(block, spends).await?))
+    };
+    let encode = |(block, details): (BlockId, Arc<SpendDetails>)| {
         let spends = details.rows.iter().map(|row| v1::Spend {
             outpoint: row.outpoint,
             spending_txid: row.spending_txid,
@@ -42,7 +47,7 @@ pub(super) async fn spends(
         encoded(spends.encode(block.height))
     };
     context
-        .answer_later(&headers, Question::Spends(height), body)
+        .answer_found(&headers, Question::Spends(height), find, encode)
         .await
 }
 
