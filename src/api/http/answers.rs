@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::DisplayHex;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::encoding::gzip;
 use crate::api::desk::{DeskError, Stamp, TweakList};
@@ -21,8 +21,11 @@ use crate::filter::FilterKind;
 /// What an answer of a common size takes, to divide the room by.
 const COMMON_BYTES: u64 = 8 << 10;
 
-/// What an answer takes beside its body, about.
-const OVERHEAD_BYTES: u64 = 200;
+/// The share of the room that one answer must find room in, if the room is so large: more than any answer takes.
+const SHARE_BYTES: u64 = 8 << 20;
+
+/// What an answer takes beside its body, about: 350 were measured with many small ones.
+const OVERHEAD_BYTES: u64 = 400;
 
 /// What has been asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,7 +123,8 @@ impl Encoded {
         };
         let etag = HeaderValue::try_from(format!("\"{name}{suffix}\""));
         Ok(Self {
-            body: body.into(),
+            // Of what was reserved to write into, no more than the bytes is kept.
+            body: body.into_boxed_slice().into(),
             is_gzip,
             etag: etag.map_err(|error| internal(&error))?,
         })
@@ -186,10 +190,22 @@ impl Answers {
     /// Keeps `room_bytes` of answers at most.
     pub(super) fn new(room_bytes: u64, horizon: u32) -> Self {
         let number = usize::try_from(room_bytes / COMMON_BYTES).unwrap_or(usize::MAX);
-        Self {
-            kept: Cache::with_weighter(number.max(16), room_bytes, BySize),
-            horizon,
-        }
+        // The cache gives each shard its share and would make as many as there are cores.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shares = usize::try_from(room_bytes / SHARE_BYTES).unwrap_or(usize::MAX);
+        let shards = 1 << shares.clamp(1, 4 * cores).ilog2();
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(number.max(16))
+            .weight_capacity(room_bytes)
+            .shards(shards)
+            .build();
+        let (hashes, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let kept = match options {
+            Ok(options) => Cache::with_options(options, BySize, hashes, lifecycle),
+            // Only where one of the two is not given.
+            Err(_) => Cache::with_weighter(number.max(16), room_bytes, BySize),
+        };
+        Self { kept, horizon }
     }
 
     /// The answer as it is kept, if it is; nobody is waited for.

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::api::ServeSettings;
 
 const HORIZON: u32 = 10;
 
@@ -217,4 +218,47 @@ async fn who_has_an_answer_is_told_so_in_either_form() {
     assert!(!response.headers().contains_key(header::CONTENT_ENCODING));
     let body = axum::body::to_bytes(response.into_body(), 1000).await;
     assert!(body.expect("none").is_empty());
+}
+
+/// Bytes that a body takes in memory.
+fn memory(answer: Encoded) -> usize {
+    let body = answer.body.try_into_mut().expect("held once");
+    body.capacity()
+}
+
+#[test]
+fn a_body_takes_no_more_memory_than_it_has_bytes() {
+    let mut plain = Vec::with_capacity(1 << 20);
+    plain.extend_from_slice(&[b'0'; 1000]);
+    assert_eq!(memory(Encoded::new(plain, false).expect("made")), 1000);
+    // A thousand times smaller than what was thought.
+    let zipped = Encoded::new(vec![b'0'; 1 << 20], true).expect("made");
+    let bytes = zipped.body.len();
+    assert!(bytes < 10_000);
+    assert_eq!(memory(zipped), bytes);
+}
+
+#[tokio::test]
+async fn a_large_answer_is_kept_however_many_cores_there_are() {
+    let headers = HeaderMap::new();
+    for room in [16 << 20, ServeSettings::default().kept_answer_bytes] {
+        let answers = Answers::new(room, HORIZON);
+        let large = async { Encoded::new(vec![b'0'; 7 << 20], false) };
+        let got = answers.get(full(5), stamp(1, 1, 9), &headers, false, large);
+        assert!(got.await.is_ok());
+        let kept = answers.kept(full(5), stamp(1, 1, 9), &headers, false);
+        assert!(kept.is_some(), "{room}");
+    }
+}
+
+#[tokio::test]
+async fn rooms_of_any_size_give_answers() {
+    for room in [0, 1, u64::MAX] {
+        let asking = Asking::new(room);
+        for made in 0..3 {
+            let body = asking.body(full(5), stamp(1, 1, 9)).await;
+            let made = if room == u64::MAX { 0 } else { made };
+            assert_eq!(body, made.to_string(), "{room}");
+        }
+    }
 }
