@@ -67,14 +67,14 @@ async fn gzip_is_used_when_asked_for_small_bodies_and_errors_too() {
     ] {
         let (status, plain_headers, plain) = request(&server, Method::GET, path, &[]).await;
         assert!(!plain_headers.contains_key("content-encoding"), "{path}");
-        assert_eq!(plain_headers["vary"], "Accept-Encoding", "{path}");
+        assert_eq!(plain_headers["vary"], "Accept-Encoding, Origin", "{path}");
         for accept in ["gzip", "deflate, gzip;q=0.5, br"] {
             let headers = [("accept-encoding", accept)];
             let (zipped_status, headers, zipped) =
                 request(&server, Method::GET, path, &headers).await;
             assert_eq!(zipped_status, status, "{path}");
             assert_eq!(headers["content-encoding"], "gzip", "{path}");
-            assert_eq!(headers["vary"], "Accept-Encoding", "{path}");
+            assert_eq!(headers["vary"], "Accept-Encoding, Origin", "{path}");
             assert_eq!(headers["content-type"], "application/json; charset=utf-8");
             assert_eq!(headers.get_all("vary").iter().count(), 1);
             assert_eq!(zipped[..2], [0x1f, 0x8b], "{path}");
@@ -116,6 +116,8 @@ async fn cors_is_for_foreign_origins_only() {
             let (_, headers, _) = request(&server, Method::GET, path, &headers).await;
             assert!(!headers.contains_key("access-control-allow-origin"));
             assert!(!headers.contains_key("access-control-allow-credentials"));
+            // A cache must not give it to a page of another origin.
+            assert_eq!(headers["vary"], "Accept-Encoding, Origin", "{path}");
         }
         for origin in ["https://wallet.example", "null", "http://127.0.0.1"] {
             let headers = [("origin", origin)];

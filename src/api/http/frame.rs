@@ -7,6 +7,10 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::connection::Traffic;
 
+/// What answers to the same path hang on. Of the origin because a cache could otherwise give what a page of the own origin
+/// got to one of another, which may not look at it.
+const VARY: HeaderValue = HeaderValue::from_static("Accept-Encoding, Origin");
+
 /// The outermost layer.
 pub(super) async fn frame(request: Request, next: Next) -> Response {
     let is_foreign = has_foreign_origin(request.headers());
@@ -20,7 +24,7 @@ pub(super) async fn frame(request: Request, next: Next) -> Response {
         _ => next.run(request).await,
     };
     let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    headers.insert(header::VARY, VARY);
     if is_foreign {
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_ORIGIN,
