@@ -131,11 +131,15 @@ pub async fn serve(
         settings.reserved_connections,
         bounds,
     );
+    // One for all as well, with the answers that it keeps.
+    let http = http::router_with(desk, &settings);
+    // With nothing to serve on, all are at their end at once.
+    let is_serving = !listeners.is_empty();
     let servers = listeners.into_iter().map(|Listener { socket, protocol }| {
         let waiting = settings.max_waiting_connections;
         let listener = BoundedListener::new(socket, room.clone(), waiting, is_cut.clone());
         let router = match protocol {
-            Protocol::Http => http::router_with(desk.clone(), &settings),
+            Protocol::Http => http.clone(),
         };
         let mut is_stopping = is_stopping.clone();
         let service = router.into_make_service_with_connect_info::<Traffic>();
@@ -148,7 +152,7 @@ pub async fn serve(
     });
     let mut servers = pin!(try_join_all(servers.collect::<Vec<_>>()));
     tokio::select! {
-        result = &mut servers => return result.map(|_| ()),
+        result = &mut servers, if is_serving => return result.map(|_| ()),
         () = shutdown => {}
     }
     stop.send_replace(true);

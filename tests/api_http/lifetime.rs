@@ -6,8 +6,8 @@ use std::time::Duration;
 use bitcoin::Network;
 use bitcoin::consensus::encode::serialize_hex;
 use serde_json::{Value, json};
-use spindex::api::desk::DeskSettings;
-use spindex::api::{ServeSettings, bind};
+use spindex::api::desk::{Desk, DeskSettings};
+use spindex::api::{Listener, ServeSettings, bind, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -46,6 +46,49 @@ async fn shutdown_lets_a_running_request_finish() {
         TcpStream::connect(address).await.is_err(),
         "the port is free"
     );
+}
+
+#[tokio::test]
+async fn all_sockets_are_served_with_the_same_places_until_the_shutdown() {
+    let chain = sample_chain();
+    let store = TestStore::new(Network::Regtest, 1);
+    store.connect(&chain.records());
+    let settings = ServeSettings {
+        max_connections: 1,
+        reserved_connections: 0,
+        ..ServeSettings::default()
+    };
+    for sockets in [0, 1, 3] {
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for _ in 0..sockets {
+            let socket = bind(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+            addresses.push(socket.local_addr().expect("bound"));
+            listeners.push(Listener::http(socket));
+        }
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let shutdown = async move {
+            let _ = stopped.await;
+        };
+        let desk = Desk::new(store.store.clone(), None, DeskSettings::default());
+        let mut serving = Box::pin(serve(listeners, desk, shutdown, settings.clone()));
+        assert!(futures::poll!(&mut serving).is_pending(), "{sockets}");
+        let serving = tokio::spawn(serving);
+        // Each waits for the place that the one before it had.
+        for address in &addresses {
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            let request = b"GET /info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            stream.write_all(request).await.expect("writes");
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.expect("reads");
+            assert!(answer.starts_with(b"HTTP/1.1 200"));
+        }
+        stop.send(()).expect("it is served until then");
+        serving.await.expect("no panic").expect("a clean end");
+        for address in &addresses {
+            assert!(TcpStream::connect(address).await.is_err(), "{address}");
+        }
+    }
 }
 
 #[tokio::test]
