@@ -1,9 +1,13 @@
 //! Answers that are kept: never of another state of the index, and named so that nobody takes one twice.
 
+use std::sync::Arc;
+
 use bitcoin::Network;
 use reqwest::header::{
     CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH,
 };
+use spindex::api::desk::{Desk, DeskSettings};
+use spindex::store::{Store, StoreOptions};
 
 use super::fixture::{Server, TestChain, TestStore, pays, sweeps};
 
@@ -150,5 +154,24 @@ async fn what_no_reorganisation_reaches_may_be_kept_for_good() {
         let (status, headers, _) = ask(&server, path, None, false).await;
         assert_eq!(status, 200, "{path}");
         assert_eq!(headers[CACHE_CONTROL], expected, "{path}");
+    }
+}
+
+#[test]
+fn what_a_larger_undo_depth_lets_a_reorganisation_reach_is_not_settled() {
+    for (undo_depth, horizon) in [(0, 100), (99, 100), (100, 100), (288, 288)] {
+        let options = StoreOptions {
+            network: Network::Regtest,
+            first_height: None,
+            keep: None,
+            tweak_form: None,
+            multiples: None,
+            undo_depth,
+            cache_bytes: 0,
+        };
+        let backend = redb::backends::InMemoryBackend::new();
+        let store = Store::open_with_backend(backend, &options).expect("opens");
+        let desk = Desk::new(Arc::new(store), None, DeskSettings::default());
+        assert_eq!(desk.horizon(), horizon, "{undo_depth}");
     }
 }
