@@ -25,7 +25,7 @@ const FIRST_HEIGHT: u32 = 1;
 const OUTPUTS: usize = 2;
 /// Different points; they come again and again.
 const POINTS: usize = 4096;
-/// How many blocks a reorganisation may reach: half of a short chain is beyond it.
+/// How many blocks a reorganisation may reach.
 const UNDO_DEPTH: u32 = 10;
 
 /// An index, in a folder that is removed at the end or in one that stays.
