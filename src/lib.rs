@@ -16,7 +16,7 @@
 //! | [`index`] | a chain made into an index | `index` |
 //! | [`api`] | an index served | `server` |
 //! | [`client`] | a light client | `client` |
-//! | [`check`] | whether an index is right | `cli` |
+//! | [`check`] | whether an index is right | `client` with `index` |
 //! | [`cli`] | the program | `cli` |
 
 #[cfg(feature = "server")]

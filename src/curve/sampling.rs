@@ -50,6 +50,11 @@ impl<S> Last<S> {
         *self.lock() = Some(sample);
     }
 
+    /// In the place of none only.
+    pub(super) fn put_if_none(&self, sample: S) {
+        self.lock().get_or_insert(sample);
+    }
+
     /// What waits, to be compared.
     pub(super) fn take(&self) -> Option<S> {
         self.lock().take()

@@ -422,8 +422,8 @@ impl<B: Backend> SharedScanner<B> {
         })
     }
 
-    /// Hands over the candidates of a batch for the wallets of a pass, and keeps some to be compared later if the pass has
-    /// the wallet with that place among all that share passes.
+    /// Hands over the candidates of a batch for the wallets of a pass, and keeps some to be compared later: those of the
+    /// wallet with that place among all that share passes, if there are any.
     fn scan_batch(
         &self,
         room: &mut SharedRoom<B>,
@@ -461,8 +461,11 @@ impl<B: Backend> SharedScanner<B> {
             let shared_secrets = done.map(|()| products.product(i));
             let numbers = 0..targets.per_tweak();
             let keep = |judged| {
-                if before + i == kept {
-                    self.last.put((pass_number, i, judged));
+                let sample = (pass_number, i, judged);
+                match before + i == kept {
+                    true => self.last.put(sample),
+                    // That wallet's batch may be left to libsecp256k1, and this one is not.
+                    false => self.last.put_if_none(sample),
                 }
             };
             output_room.chunks(shared_secrets, tweaks, numbers, &keep, &mut |chunk| {

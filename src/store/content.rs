@@ -56,12 +56,25 @@ impl Snapshot {
                 alike: [0; 2],
             };
             walk(view, &mut collected)?;
-            let content_hash = match collected.wrong.is_empty() {
-                true => Some(collected.content.finish(view)?),
-                false => None,
+            let Collected {
+                content, mut wrong, ..
+            } = collected;
+            if !wrong.is_empty() {
+                return Ok(Audit {
+                    wrong,
+                    content_hash: None,
+                });
+            }
+            let content_hash = match content.finish(view) {
+                Ok(hash) => Some(hash),
+                Err(fault) => {
+                    // The walk does not read every column.
+                    wrong.push(WrongRow::of_fault(fault, None)?);
+                    None
+                }
             };
             Ok(Audit {
-                wrong: collected.wrong,
+                wrong,
                 content_hash,
             })
         })

@@ -264,8 +264,7 @@ impl OldIndex {
             return Ok(false);
         };
         let row = OldRow::decode(row.value()).in_row("blocks", tip.height)?;
-        let new = new.block(tip.height)?;
-        let new = new.map(|block| block.digest()).transpose()?;
+        let new = new.read(|view| view.digest(tip.height))?;
         Ok(row.hash == tip.hash && new == Some(*digest.value()))
     }
 

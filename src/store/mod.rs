@@ -349,6 +349,7 @@ impl Store {
             listeners: Listeners::default(),
         };
         let view = store.view()?;
+        view.open_tables()?;
         if demand == Demand::Sound {
             // First of all, as it says of `meta` whether it is to be believed.
             damaged::check_heights(&view)?;

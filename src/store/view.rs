@@ -204,6 +204,16 @@ impl View {
         Ok(wrong.next().map(|((position, _), _)| position))
     }
 
+    /// Opens every table: a file that lacks one is no index that could be read in part.
+    pub(super) fn open_tables(&self) -> Result<(), Fault> {
+        self.blocks()?;
+        self.heights()?;
+        self.digests()?;
+        self.columns()?;
+        self.marks()?;
+        self.kept().map_or(Ok(()), |full| full.locator().map(drop))
+    }
+
     /// Checks that every column ends where the last directory row says.
     pub(super) fn check_ends(&self) -> Result<(), Fault> {
         for (column, table, len) in self.columns()? {
@@ -212,14 +222,8 @@ impl View {
         if let Some((table, len, _)) = self.marks()? {
             MARKS.check_end(table, len)?;
         }
-        // As whoever asks for a block does.
-        self.heights()?;
-        self.digests()?;
         match self.kept() {
-            Some(full) => {
-                full.locator()?;
-                bitmap::check_end(full.spent()?, self.ends.outputs)
-            }
+            Some(full) => bitmap::check_end(full.spent()?, self.ends.outputs),
             None => match self.ends {
                 Ends {
                     outputs: 0,

@@ -32,6 +32,27 @@ pub struct WrongRow {
     pub follows: bool,
 }
 
+impl WrongRow {
+    /// The row that a fault is about; one that is about no row comes back.
+    pub(super) fn of_fault(fault: Fault, height: Option<u32>) -> Result<Self, Fault> {
+        let (table, key, reason) = match fault {
+            Fault::Row { table, key, reason }
+            | Fault::Told(StoreError::Corrupt {
+                table, key, reason, ..
+            }) => (table, key, reason),
+            fault => return Err(fault),
+        };
+        Ok(Self {
+            table,
+            key,
+            height,
+            reason,
+            // Bits follow from spends.
+            follows: table == "spent",
+        })
+    }
+}
+
 /// Who hears what a walk meets.
 pub(super) trait Sink {
     /// A directory row as it is stored, and the digest up to its block as it should be. Called in order of height, for each
@@ -108,17 +129,13 @@ impl<S: Sink> Walk<'_, S> {
         height: Option<u32>,
         read: Result<T, Fault>,
     ) -> Result<Option<T>, Fault> {
-        let (table, key, reason) = match read {
-            Ok(read) => return Ok(Some(read)),
-            Err(Fault::Row { table, key, reason }) => (table, key, reason),
-            Err(Fault::Told(StoreError::Corrupt {
-                table, key, reason, ..
-            })) => (table, key, reason),
-            Err(fault) => return Err(fault),
-        };
-        // Bits follow from spends.
-        self.note(table, key, height, reason, table == "spent")?;
-        Ok(None)
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(fault) => {
+                self.sink.wrong(WrongRow::of_fault(fault, height)?)?;
+                Ok(None)
+            }
+        }
     }
 
     fn note(

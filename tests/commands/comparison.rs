@@ -215,3 +215,26 @@ async fn another_server_is_compared_with() {
     assert_eq!(status, 1);
     assert!(log.contains("http://"), "{log}");
 }
+
+/// A row that follows from others is missing, and the comparison goes on, so that the check comes to its repair.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_digest_agrees_with_no_server_and_is_repaired() {
+    let place = Place::new().await;
+    let same = place.home.path().join("same.redb");
+    fs::copy(place.file(), &same).unwrap();
+    let (url, _same) = serve(&same).await;
+    let tip = place.chain.tip_id().height;
+    tamper(&place.file(), |write| {
+        let mut digests = write.open_table(DIGEST).unwrap();
+        digests.remove(tip).unwrap().unwrap();
+    });
+    let against = format!("--against={url}");
+    let (status, report, log) = place.check(&[&against]);
+    assert_eq!(status, 1, "{report} {log}");
+    assert!(is_named(&report, "digest", Some(tip)), "{report} {log}");
+    assert_eq!(report["against"]["digests_agree"], false, "{report}");
+    let (status, report, log) = place.check_with_node(&[&against, "--repair"]);
+    assert_eq!(status, 0, "{report} {log}");
+    assert_eq!(report["against"]["digests_agree"], true, "{report}");
+    assert_eq!(place.content(), place.content);
+}

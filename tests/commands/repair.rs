@@ -5,10 +5,14 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata, TableHandle};
+use serde_json::Value;
 use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
-use spindex::store::Store;
-use spindex::store::schema::{BLOCKS, DIGEST, FOREIGN, HEIGHTS, META};
+use spindex::store::schema::{
+    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, META, MULTIPLES, OUTPUTS, SPENDS, SPENT,
+    TWEAKS, TXIDS,
+};
+use spindex::store::{Store, StoreOptions};
 
 use super::place::{NO_NODE, Place, TIP, block_row, build, flip, is_named, tamper};
 use crate::support::by_height::ByHeight as _;
@@ -233,6 +237,69 @@ async fn a_row_far_above_the_others_is_no_tip() {
     let (status, report, log) = place.check_with_node(&["--repair"]);
     assert_eq!(status, 0, "{report} {log}");
     assert_eq!(place.content(), place.content);
+}
+
+/// Nothing of a file is taken over that lacks a table, but what it says of itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_missing_is_found_and_written_anew() {
+    let place = Place::with(StoreOptions {
+        multiples: Some(true),
+        ..options()
+    })
+    .await;
+    let columns = [
+        TWEAKS, MULTIPLES, TXIDS, FIRSTS, OUTPUTS, SPENDS, FOREIGN, FILTERS, SPENT,
+    ];
+    let tables = ["blocks", "heights", "digest", "locator"];
+    for table in tables
+        .into_iter()
+        .chain(columns.map(|column| column.name()))
+    {
+        place.restore();
+        tamper(&place.file(), |write| {
+            let mut handles = write.list_tables().unwrap();
+            let handle = handles.find(|handle| handle.name() == table).unwrap();
+            assert!(write.delete_table(handle).unwrap(), "{table}");
+        });
+        assert!(Store::open_existing(&place.file(), &place.options).is_err());
+        let (status, report, log) = place.check(&["--blocks=0"]);
+        assert_eq!(status, 1, "{table} {report} {log}");
+        assert!(is_named(&report, "file", None), "{table} {report} {log}");
+        let reason = report["wrong"][0]["reason"].as_str().unwrap();
+        assert!(reason.contains(table), "{report}");
+        if !["blocks", "locator", TXIDS.name()].contains(&table) {
+            continue;
+        }
+        let more = ["--repair", "--first-height=0", "--multiples"];
+        let (status, report, log) = place.check_with_node(&more);
+        assert_eq!(status, 0, "{table} {report} {log}");
+        assert_eq!(place.content(), place.content, "{table}");
+    }
+}
+
+/// Multiples are read for the hash over everything only, as filters are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_missing_in_the_middle_of_a_column_is_found_and_comes_from_the_node() {
+    let place = Place::with(StoreOptions {
+        multiples: Some(true),
+        ..options()
+    })
+    .await;
+    for column in [MULTIPLES, TWEAKS, OUTPUTS] {
+        place.restore();
+        tamper(&place.file(), |write| {
+            let mut table = write.open_table(column.definition()).unwrap();
+            assert!(table.len().unwrap() > 1, "{}", column.name());
+            table.remove(0).unwrap().unwrap();
+        });
+        let (status, report, log) = place.check(&["--blocks=0"]);
+        assert_eq!(status, 1, "{report} {log}");
+        assert!(is_named(&report, column.name(), None), "{report} {log}");
+        assert_eq!(report["content_hash"], Value::Null, "{report}");
+        let (status, report, log) = place.check_with_node(&["--repair"]);
+        assert_eq!(status, 0, "{report} {log}");
+        assert_eq!(place.content(), place.content);
+    }
 }
 
 /// What README says that `check` compares with the node only.

@@ -77,6 +77,31 @@ fn samples_of_a_shared_scan_have_each_wallet_in_turn() {
     assert_eq!(seen, [[true; 2]; 2]);
 }
 
+/// Another wallet's batch is left to libsecp256k1, say, and gives none.
+#[test]
+fn a_pass_without_the_wallet_in_turn_leaves_a_sample_if_there_is_none() {
+    let kernel = Kernel::in_small_batches(Portable, MIN_POINTS);
+    let targets: Vec<ScanTarget> = (0..4).map(|i| target(5 + i, 0)).collect();
+    let scanner = SharedScanner::new(Portable, kernel.core(), &targets).expect("valid keys");
+    let tweaks = tweaks(MIN_POINTS);
+    let mut room = SharedRoom::new(Portable);
+    let mut scan = |pass: usize, kept| {
+        let pass = (pass, &scanner.passes[pass]);
+        scanner.scan_batch(&mut room, pass, kept, &tweaks, &mut |_, _| {});
+    };
+    scan(1, 0);
+    let (pass, at, judged) = scanner.last.take().expect("a sample");
+    assert_eq!(pass, 1);
+    assert!(judged.agrees(&scanner.passes[pass].exact[at]));
+    // The one in turn goes before the others, and stays.
+    for kept in 0..4 {
+        scan(0, kept);
+        scan(1, kept);
+        let (pass, at, _) = scanner.last.take().expect("a sample");
+        assert_eq!(2 * pass + at, kept);
+    }
+}
+
 #[test]
 fn wallets_share_passes_unless_their_keys_do_not_allow_it() {
     let kernel = Kernel::in_small_batches(Portable, MIN_POINTS);
