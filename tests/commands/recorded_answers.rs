@@ -1,22 +1,19 @@
 //! Every answer of the version 1 routes and of our own over a chain with all corner cases, against what was recorded
 //! in `fixtures/api_v1/answers.txt`: whatever moves inside, deployed clients see the same bytes.
 //!
-//! A change that is meant writes the record anew: `SPINDEX_WRITE_ANSWERS=1 cargo test --test recorded_answers`.
+//! A change that is meant writes the record anew: `SPINDEX_WRITE_ANSWERS=1 cargo test --test commands recorded_answers`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::support::index::options;
+use super::support::index::{fill, options};
 use super::support::served;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Amount, ScriptBuf, TxOut};
 use spindex::chain::simulated::builder::InputKind;
 use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain};
-use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::index::{IndexSettings, Indexer};
-use spindex::runtime::Stop;
 use spindex::store::{Keep, Store, StoreOptions, TweakForm};
 
 /// Where the indexes begin: blocks below it are unknown to them.
@@ -143,16 +140,7 @@ async fn index(chain: &Arc<SimulatedChain>, keep: Keep, form: TweakForm) -> Arc<
     };
     let backend = redb::backends::InMemoryBackend::new();
     let store = Arc::new(Store::open_with_backend(backend, &options).unwrap());
-    let indexer = Indexer::new(
-        store.clone(),
-        chain.clone(),
-        Arc::new(LibSecp256k1),
-        IndexSettings::default(),
-        Stop::new(),
-        |_| (),
-    );
-    assert_eq!(indexer.sync(None).await.unwrap(), Some(chain.tip_id()));
-    store
+    fill(store, chain.clone()).await
 }
 
 /// First four bytes of a hash over status, content type, place to go to, and body.

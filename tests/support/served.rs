@@ -9,12 +9,9 @@ use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::http::router;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
-use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::index::{IndexSettings, Indexer};
-use spindex::runtime::Stop;
-use spindex::store::{Store, StoreOptions};
+use spindex::store::Store;
 
-use super::index::options;
+use super::index::fresh_store_from;
 
 /// The wallet that is paid.
 pub(crate) fn keys() -> ReceiverKeys {
@@ -40,22 +37,7 @@ pub(crate) fn chain(seed: u64, blocks: u32) -> Arc<SimulatedChain> {
 
 /// An index in memory of the chain from a height on.
 pub(crate) async fn index(chain: &Arc<SimulatedChain>, first_height: u32) -> Arc<Store> {
-    let options = StoreOptions {
-        first_height: Some(first_height),
-        ..options()
-    };
-    let backend = redb::backends::InMemoryBackend::new();
-    let store = Arc::new(Store::open_with_backend(backend, &options).unwrap());
-    let indexer = Indexer::new(
-        store.clone(),
-        chain.clone(),
-        Arc::new(LibSecp256k1),
-        IndexSettings::default(),
-        Stop::new(),
-        |_| (),
-    );
-    assert_eq!(indexer.sync(None).await.unwrap(), Some(chain.tip_id()));
-    store
+    fresh_store_from(chain.clone(), first_height).await
 }
 
 /// Serves an index, with something of the test's in between; the address.

@@ -91,6 +91,7 @@ impl Nginx {
             if started.elapsed() > START {
                 bail!("nginx did not start");
             }
+            // It says nothing when it is up.
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
