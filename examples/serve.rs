@@ -12,7 +12,7 @@ use bitcoin::Network;
 use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::{Listener, ServeSettings, bind, serve};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::{self, EngineKind};
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;

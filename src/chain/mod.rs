@@ -5,25 +5,23 @@
 //! - [`rpc_source`]: a node's JSON-RPC alone ([`rpc`]), for nodes whose REST interface is off or too old.
 //! - [`first_working`]: the first of several sources that works.
 //! - [`zmq`]: no source, but word from the node that its tip has changed.
-//! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
-//! - [`generated`]: chains of any length, written as Bitcoin Core's block files, to measure long syncs with.
+//! - [`made`]: chains that are made up, for the demo, for tests and to measure with.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
 pub mod block;
 mod cursor;
 pub mod files;
 pub mod first_working;
-pub mod generated;
 mod http;
 mod in_flight;
 mod info;
+pub mod made;
 pub mod parse;
 pub mod prevouts;
 pub mod raw;
 pub mod rest;
 pub mod rpc;
 pub mod rpc_source;
-pub mod simulated;
 pub mod zmq;
 
 use std::ops::RangeInclusive;

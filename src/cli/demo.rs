@@ -20,10 +20,10 @@ use super::server::{block_on, desk, serve_api};
 use super::wallet::WalletFile;
 use crate::bip352::descriptor::DescriptorKey;
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use crate::chain::simulated::builder::{
+use crate::chain::made::simulated::builder::{
     InputKind, SpendableOutput, build_transaction, op_return_output,
 };
-use crate::chain::simulated::{PaidOutput, SimulatedChain, SimulationSettings};
+use crate::chain::made::simulated::{PaidOutput, SimulatedChain, SimulationSettings};
 use crate::client::{
     Found, HttpOracle, HttpSettings, Identity, LightSettings, Oracle, Spend, State, WalletId,
 };

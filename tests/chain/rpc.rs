@@ -8,10 +8,10 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, ScriptBuf, Txid};
 use spindex::BlockId;
 use spindex::chain::first_working::FirstWorking;
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::chain::rpc::{RpcAuth, RpcSettings};
 use spindex::chain::rpc_source::RpcSource;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, ChainError};
 use zeroize::Zeroizing;
 

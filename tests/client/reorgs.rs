@@ -18,8 +18,8 @@ use spindex::api::{self, Listener, ServeSettings};
 use spindex::bip352::inputs::taproot_output_key;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::bip352::tweak::transaction_tweak;
-use spindex::chain::simulated::builder::{InputKind, SpendableOutput, build_transaction};
-use spindex::chain::simulated::{
+use spindex::chain::made::simulated::builder::{InputKind, SpendableOutput, build_transaction};
+use spindex::chain::made::simulated::{
     Orphaned, PaidOutput, PaymentRequest, SimulatedBlock, SimulatedChain, SimulationSettings,
 };
 use spindex::client::{

@@ -16,7 +16,7 @@ use serde_json::Value;
 use spindex::BlockId;
 use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::{self, Listener, ServeSettings};
-use spindex::chain::simulated::Orphaned;
+use spindex::chain::made::simulated::Orphaned;
 use spindex::runtime::Stop;
 use spindex::store::schema::{BLOCKS, BlockRow, DIGEST, TWEAKS};
 use spindex::store::{DIGEST_START, Store, roll_digest};

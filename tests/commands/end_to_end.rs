@@ -10,7 +10,7 @@ use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::{self, Listener, ServeSettings};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::chain::BlockSource;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::client::{
     HttpOracle, HttpSettings, Identity, LightClient, LightSettings, State, WalletId,
 };

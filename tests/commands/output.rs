@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::chain::parse::block_from_rest_bytes;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::store::{Store, StoreOptions};
 

@@ -9,8 +9,8 @@ use bitcoin::{OutPoint, Txid};
 use spindex::BlockId;
 use spindex::bip352::inputs::taproot_output_key;
 use spindex::bip352::tweak::transaction_tweak;
+use spindex::chain::made::simulated::SimulatedBlock;
 use spindex::chain::parse::block_from_rest_bytes;
-use spindex::chain::simulated::SimulatedBlock;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::{
     CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget, TweakPoint,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexError, IndexSettings, Indexer};

@@ -8,7 +8,7 @@ use bitcoin::{Network, Transaction, Txid};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
 use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use spindex::index::IndexSettings;
 

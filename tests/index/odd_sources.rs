@@ -9,7 +9,7 @@ use std::time::Duration;
 use bitcoin::{Network, Transaction, Txid};
 use futures::future::BoxFuture;
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexError, IndexSettings, Indexer};

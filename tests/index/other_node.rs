@@ -10,7 +10,7 @@ use bitcoin::{Network, ScriptBuf};
 use serde_json::json;
 use spindex::BlockId;
 use spindex::chain::first_working::FirstWorking;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
 use spindex::chain::{BlockSource, ChainError};
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;

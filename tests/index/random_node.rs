@@ -12,7 +12,7 @@ use bitcoin::secp256k1::rand::rngs::StdRng;
 use bitcoin::secp256k1::rand::seq::SliceRandom;
 use bitcoin::secp256k1::rand::{Rng, SeedableRng};
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
 use spindex::chain::{BlockSource, ChainError};
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;

@@ -13,11 +13,13 @@ use secp256k1::{Scalar, SecretKey};
 use serde_json::{Value, json};
 use spindex::bip352::descriptor::DescriptorKey;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use spindex::chain::rest::{RestSettings, RestSource};
-use spindex::chain::simulated::builder::{
+use spindex::chain::made::simulated::builder::{
     InputKind, SpendableOutput, build_transaction, op_return_output,
 };
-use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{
+    Orphaned, PaymentRequest, SimulatedChain, SimulationSettings,
+};
+use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::curve::TweakPoint;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::scan::{Scanner, TaprootOutput};

@@ -11,8 +11,10 @@ use proptest::test_runner::TestRunner;
 use spindex::BlockId;
 use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::{self, Listener, ServeSettings};
-use spindex::chain::simulated::builder::InputKind;
-use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::builder::InputKind;
+use spindex::chain::made::simulated::{
+    Orphaned, PaymentRequest, SimulatedChain, SimulationSettings,
+};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secp256k1::PublicKey;
 use spindex::BlockId;
 use spindex::chain::BlockSource;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;

@@ -8,7 +8,7 @@ use bitcoin::Network;
 use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::http::router;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::store::Store;
 
 use super::index::fresh_store_from;

@@ -9,7 +9,7 @@ use clap::Args;
 use super::super::config::ComputeSettings;
 use super::super::output::{progress_bar, write_stdout};
 use super::pool;
-use crate::chain::generated::{ChainLength, ChainParameters, Summary, Target, generate};
+use crate::chain::made::generated::{ChainLength, ChainParameters, Summary, Target, generate};
 use crate::curve::EngineStatus;
 
 #[derive(Args)]

@@ -23,7 +23,7 @@ use crate::BlockId;
 use crate::bip352::inputs::TweakInputs;
 use crate::bip352::tweak::tweaks;
 use crate::chain::files::{FilesSettings, FilesSource};
-use crate::chain::generated::{ChainLength, ChainParameters, Summary, Target, generate};
+use crate::chain::made::generated::{ChainLength, ChainParameters, Summary, Target, generate};
 use crate::chain::parse::parse_spent_outputs;
 use crate::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, RawBlock};
 use crate::curve::{self, Engine, EngineKind, TWEAK_BATCH};

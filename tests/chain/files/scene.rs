@@ -8,9 +8,9 @@ use secp256k1::{SECP256K1, SecretKey};
 use serde_json::{Value, json};
 use spindex::BlockId;
 use spindex::chain::files::{FilesSettings, FilesSource};
+use spindex::chain::made::simulated::builder::{InputKind, SpendableOutput, build_transaction};
+use spindex::chain::made::simulated::{PaymentRequest, SimulatedChain, SimulationSettings};
 use spindex::chain::rest::{RestSettings, RestSource};
-use spindex::chain::simulated::builder::{InputKind, SpendableOutput, build_transaction};
-use spindex::chain::simulated::{PaymentRequest, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, BlockWithPrevouts, ChainError};
 use tempfile::TempDir;
 

@@ -9,7 +9,7 @@ use bitcoin::{BlockHash, Network};
 use serde_json::json;
 use spindex::BlockId;
 use spindex::chain::files::{FilesSettings, FilesSource};
-use spindex::chain::simulated::builder::InputKind;
+use spindex::chain::made::simulated::builder::InputKind;
 use spindex::chain::{BlockSource, BroadcastError, ChainError};
 
 use super::folder::{block_records, blocks_folder, plain, records, undo_records, write_plain};

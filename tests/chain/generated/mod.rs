@@ -17,8 +17,8 @@ use silentpayments::utils::receiving::{calculate_tweak_data, get_pubkey_from_inp
 use reader::{SpentOutput, files, read};
 use spindex::bip352::inputs::tweak_inputs;
 use spindex::bip352::tweak::transaction_tweak;
-use spindex::chain::generated::parameters::mean;
-use spindex::chain::generated::{
+use spindex::chain::made::generated::parameters::mean;
+use spindex::chain::made::generated::{
     ChainLength, ChainParameters, Counts, GenerateError, Summary, Target, generate,
 };
 use spindex::curve::libsecp256k1::LibSecp256k1;

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use spindex::chain::BlockSource;
-//! use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+//! use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 //!
 //! let chain = SimulatedChain::new(SimulationSettings::default());
 //! chain.mine(110); // Block rewards can be spent after 100 blocks: from here on there is traffic.
@@ -31,10 +31,12 @@ use futures::future::BoxFuture;
 use secp256k1::rand::SeedableRng;
 use secp256k1::rand::rngs::StdRng;
 
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Prevouts, RawBlock};
 use crate::BlockId;
 use crate::bip352::address::Address;
 use crate::bip352::send::SendError;
+use crate::chain::{
+    BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Prevouts, RawBlock,
+};
 use ledger::{Ledger, Pending};
 
 pub use payment::{Paid, PaidOutput, PaymentRequest};
