@@ -20,6 +20,7 @@ pub mod frames;
 pub mod head;
 pub mod headers;
 mod listing;
+mod open_files;
 mod read;
 mod state;
 mod tip;
@@ -39,13 +40,11 @@ use bitcoin::{Network, Script, ScriptBuf, Transaction, Txid};
 use futures::future::{BoxFuture, join_all};
 use tokio::task;
 
-use self::folder::Folder;
+use self::folder::{BLOCK_LIMIT_BYTES, Folder};
 use self::read::Miss;
 use self::tip::Trouble;
 use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
 use crate::BlockId;
-
-pub use self::read::read_ranges;
 
 /// How often a block that is not where it was is looked for: once more after a look at what changed, and once in
 /// another place.
@@ -53,6 +52,12 @@ const ATTEMPTS: usize = 3;
 
 /// Most blocks named at a time.
 const BLOCKS_AT_ONCE: usize = 2_000;
+
+/// Most blocks that are read together: as many as are derived together.
+const RUN_BLOCKS: usize = 500;
+
+/// Most bytes of blocks that are read together, unless it is one: no more than one may have.
+const RUN_BYTES: u64 = BLOCK_LIMIT_BYTES as u64;
 
 /// How far below the last block of the files the node's chain is asked for, where the files lack the node's tip.
 const DEEPEST_COMMON: u32 = 1 << 10;
@@ -120,24 +125,6 @@ impl FilesSource {
             folder: Arc::new(folder),
             settings,
         }
-    }
-
-    /// Reads blocks, in the order asked for; neighbours in a file are read in one go. All of them are in memory at a time,
-    /// so that a caller asks for as many as it has room for.
-    pub async fn read(&self, ids: &[BlockId]) -> Vec<Result<BlockWithPrevouts, ChainError>> {
-        let folder = Arc::clone(&self.folder);
-        let wanted = ids.to_vec();
-        let read = blocking(move |stopped| Ok(read_with_patience(&folder, &wanted, stopped))).await;
-        let read = match read {
-            Ok(read) => read,
-            Err(e) => return ids.iter().map(|_| Err(e.clone())).collect(),
-        };
-        join_all(
-            ids.iter()
-                .zip(read)
-                .map(|(id, block)| self.or_from_node(*id, block)),
-        )
-        .await
     }
 
     async fn or_from_node(
@@ -535,10 +522,40 @@ impl BlockSource for FilesSource {
 
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         Box::pin(async move {
-            let mut read = self.read(&[id]).await;
+            let mut read = self.blocks(&[id]).await;
             read.pop().unwrap_or_else(|| {
                 Err(ChainError::NotAvailable(format!("block {id} was not read")))
             })
+        })
+    }
+
+    /// As many as have the bytes of a large block; one that no file has is left to the node, alone.
+    fn run_length(&self, ids: &[BlockId]) -> usize {
+        let state = self.folder.read_state();
+        let mut bytes = 0;
+        let sizes = state.block_sizes(ids).take(RUN_BLOCKS);
+        let run = sizes.take_while(|size| {
+            bytes += u64::from(*size);
+            bytes <= RUN_BYTES
+        });
+        run.count().max(1)
+    }
+
+    /// Each file that has some of them is opened once.
+    fn blocks<'a>(
+        &'a self,
+        ids: &'a [BlockId],
+    ) -> BoxFuture<'a, Vec<Result<BlockWithPrevouts, ChainError>>> {
+        Box::pin(async move {
+            let folder = Arc::clone(&self.folder);
+            let wanted = ids.to_vec();
+            let read = blocking(move |stopped| Ok(read_with_patience(&folder, &wanted, stopped)));
+            let read = match read.await {
+                Ok(read) => read,
+                Err(e) => return ids.iter().map(|_| Err(e.clone())).collect(),
+            };
+            let blocks = ids.iter().zip(read);
+            join_all(blocks.map(|(id, block)| self.or_from_node(*id, block))).await
         })
     }
 

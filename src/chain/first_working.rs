@@ -132,6 +132,22 @@ impl BlockSource for FirstWorking {
         Box::pin(async move { self.source().await?.block(id).await })
     }
 
+    fn run_length(&self, ids: &[BlockId]) -> usize {
+        self.chosen.get().map_or(1, |source| source.run_length(ids))
+    }
+
+    fn blocks<'a>(
+        &'a self,
+        ids: &'a [BlockId],
+    ) -> BoxFuture<'a, Vec<Result<BlockWithPrevouts, ChainError>>> {
+        Box::pin(async move {
+            match self.source().await {
+                Ok(source) => source.blocks(ids).await,
+                Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
+            }
+        })
+    }
+
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
         Box::pin(async move { self.source().await?.broadcast(tx).await })
     }

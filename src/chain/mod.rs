@@ -118,8 +118,29 @@ pub trait BlockSource: Send + Sync {
         Box::pin(async { Ok(false) })
     }
 
-    /// A block of any branch the node holds, validated by [`BlockWithPrevouts::new`].
+    /// A block of any branch the source holds, validated by [`BlockWithPrevouts::new`].
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>>;
+
+    /// How many of the first of these blocks are best asked for together, by [`BlockSource::blocks`]; at least 1. A source
+    /// that is asked for more of them makes the caller hold more than a large block takes.
+    fn run_length(&self, ids: &[BlockId]) -> usize {
+        let _ = ids;
+        1
+    }
+
+    /// Blocks in the order asked for, each as [`BlockSource::block`] gives it.
+    fn blocks<'a>(
+        &'a self,
+        ids: &'a [BlockId],
+    ) -> BoxFuture<'a, Vec<Result<BlockWithPrevouts, ChainError>>> {
+        Box::pin(async move {
+            let mut blocks = Vec::with_capacity(ids.len());
+            for id in ids {
+                blocks.push(self.block(*id).await);
+            }
+            blocks
+        })
+    }
 
     /// Hands a transaction to the network.
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>>;

@@ -17,6 +17,10 @@ const PERMIT_BYTES: usize = 1024;
 /// 41 bytes spends an output that is seldom larger than itself.
 const LARGEST_BLOCK_BYTES: usize = 16 << 20;
 
+/// Most blocks that wait to be derived, however small: as many as are derived together, or the pauses between small
+/// blocks would be what limits a sync.
+const WAITING_BLOCKS: usize = 500;
+
 /// A fetched block and the share of the budget it holds until it is dropped.
 pub(super) struct FetchedBlock {
     pub(super) block: BlockWithPrevouts,
@@ -36,7 +40,7 @@ impl FetchedBlock {
 ///
 /// The receiver gets them in order, then nothing more; after an error it gets nothing more. Dropping it ends the
 /// task. Blocks waiting in the channel and those the receiver still holds stay within `budget_bytes`, besides the
-/// `in_flight` ones under way. The receiver may hold up to `batch_bytes` while it waits for the next block; the budget
+/// `in_flight` runs under way. The receiver may hold up to `batch_bytes` while it waits for the next block; the budget
 /// is raised to what makes that safe.
 pub(super) fn fetch_blocks(
     source: Arc<dyn BlockSource>,
@@ -45,16 +49,20 @@ pub(super) fn fetch_blocks(
     budget_bytes: usize,
     batch_bytes: usize,
 ) -> mpsc::Receiver<Result<FetchedBlock, ChainError>> {
-    let (sender, receiver) = mpsc::channel(in_flight);
+    let (sender, receiver) = mpsc::channel(WAITING_BLOCKS);
     tokio::spawn(async move {
         let budget_bytes = budget_bytes.max(batch_bytes + LARGEST_BLOCK_BYTES);
         let budget = Arc::new(Semaphore::new(
             (budget_bytes / PERMIT_BYTES).min(Semaphore::MAX_PERMITS),
         ));
-        let ids = block_ids(source.as_ref(), heights);
         let mut blocks = std::pin::pin!(
-            ids.map(async |id| source.block(id?).await)
+            runs(source.as_ref(), heights)
+                .map(async |run| match run {
+                    Ok(ids) => source.blocks(&ids).await,
+                    Err(error) => vec![Err(error)],
+                })
                 .buffered(in_flight.max(1))
+                .flat_map(stream::iter)
         );
         while let Some(fetched) = blocks.next().await {
             let failed = fetched.is_err();
@@ -81,11 +89,12 @@ pub(super) fn fetch_blocks(
     receiver
 }
 
-/// Which blocks the active chain has at these heights, asked for in as few requests as the source allows.
-fn block_ids(
+/// Which blocks the active chain has at these heights, asked for in as few requests as the source allows, and cut into
+/// those that it is best asked for together.
+fn runs(
     source: &dyn BlockSource,
     heights: RangeInclusive<u32>,
-) -> impl Stream<Item = Result<BlockId, ChainError>> {
+) -> impl Stream<Item = Result<Vec<BlockId>, ChainError>> {
     let (first, last) = heights.into_inner();
     let pages = stream::try_unfold(first, move |next| async move {
         if next > last {
@@ -98,7 +107,15 @@ fn block_ids(
             )));
         };
         let after = end.height.saturating_add(1);
-        Ok(Some((stream::iter(page.into_iter().map(Ok)), after)))
+        let mut runs = Vec::new();
+        let mut rest = page.as_slice();
+        while !rest.is_empty() {
+            let length = source.run_length(rest).clamp(1, rest.len());
+            let (run, others) = rest.split_at(length);
+            runs.push(Ok(run.to_vec()));
+            rest = others;
+        }
+        Ok(Some((stream::iter(runs), after)))
     });
     pages.try_flatten()
 }
