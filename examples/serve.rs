@@ -63,7 +63,7 @@ async fn main() -> Result<(), Error> {
         engine,
         ..DeskSettings::default()
     };
-    let desk = Desk::new(store, Some(chain), settings);
+    let desk = Desk::new(store, Some(chain.clone()), Some(chain), settings);
     let listener = Listener::http(socket);
     let end_of_input = async {
         // Whatever is typed is of no interest, nor is why there is no more.

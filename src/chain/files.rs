@@ -2,7 +2,7 @@
 //!
 //! The fastest source: nothing goes through the node, which may run or not. An index of all headers is built in memory at the
 //! start (one small read a block) and kept up to date; nothing is written. Where REST or RPC of the same node is at hand it
-//! names the tip, takes transactions, and stands in for every block that the files do not give: not on the disk yet, in a file
+//! names the tip, and stands in for every block that the files do not give: not on the disk yet, in a file
 //! that is missing, damaged or refused. Without it the tip is the end of the heaviest branch of which the node has connected
 //! the end, and files that cannot be all of the chain are an error.
 //!
@@ -36,14 +36,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::p2p::Magic;
-use bitcoin::{Network, Script, ScriptBuf, Transaction, Txid};
+use bitcoin::{Network, Script, ScriptBuf};
 use futures::future::{BoxFuture, join_all};
 use tokio::task;
 
 use self::folder::{BLOCK_LIMIT_BYTES, Folder};
 use self::read::Miss;
 use self::tip::Trouble;
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use super::{BlockSource, BlockWithPrevouts, ChainError, Node};
 use crate::BlockId;
 
 /// How often a block that is not where it was is looked for: once more after a look at what changed, and once in
@@ -72,8 +72,8 @@ pub struct FilesSettings {
     /// The challenge of a signet of one's own (the node's `-signetchallenge`), which decides the first bytes of each record;
     /// without it the node is asked, if there is one.
     pub signet_challenge: Option<ScriptBuf>,
-    /// REST or RPC of the node that writes the files, for the tip, for broadcasting, and for blocks not on the disk yet.
-    pub node: Option<Arc<dyn BlockSource>>,
+    /// REST or RPC of the node that writes the files, for the tip and for blocks not on the disk yet.
+    pub node: Option<Arc<dyn Node>>,
 }
 
 impl FilesSettings {
@@ -249,14 +249,14 @@ impl FilesSource {
     }
 
     /// Logs, once, what is wrong with the files where the node stands in.
-    fn warn(&self, trouble: String, node: &dyn BlockSource) {
+    fn warn(&self, trouble: String, node: &dyn Node) {
         if self.folder.is_news(&trouble) {
             tracing::warn!("{trouble}; these blocks come from {}", node.describe());
         }
     }
 
     /// Takes the first bytes of records from the node's signet challenge.
-    async fn take_magic(&self, node: &dyn BlockSource) -> Result<(), ChainError> {
+    async fn take_magic(&self, node: &dyn Node) -> Result<(), ChainError> {
         if self.settings.network != Network::Signet {
             return Ok(());
         }
@@ -277,7 +277,7 @@ impl FilesSource {
 
     /// Checks that files which lack the node's tip have blocks of its chain: a copy that has grown old, or files of which
     /// the newest cannot be read.
-    async fn check_branch(&self, node: &dyn BlockSource, tip: BlockId) -> Result<(), ChainError> {
+    async fn check_branch(&self, node: &dyn Node, tip: BlockId) -> Result<(), ChainError> {
         let best = self.folder.read_state().best();
         let (best, folder) = (best.map(|(id, _)| id), self.folder.path().display());
         let distances = std::iter::successors(Some(1), |distance| {
@@ -506,20 +506,6 @@ impl BlockSource for FilesSource {
         })
     }
 
-    /// The files do not say; the node does, where there is one.
-    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
-        Box::pin(async move {
-            match &self.settings.node {
-                Some(node) => node.rejects(id).await,
-                None => Ok(false),
-            }
-        })
-    }
-
-    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
-        Box::pin(async { Ok(self.settings.signet_challenge.clone()) })
-    }
-
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         Box::pin(async move {
             let mut read = self.blocks(&[id]).await;
@@ -556,19 +542,6 @@ impl BlockSource for FilesSource {
             };
             let blocks = ids.iter().zip(read);
             join_all(blocks.map(|(id, block)| self.or_from_node(*id, block))).await
-        })
-    }
-
-    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
-        Box::pin(async move {
-            match &self.settings.node {
-                Some(node) => node.broadcast(tx).await,
-                None => Err(ChainError::Setup(
-                    "block files take no transactions: broadcasting needs a node; give --node-url with RPC credentials"
-                        .into(),
-                )
-                .into()),
-            }
         })
     }
 }

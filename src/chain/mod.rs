@@ -1,4 +1,5 @@
-//! Where blocks come from. Every source yields the same [`BlockWithPrevouts`].
+//! Where blocks come from ([`BlockSource`]), and what a node can do beside that ([`Node`]). Every source yields the same
+//! [`BlockWithPrevouts`].
 //!
 //! - [`files`]: Bitcoin Core's own block files, with or without a node beside them.
 //! - [`rest`]: a Bitcoin Core node's REST interface, with JSON-RPC for broadcasting.
@@ -16,6 +17,7 @@ mod http;
 mod in_flight;
 mod info;
 pub mod made;
+mod node;
 pub mod parse;
 pub mod prevouts;
 pub mod raw;
@@ -26,13 +28,14 @@ pub mod zmq;
 
 use std::ops::RangeInclusive;
 
-use bitcoin::{Network, ScriptBuf, Transaction, Txid};
+use bitcoin::Network;
 use futures::future::BoxFuture;
 
 use crate::BlockId;
 
 pub use block::BlockWithPrevouts;
 pub use http::check_address;
+pub use node::{BroadcastError, Node};
 pub use parse::block_from_rest_bytes;
 pub use prevouts::Prevouts;
 pub use raw::RawBlock;
@@ -65,18 +68,7 @@ impl ChainError {
     }
 }
 
-/// Why a transaction was not broadcast.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BroadcastError {
-    /// The node refused it; the text is the node's reason.
-    #[error("the node rejected the transaction: {0}")]
-    Rejected(String),
-    /// The node could not be asked.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-}
-
-/// A source of blocks: a node, or the simulated chain.
+/// A source of blocks: a [`Node`], its files, or a chain that is made up.
 pub trait BlockSource: Send + Sync {
     /// What it is, for logs ("Bitcoin Core REST at http://…"). No secrets.
     fn describe(&self) -> String;
@@ -107,17 +99,6 @@ pub trait BlockSource: Send + Sync {
         })
     }
 
-    /// The challenge of the signet that the node is on; `None` where it does not say, or is on none.
-    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    /// Whether the node knows a block and calls it, or one that it builds on, invalid. False where it does not say.
-    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
-        let _ = id;
-        Box::pin(async { Ok(false) })
-    }
-
     /// A block of any branch the source holds, validated by [`BlockWithPrevouts::new`].
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>>;
 
@@ -141,7 +122,4 @@ pub trait BlockSource: Send + Sync {
             blocks
         })
     }
-
-    /// Hands a transaction to the network.
-    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>>;
 }

@@ -158,8 +158,12 @@ async fn run(args: DemoArgs) -> Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", args.bind))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let node: Arc<dyn crate::chain::BlockSource> = chain.clone();
-    let desk = desk(store, Some(node), engine.clone());
+    let desk = desk(
+        store,
+        Some(chain.clone()),
+        Some(chain.clone()),
+        engine.clone(),
+    );
     let serving = serve_api(listener, desk, None, stop.clone());
     let serving = tokio::spawn(serving);
     let oracle = Arc::new(HttpOracle::new(&url, HttpSettings::default())?);

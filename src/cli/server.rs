@@ -22,7 +22,7 @@ use crate::chain::rest::{RestSettings, RestSource};
 use crate::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
 use crate::chain::rpc_source::RpcSource;
 use crate::chain::zmq::{TipSignal, ZmqAddress};
-use crate::chain::{self, BlockSource};
+use crate::chain::{self, BlockSource, Node};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
 use crate::runtime::{self, Stop};
@@ -81,7 +81,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let Node { source: node, rpc } = node(&common, &server)?;
+        let Sources { blocks, node, rpc } = sources(&common, &server)?;
         let listener = bind(&server).await?;
         let engine = common.compute.engine()?;
         let progress = Arc::new(SyncProgress::default());
@@ -89,7 +89,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             &server,
             engine.clone(),
             store.clone(),
-            node.clone(),
+            (blocks.clone(), node.clone()),
             None,
             &stop,
             reporting(&progress),
@@ -99,7 +99,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let serving = async {
             let served = serve_api(
                 listener,
-                desk(store.clone(), Some(node), engine),
+                desk(store.clone(), Some(blocks), node, engine),
                 server.answers_mib,
                 stop.clone(),
             )
@@ -130,14 +130,14 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let node = node(&common, &server)?.source;
+        let Sources { blocks, node, .. } = sources(&common, &server)?;
         let wait = Some(Duration::from_secs(args.wait));
         let progress = Arc::new(SyncProgress::default());
         let indexer = indexer(
             &server,
             common.compute.engine()?,
             store.clone(),
-            node,
+            (blocks, node),
             wait,
             &stop,
             reporting(&progress),
@@ -185,15 +185,18 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
         let stop = Stop::new();
         stop.on_signal()?;
         // A node is only asked for broadcasts and details of spends, and only where the user names one.
-        let node = match server.node_url.is_some() || server.rpc_url.is_some() {
-            true => Some(node(&common, &server)?.source),
-            false => None,
+        let (blocks, node) = match server.node_url.is_some() || server.rpc_url.is_some() {
+            true => {
+                let Sources { blocks, node, .. } = sources(&common, &server)?;
+                (Some(blocks), node)
+            }
+            false => (None, None),
         };
         let listener = bind(&server).await?;
         let engine = common.compute.engine()?;
         serve_api(
             listener,
-            desk(store, node, engine),
+            desk(store, blocks, node, engine),
             server.answers_mib,
             stop,
         )
@@ -252,14 +255,15 @@ pub(super) async fn serve_api(
 /// A desk with default bounds.
 pub(super) fn desk(
     store: Arc<Store>,
-    node: Option<Arc<dyn BlockSource>>,
+    blocks: Option<Arc<dyn BlockSource>>,
+    node: Option<Arc<dyn Node>>,
     engine: Arc<dyn Engine>,
 ) -> Arc<Desk> {
     let settings = DeskSettings {
         engine,
         ..DeskSettings::default()
     };
-    Desk::new(store, node, settings)
+    Desk::new(store, blocks, node, settings)
 }
 
 /// How many connections leave room for all other files, where so many may be open.
@@ -331,20 +335,17 @@ fn indexer(
     server: &ServerSettings,
     engine: Arc<dyn Engine>,
     store: Arc<Store>,
-    node: Arc<dyn BlockSource>,
+    (blocks, node): (Arc<dyn BlockSource>, Option<Arc<dyn Node>>),
     give_up_after: Option<Duration>,
     stop: &Stop,
     on_batch: impl Fn(&BatchReport) + Send + Sync + 'static,
 ) -> Result<Indexer> {
     let settings = index_settings(server, give_up_after)?;
-    Ok(Indexer::new(
-        store,
-        node,
-        engine,
-        settings,
-        stop.clone(),
-        on_batch,
-    ))
+    let indexer = Indexer::new(store, blocks, engine, settings, stop.clone(), on_batch);
+    Ok(match node {
+        Some(node) => indexer.with_node(node),
+        None => indexer,
+    })
 }
 
 /// How the settings want blocks to be indexed.
@@ -366,15 +367,17 @@ pub(super) fn index_settings(
     Ok(settings)
 }
 
-/// The node as the settings describe it.
-pub(super) struct Node {
-    pub(super) source: Arc<dyn BlockSource>,
-    /// Its RPC, where there are credentials.
+/// Where blocks come from as the settings describe it.
+pub(super) struct Sources {
+    pub(super) blocks: Arc<dyn BlockSource>,
+    /// `None` for files alone.
+    pub(super) node: Option<Arc<dyn Node>>,
+    /// The node's RPC, where there are credentials.
     rpc: Option<RpcSettings>,
 }
 
-/// Reads the settings of the node; nothing is asked of it yet.
-pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<Node> {
+/// Reads the settings of the node and its files; nothing is asked of them yet.
+pub(super) fn sources(common: &CommonSettings, server: &ServerSettings) -> Result<Sources> {
     let network = common.network();
     for (url, flag) in [
         (&server.node_url, "--node-url"),
@@ -418,14 +421,14 @@ pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<N
     let in_flight = server
         .in_flight
         .unwrap_or(IndexSettings::default().in_flight);
-    let mut sources: Vec<Arc<dyn BlockSource>> = Vec::new();
+    let mut nodes: Vec<Arc<dyn Node>> = Vec::new();
     if kind != SourceKind::Rpc {
         if for_broadcasting.is_none() {
             tracing::info!(
                 "no RPC credentials: transactions cannot be broadcast (see --rpc-cookie)"
             );
         }
-        sources.push(Arc::new(RestSource::new(RestSettings {
+        nodes.push(Arc::new(RestSource::new(RestSettings {
             url,
             timeout: NODE_TIMEOUT,
             rpc: for_broadcasting,
@@ -433,13 +436,13 @@ pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<N
         })?));
     }
     if let (true, Some(rpc)) = (kind != SourceKind::Rest, &rpc) {
-        sources.push(Arc::new(RpcSource::new(
+        nodes.push(Arc::new(RpcSource::new(
             rpc.clone(),
             NODE_TIMEOUT,
             in_flight,
         )?));
     }
-    if sources.is_empty() {
+    if nodes.is_empty() {
         return Err(usage!(
             "--source rpc needs credentials: give --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
         ));
@@ -459,33 +462,31 @@ pub(super) fn node(common: &CommonSettings, server: &ServerSettings) -> Result<N
             ..FilesSettings::new(folder, network)
         }))
     };
-    match (kind, folder) {
+    // In their order, for blocks that come from no file.
+    let each: Vec<Arc<dyn BlockSource>> = nodes.iter().map(|node| Arc::clone(node) as _).collect();
+    let node: Arc<dyn Node> = match <[_; 1]>::try_from(nodes) {
+        Ok([node]) => node,
+        Err(nodes) => Arc::new(FirstWorking::new(nodes, network)),
+    };
+    let (blocks, node): (Arc<dyn BlockSource>, _) = match (kind, folder) {
         (SourceKind::Files, None) => {
             return Err(usage!("--source files needs --blocks-dir"));
         }
         (SourceKind::Files, Some(folder)) => {
             // Without a word about a node there need not be one.
             let has_node = server.node_url.is_some() || server.rpc_url.is_some() || !is_guessed;
-            let node = has_node.then(|| first_of(sources, network));
-            sources = vec![files(folder, node)];
+            let node = has_node.then_some(node);
+            (files(folder, node.clone()), node)
         }
         (SourceKind::Auto, Some(folder)) if server.blocks_dir.is_some() || folder.exists() => {
-            let node = first_of(sources.clone(), network);
-            sources.insert(0, files(folder, Some(node)));
+            let mut sources = each;
+            sources.insert(0, files(folder, Some(node.clone())));
+            (Arc::new(FirstWorking::new(sources, network)), Some(node))
         }
-        _ => {}
-    }
-    let source = first_of(sources, network);
-    tracing::info!("node: {}", source.describe());
-    Ok(Node { source, rpc })
-}
-
-/// The first of the sources that works.
-fn first_of(sources: Vec<Arc<dyn BlockSource>>, network: Network) -> Arc<dyn BlockSource> {
-    match <[_; 1]>::try_from(sources) {
-        Ok([source]) => source,
-        Err(sources) => Arc::new(FirstWorking::new(sources, network)),
-    }
+        _ => (node.clone(), Some(node)),
+    };
+    tracing::info!("node: {}", blocks.describe());
+    Ok(Sources { blocks, node, rpc })
 }
 
 /// Listens to the node's ZMQ where the settings name an address, or the node one on this machine.
@@ -550,7 +551,7 @@ mod tests {
                 rpc_cookie: cookie.map(PathBuf::from),
                 ..ServerSettings::default()
             };
-            node(&CommonSettings::default(), &server).unwrap().rpc
+            sources(&CommonSettings::default(), &server).unwrap().rpc
         };
         let file = |rpc: Option<RpcSettings>| match rpc.unwrap().auth {
             RpcAuth::CookieFile(path) => path,

@@ -16,7 +16,7 @@ use super::pipeline::{
 use super::reorg::{Fork, find_fork};
 use crate::BlockId;
 use crate::chain::zmq::TipSignal;
-use crate::chain::{BlockSource, ChainError};
+use crate::chain::{BlockSource, ChainError, Node};
 use crate::curve::{Engine, EngineStatus};
 use crate::runtime::Stop;
 use crate::store::{Applied, BlockRecord, Locating, Snapshot, Store, StoreError, Update};
@@ -123,6 +123,7 @@ pub struct BatchReport {
 pub struct Indexer {
     store: Arc<Store>,
     source: Arc<dyn BlockSource>,
+    node: Option<Arc<dyn Node>>,
     engine: Arc<dyn Engine>,
     /// Whether it was said that the engine found itself wrong.
     engine_reported: AtomicBool,
@@ -146,6 +147,7 @@ impl Indexer {
         Self {
             store,
             source,
+            node: None,
             engine,
             engine_reported: AtomicBool::new(false),
             is_settled: AtomicBool::new(false),
@@ -153,6 +155,13 @@ impl Indexer {
             stop,
             on_batch: Box::new(on_batch),
         }
+    }
+
+    /// Has the node asked whether it calls the index's last blocks invalid, where its chain ends below them: they then go
+    /// before there are others in their place. Nobody but a node can tell.
+    pub fn with_node(mut self, node: Arc<dyn Node>) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// Waits until the source answers and is the right one for the index.
@@ -339,10 +348,10 @@ impl Indexer {
     /// The node's tip, and what it means for the index's. Blocks are disconnected only where the node, checked again, says
     /// the same twice: one wrong answer, or one of another node in its place, is no reason.
     async fn agreed_fork(&self, snapshot: &Snapshot) -> Result<(BlockId, Fork), IndexError> {
-        let source = self.source.as_ref();
+        let (source, node) = (self.source.as_ref(), self.node.as_deref());
         let look = async || -> Result<(BlockId, Fork), IndexError> {
             let tip = source.tip().await?;
-            Ok((tip, find_fork(snapshot, source, tip).await?))
+            Ok((tip, find_fork(snapshot, source, node, tip).await?))
         };
         let mut before = look().await?;
         for _ in 0..LOOKS_AT_A_FORK {

@@ -12,7 +12,7 @@ use spindex::chain::made::simulated::builder::{InputKind, SpendableOutput, build
 use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::chain::rpc::{RpcAuth, RpcSettings};
-use spindex::chain::{BlockSource, BroadcastError, ChainError};
+use spindex::chain::{BlockSource, BroadcastError, ChainError, Node};
 use zeroize::Zeroizing;
 
 use crate::support::fake_node::{FakeNode, Reply, spent_bytes};

@@ -452,7 +452,7 @@ async fn headers_that_do_not_fit_are_refused() {
     assert!(matches!(error, ChainError::NotAvailable(_)), "{error:?}");
 }
 
-fn auto(node: &FakeNode, rpc_url: &str) -> FirstWorking {
+fn auto(node: &FakeNode, rpc_url: &str) -> FirstWorking<dyn BlockSource> {
     let sources: Vec<Arc<dyn BlockSource>> = vec![
         rest(&node.url()),
         rpc_with(rpc_url, password("alice", "s3cret")),

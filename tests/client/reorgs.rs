@@ -106,7 +106,12 @@ impl Scene {
             Stop::new(),
             |_| (),
         );
-        let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
+        let desk = Desk::new(
+            store,
+            Some(chain.clone()),
+            Some(chain.clone()),
+            DeskSettings::default(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut server = JoinSet::new();

@@ -32,7 +32,7 @@ async fn serve(path: &Path) -> (String, Stop) {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = Stop::new();
     let requested = stop.clone();
-    let desk = Desk::new(store, None, DeskSettings::default());
+    let desk = Desk::new(store, None, None, DeskSettings::default());
     tokio::spawn(api::serve(
         vec![Listener::http(listener)],
         desk,

@@ -49,7 +49,12 @@ fn chain() -> Arc<SimulatedChain> {
 /// Serves an index of the chain; the base address behind a proxy with a path in front.
 async fn serve(chain: &Arc<SimulatedChain>) -> String {
     let store = fresh_store(chain.clone()).await;
-    let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
+    let desk = Desk::new(
+        store,
+        Some(chain.clone()),
+        Some(chain.clone()),
+        DeskSettings::default(),
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let never = std::future::pending();

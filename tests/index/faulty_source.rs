@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bitcoin::{Network, Transaction, Txid};
+use bitcoin::Network;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use spindex::BlockId;
 use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
-use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use spindex::chain::{BlockSource, BlockWithPrevouts, ChainError};
 use spindex::index::IndexSettings;
 
 use super::scene::{chain, indexer, quick};
@@ -70,10 +70,6 @@ impl BlockSource for Faulty {
             }
             _ => self.chain.block(id),
         }
-    }
-
-    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
-        self.chain.broadcast(tx)
     }
 }
 

@@ -57,6 +57,7 @@ fn indexer(store: &Arc<Store>, chain: &Arc<SimulatedChain>, batch_bytes: usize) 
         Stop::new(),
         |_| (),
     )
+    .with_node(chain.clone())
 }
 
 /// A chain, and coins made early on it that nothing spends but [`spend`].
@@ -184,7 +185,7 @@ async fn assert_serve_the_same(stores: [&Arc<Store>; 2], heights: &[u32]) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         urls.push(format!("http://{}", listener.local_addr().unwrap()));
         let store = store.clone();
-        let desk = Desk::new(store, None, DeskSettings::default());
+        let desk = Desk::new(store, None, None, DeskSettings::default());
         let listener = vec![Listener::http(listener)];
         let stop = stop.clone();
         let stopped = async move { stop.requested().await };

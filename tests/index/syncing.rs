@@ -157,7 +157,7 @@ proptest! {
         runtime.block_on(async {
             let chain = chain(seed, 130);
             let store = memory_store(multiples);
-            let indexer = indexer(&store, chain.clone(), quick());
+            let indexer = indexer(&store, chain.clone(), quick()).with_node(chain.clone());
             indexer.sync(None).await.unwrap();
             let mut before = chain.tip_id();
             for event in events {

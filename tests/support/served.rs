@@ -46,7 +46,12 @@ pub(crate) async fn serve(
     store: Arc<Store>,
     between: impl FnOnce(Router) -> Router,
 ) -> SocketAddr {
-    let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
+    let desk = Desk::new(
+        store,
+        Some(chain.clone()),
+        Some(chain.clone()),
+        DeskSettings::default(),
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = between(router(desk));

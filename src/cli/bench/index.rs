@@ -25,7 +25,7 @@ use crate::bip352::tweak::tweaks;
 use crate::chain::files::{FilesSettings, FilesSource};
 use crate::chain::made::generated::{ChainLength, ChainParameters, Summary, Target, generate};
 use crate::chain::parse::parse_spent_outputs;
-use crate::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, RawBlock};
+use crate::chain::{BlockSource, BlockWithPrevouts, ChainError, RawBlock};
 use crate::curve::{self, Engine, EngineKind, TWEAK_BATCH};
 use crate::index::{IndexSettings, Indexer, derive_records, tweak_candidates};
 use crate::private_file::PrivateFolder;
@@ -513,10 +513,6 @@ impl BlockSource for ReplaySource {
             read.await.map_err(stopping)?
         }
         .boxed()
-    }
-
-    fn broadcast<'a>(&'a self, _: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
-        async { Err(BroadcastError::Rejected("this is a replay".to_owned())) }.boxed()
     }
 }
 
