@@ -567,6 +567,30 @@ mod tests {
     }
 
     #[test]
+    fn files_have_a_node_where_one_is_named() {
+        let with = |source: SourceKind, url: Option<&str>| {
+            let server = ServerSettings {
+                source: Some(source),
+                blocks_dir: Some("here".into()),
+                node_url: url.map(str::to_owned),
+                ..ServerSettings::default()
+            };
+            let sources = sources(&CommonSettings::default(), &server).unwrap();
+            (sources.blocks.describe(), sources.node)
+        };
+        let (blocks, node) = with(SourceKind::Files, None);
+        assert_eq!(blocks, "Bitcoin Core's block files in here");
+        assert!(node.is_none());
+        let (blocks, node) = with(SourceKind::Files, Some("http://127.0.0.1:1"));
+        let node = node.unwrap().describe();
+        assert!(blocks.starts_with("Bitcoin Core's block files in here, with "));
+        assert!(node.contains("REST at http://127.0.0.1:1"), "{node}");
+        assert!(blocks.ends_with(&node), "{blocks}");
+        let (blocks, node) = with(SourceKind::Rest, Some("http://127.0.0.1:1"));
+        assert_eq!(blocks, node.unwrap().describe());
+    }
+
+    #[test]
     fn connections_leave_room_for_other_files() {
         for (limit, wanted) in [
             (None, 768),
