@@ -527,7 +527,7 @@ impl BlockSource for FilesSource {
         run.count().max(1)
     }
 
-    /// Each file that has some of them is opened once.
+    /// A file is opened once for neighbours in it.
     fn blocks<'a>(
         &'a self,
         ids: &'a [BlockId],

@@ -12,8 +12,8 @@ use super::read::Miss;
 use super::undo::CHECKSUM_BYTES;
 use super::undo_file::UndoRecord;
 
-/// The `blk` and the `rev` file that were read last, open for the next block: neighbours open each once. They are not
-/// kept for longer than a few blocks are read, since a node that prunes or reindexes puts others in their places.
+/// The `blk` and the `rev` file that were read last, open for the next block. They are not kept for longer than a run of
+/// blocks is read, since a node that prunes or reindexes puts others in their places.
 pub(super) struct OpenFiles<'a> {
     folder: &'a Folder,
     key: ObfuscationKey,
