@@ -228,7 +228,7 @@ impl OldIndex {
             undo: read.open_table(OLD_UNDO)?,
             locator: read.open_table(OLD_LOCATOR)?,
             tweaks: column(TWEAKS)?,
-            multiples: match meta.multiples {
+            multiples: match meta.tweak_form.has_multiples() {
                 true => Some(column(MULTIPLES)?),
                 false => None,
             },

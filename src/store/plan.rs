@@ -28,10 +28,8 @@ pub(super) struct Plan<'a> {
     pub(super) connect: &'a [BlockRecord],
     /// What the index keeps of the records.
     pub(super) keep: Keep,
-    /// How the index stores tweaks.
+    /// How the index stores tweaks: if with multiples, every record has them.
     pub(super) tweak_form: TweakForm,
-    /// Whether the index has multiples, and with it every record.
-    pub(super) multiples: bool,
     /// Column lengths before the update.
     pub(super) old: Ends,
     /// Column lengths at the fork.
@@ -144,7 +142,6 @@ impl<'a> Plan<'a> {
             connect: update.connect,
             keep: view.meta.keep,
             tweak_form: view.meta.tweak_form,
-            multiples: view.meta.multiples,
             old: view.ends,
             cut,
             new: cut,
@@ -375,7 +372,10 @@ fn check_record(record: &BlockRecord, meta: &Meta) -> Result<(), StoreError> {
         return Err(record.invalid("a filter longer than a block's can be"));
     }
     let transactions = record.transactions.len();
-    let expected = if meta.multiples { transactions } else { 0 };
+    let expected = match meta.tweak_form.has_multiples() {
+        true => transactions,
+        false => 0,
+    };
     if record.multiples.len() != expected {
         let found = record.multiples.len();
         let reason = format!("{found} multiples where {expected} were expected");

@@ -27,7 +27,7 @@ pub struct ScanColumns {
     /// The tweaks as 33 compressed bytes each, in place of points; an index that stores them so has no points
     /// ([`Snapshot::tweak_form`]).
     pub compressed: bool,
-    /// The multiple of each tweak; only an index with multiples has them ([`Snapshot::has_multiples`]).
+    /// The multiple of each tweak; only an index with multiples has them ([`TweakForm::PointAndMultiple`](super::TweakForm)).
     pub multiples: bool,
     /// The output keys of each tweak's transaction, cut to 8 bytes.
     pub short_keys: bool,

@@ -15,7 +15,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata}
 use super::bitmap;
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
-use super::meta::{Deferred, Meta, TweakForm, read_deferred};
+use super::meta::{Deferred, Meta, read_deferred};
 use super::schema::{
     BlockRow, COMPRESSED, Ends, FILTERS, FIRSTS, FOREIGN, HeightKey, LocatorKey, MARKS, MULTIPLES,
     OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span, TWEAKS, TXIDS, height_key,
@@ -152,7 +152,7 @@ impl View {
             self.tables.tweaks()?,
             ends.transactions,
         )];
-        if self.meta.multiples {
+        if self.meta.tweak_form.has_multiples() {
             columns.push((MULTIPLES, self.tables.multiples()?, ends.transactions));
         }
         if let Some(full) = self.kept() {
@@ -279,14 +279,15 @@ impl View {
     pub(super) fn compressed(&self, range: Range<u64>) -> Result<Vec<[u8; 33]>, Fault> {
         let mut tweaks = Vec::with_capacity(range.end.saturating_sub(range.start) as usize);
         let len = self.ends.transactions;
-        match self.meta.tweak_form {
-            TweakForm::Compressed => COMPRESSED.visit(self.tables.tweaks()?, len, range, |items| {
-                tweaks.extend_from_slice(items.as_chunks::<33>().0);
-                Ok(())
-            }),
-            TweakForm::Point => TWEAKS.visit(self.tables.tweaks()?, len, range, |items| {
+        let table = self.tables.tweaks()?;
+        match self.meta.tweak_form.has_points() {
+            true => TWEAKS.visit(table, len, range, |items| {
                 let items = items.as_chunks::<64>().0.iter();
                 tweaks.extend(items.map(|bytes| TweakPoint::from_bytes(*bytes).to_compressed()));
+                Ok(())
+            }),
+            false => COMPRESSED.visit(table, len, range, |items| {
+                tweaks.extend_from_slice(items.as_chunks::<33>().0);
                 Ok(())
             }),
         }?;
@@ -295,7 +296,7 @@ impl View {
 
     /// Tweaks as points; an index that stores them compressed has none.
     pub(super) fn points(&self, range: Range<u64>) -> Result<Vec<TweakPoint>, Fault> {
-        if self.meta.tweak_form == TweakForm::Compressed {
+        if !self.meta.tweak_form.has_points() {
             let file = self.file.to_path_buf();
             return Err(StoreError::NoPoints { file }.into());
         }
@@ -304,7 +305,7 @@ impl View {
 
     /// Multiples of tweaks, none in an index without.
     pub(super) fn multiples(&self, range: Range<u64>) -> Result<Vec<TweakPoint>, Fault> {
-        if !self.meta.multiples {
+        if !self.meta.tweak_form.has_multiples() {
             let file = self.file.to_path_buf();
             return Err(StoreError::NoMultiples { file }.into());
         }

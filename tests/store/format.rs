@@ -12,13 +12,15 @@ use spindex::store::schema::{
     META, MULTIPLES, OUTPUTS, OutputItem, SPENDS, SPENT, TWEAKS, TXIDS, height_key,
     split_locator_key,
 };
-use spindex::store::{RowFilter, SpendRow, Store, StoreError, StoreOptions, default_first_height};
+use spindex::store::{
+    RowFilter, SpendRow, Store, StoreError, StoreOptions, TweakForm, default_first_height,
+};
 
 use super::chunks::block;
 use crate::by_height::ByHeight as _;
 use crate::support::{
     FIRST_HEIGHT, Model, connect, content, engine, multiple_of, options, options_with, place,
-    small_index, tamper,
+    points, small_index, tamper,
 };
 
 #[test]
@@ -330,16 +332,16 @@ fn check_reopening(multiples: bool) {
     assert_eq!(store.undo_depth(), 3);
     drop(store);
 
-    // The file knows network, first height, and whether it has multiples.
+    // The file knows network, first height, and how it stores tweaks.
     let unsaid = StoreOptions {
         first_height: None,
-        multiples: None,
+        tweak_form: None,
         ..options(9)
     };
     let store = Store::open(&path, &unsaid).expect("index");
-    assert_eq!(store.has_multiples(), multiples);
+    assert_eq!(store.tweak_form(), points(multiples));
     let snapshot = store.snapshot().expect("snapshot");
-    assert_eq!(snapshot.has_multiples(), multiples);
+    assert_eq!(snapshot.tweak_form(), points(multiples));
     assert_eq!(snapshot.first_height(), FIRST_HEIGHT);
     assert_eq!(snapshot.network(), Network::Regtest);
     assert_eq!(snapshot.content_hash().expect("sound"), before);
@@ -387,11 +389,11 @@ fn defaults_of_a_new_file() {
     let unsaid = StoreOptions {
         network: Network::Bitcoin,
         first_height: None,
-        multiples: None,
+        tweak_form: None,
         ..options(9)
     };
     let store = Store::open(&path, &unsaid).expect("new index");
     let first = store.snapshot().expect("snapshot").first_height();
     assert_eq!(first, 709_632);
-    assert!(!store.has_multiples());
+    assert_eq!(store.tweak_form(), TweakForm::Point);
 }

@@ -71,7 +71,6 @@ fn options() -> StoreOptions {
         first_height: Some(FIRST_HEIGHT),
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: 288,
         cache_bytes: 1 << 20,
     }

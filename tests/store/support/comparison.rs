@@ -103,13 +103,13 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
                 Some(compressed),
                 "{height} {filter:?}"
             );
-            match snapshot.tweak_form() {
-                TweakForm::Point => assert_eq!(
+            match snapshot.tweak_form().has_points() {
+                true => assert_eq!(
                     snapshot.tweaks(height, filter).expect("tweaks"),
                     Some(tweaks),
                     "{height} {filter:?}"
                 ),
-                TweakForm::Compressed => {
+                false => {
                     let refused = snapshot.tweaks(height, filter).expect_err("no points");
                     assert!(
                         matches!(refused, StoreError::NoPoints { .. }),
@@ -126,7 +126,7 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
     }
 
     let columns = ScanColumns {
-        compressed: snapshot.tweak_form() == TweakForm::Compressed,
+        compressed: !snapshot.tweak_form().has_points(),
         multiples: model.multiples,
         short_keys: true,
     };

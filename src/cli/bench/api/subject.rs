@@ -48,7 +48,6 @@ pub(super) fn index(folder: Option<&Path>, blocks: u32, transactions: u32) -> Re
         first_height: Some(FIRST_HEIGHT),
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: UNDO_DEPTH,
         cache_bytes: 256 << 20,
     };
