@@ -7,6 +7,7 @@ use bitcoin::{Txid, block::Header};
 use rayon::prelude::*;
 
 use super::error::{Fault, StoreError};
+use super::position::OutputPosition;
 use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow};
 use super::schema::{BlockRow, SpendItem};
 use super::snapshot::Snapshot;
@@ -214,7 +215,7 @@ impl<'s> Block<'s> {
     ///
     /// # Errors
     /// [`StoreError::NotKept`].
-    pub fn spent_positions(&self) -> Result<Vec<u64>, StoreError> {
+    pub fn spent_positions(&self) -> Result<Vec<OutputPosition>, StoreError> {
         self.read_full("spends", |view, full, row| view.spent_by(full, row))
     }
 

@@ -13,7 +13,8 @@ use spindex::store::schema::{
     split_locator_key,
 };
 use spindex::store::{
-    RowFilter, SpendRow, Store, StoreError, StoreOptions, TweakForm, default_first_height,
+    OutputPosition, RowFilter, SpendRow, Store, StoreError, StoreOptions, TweakForm,
+    default_first_height,
 };
 
 use super::chunks::block;
@@ -162,7 +163,7 @@ fn check_rows(multiples: bool) {
         let bit = bits[position / 8] >> (position % 8) & 1 == 1;
         assert_eq!(bit, spent.contains(outpoint));
         if !bit {
-            locators.push(hasher.locate(outpoint, position as u64));
+            locators.push(hasher.locate(outpoint, OutputPosition(position as u64)));
         }
     }
     assert_eq!(bits.len(), 4_080);
@@ -210,7 +211,7 @@ fn locators_go_as_far_as_meta_says() {
     let table = read.open_table(LOCATOR).expect("locator");
     let rows = table.iter().expect("rows");
     let mut positions: Vec<u64> = rows
-        .map(|row| split_locator_key(row.expect("row").0.value()).1)
+        .map(|row| split_locator_key(row.expect("row").0.value()).1.0)
         .collect();
     positions.sort_unstable();
     assert_eq!(positions, [0, 1, 2, 3, 4, 5]);
@@ -273,7 +274,7 @@ fn colliding_locators_are_told_apart() {
         let hasher = LocatorHasher::new(key.value().try_into().expect("16 bytes"));
         let mut table = write.open_table(LOCATOR).expect("locator");
         for (outpoint, position) in [(outpoint(3), 1), (outpoint(3), 5), (foreign, 2)] {
-            let key = hasher.locate(&outpoint, position);
+            let key = hasher.locate(&outpoint, OutputPosition(position));
             table.insert(&key, ()).expect("insert");
         }
     });
@@ -295,7 +296,7 @@ fn colliding_locators_are_told_apart() {
     let snapshot = store.snapshot().expect("snapshot");
     assert_eq!(
         snapshot.spent_positions(FIRST_HEIGHT + 1).expect("spends"),
-        Some(vec![3])
+        Some(vec![OutputPosition(3)])
     );
     let spends = snapshot.spends(FIRST_HEIGHT + 1).expect("spends");
     assert_eq!(spends.as_ref(), Some(&model.chain[1].spends));

@@ -8,7 +8,8 @@ use redb::backends::InMemoryBackend;
 use redb::{ReadableDatabase, TableHandle};
 use spindex::curve::TweakPoint;
 use spindex::store::{
-    Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm, Update,
+    Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm, TxPosition,
+    Update,
 };
 
 use crate::support::{
@@ -164,7 +165,7 @@ fn assert_tweaks_only(snapshot: &Snapshot, model: &Model) {
         not_kept(snapshot.new_utxos_filter(height));
         not_kept(snapshot.spent_filter(height));
     }
-    not_kept(snapshot.transaction(0));
+    not_kept(snapshot.transaction(TxPosition(0)));
     not_kept(snapshot.is_unspent(&bitcoin::OutPoint::null()));
     for hash in &model.orphan_hashes {
         assert_eq!(snapshot.height_of(hash).expect("no row"), None);
