@@ -15,7 +15,8 @@ use secp256k1::rand;
 use self::report::{NodeReport, Report, place, print, state};
 use super::config::{self, CommonSettings, ServerSettings};
 use super::output::{SyncProgress, progress_bar, write_stdout};
-use super::server::{Sources, block_on, index_file, index_settings, sources};
+use super::server::{block_on, index_file, index_settings};
+use super::sources::{Sources, sources};
 use crate::chain::{BlockSource, ChainError};
 use crate::check::{
     CompareError, Damage, Finding, Repair, check_against_source, check_self, compare, repair,

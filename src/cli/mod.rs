@@ -9,6 +9,7 @@ mod demo;
 mod output;
 mod scan;
 mod server;
+mod sources;
 mod tweaks;
 mod wallet;
 
