@@ -22,7 +22,7 @@ use crate::store::{Applied, Locating, Snapshot, Store, StoreError};
 /// How an [`Indexer`] works; affects speed and memory, never the result.
 #[derive(Debug, Clone)]
 pub struct IndexSettings {
-    /// Requests to the node under way at a time.
+    /// Requests to the source under way at a time, each for as many blocks as it gives best together.
     pub in_flight: usize,
     /// Serialized bytes of fetched blocks held in memory.
     pub budget_bytes: usize,

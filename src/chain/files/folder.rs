@@ -333,7 +333,7 @@ impl Folder {
     pub(super) fn undo_file<T>(
         &self,
         number: u32,
-        is_needed: impl Fn(&UndoFile) -> bool,
+        is_needed: impl FnOnce(&UndoFile) -> bool,
         use_it: impl FnOnce(&UndoFile) -> T,
     ) -> Result<T, ChainError> {
         let shared = self.kept_undo_file(number);

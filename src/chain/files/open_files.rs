@@ -1,5 +1,6 @@
 //! The files that blocks are read from.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub(super) struct OpenFiles<'a> {
     key: ObfuscationKey,
     blocks: Option<(PathBuf, File)>,
     undo: Option<(PathBuf, File)>,
+    /// `rev` files in which records were looked for that were not known, which is to be done once for all blocks.
+    pub(super) looked_at: BTreeSet<u32>,
 }
 
 impl<'a> OpenFiles<'a> {
@@ -28,6 +31,7 @@ impl<'a> OpenFiles<'a> {
             key,
             blocks: None,
             undo: None,
+            looked_at: BTreeSet::new(),
         }
     }
 

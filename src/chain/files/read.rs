@@ -83,7 +83,10 @@ impl Folder {
         let number = place.location.file;
         let record = self.undo_file(
             number,
-            |undo| undo.record(place.node).is_none(),
+            |undo| {
+                let is_missing = undo.record(place.node).is_none();
+                is_missing && (files.looked_at.insert(number) || undo.is_empty())
+            },
             |undo| undo.record(place.node),
         )?;
         let record = record.ok_or_else(|| self.no_undo(place))?;
