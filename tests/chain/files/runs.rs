@@ -76,7 +76,7 @@ async fn blocks_read_together_are_those_read_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_are_as_long_as_a_large_block() {
-    let folder = folder(3_000, 112, 128 << 20);
+    let folder = folder(3_000, 118, 128 << 20);
     let (source, ids) = opened(folder.path()).await;
     let blocks = source.blocks(&ids).await;
     let sizes: Vec<usize> = blocks
