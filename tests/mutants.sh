@@ -11,8 +11,8 @@ shift
 files="src/$folder/**"
 skipped=()
 case $folder in
-    curve) layers=(curve) tests=(kernel_differential.rs) ;;
     # What is wiped is seen by a test that needs the layers below as well.
+    curve) layers=(curve bip352 scan private_file) tests=(kernel_differential.rs secrets_wiped.rs) ;;
     bip352) layers=(curve bip352 scan private_file) tests=(bip352_vectors.rs bip352_rules secrets_wiped.rs) ;;
     filter) layers=(filter) tests=(filter.rs) ;;
     scan) layers=(curve bip352 scan private_file) tests=(scan.rs secrets_wiped.rs) ;;

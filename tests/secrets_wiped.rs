@@ -155,7 +155,7 @@ fn scans_leave_no_shared_secret_behind() {
         .map(|point| TweakPoint::from_compressed(&point.serialize()).unwrap())
         .collect();
     // x of b_scan·T for each tweak and for the wallets scanned for, in the byte order of words: little-endian.
-    let mut secrets = Vec::with_capacity((wallets.len() + 2) * TWEAKS);
+    let mut secrets = Vec::with_capacity((wallets.len() + 4) * TWEAKS);
     for (number, wallet) in wallets.iter().enumerate() {
         let tweaks = if number == 0 {
             &tweaks[..]
@@ -166,14 +166,17 @@ fn scans_leave_no_shared_secret_behind() {
             secrets.push(x_of(&wallet.scan_key.shared_secret(tweak).unwrap()));
         }
     }
-    // And x of the candidates, which tell what the wallet waits for.
+    // And x of the candidates of those scanned for first and last: they tell what the wallet waits for.
     let mut candidates = Vec::new();
-    let exact = LibSecp256k1.scanner(&targets[0]).unwrap();
-    exact.candidates(&tweaks, &mut candidates);
-    secrets.extend(candidates.into_iter().map(|mut x| {
-        x.reverse();
-        x
-    }));
+    for target in [&targets[0], &targets[wallets.len() - 1]] {
+        let exact = LibSecp256k1.scanner(target).unwrap();
+        exact.candidates(&tweaks, &mut candidates);
+        secrets.extend(candidates.iter().map(|x| {
+            let mut x = *x;
+            x.reverse();
+            x
+        }));
+    }
     // All batched engines have the same buffers; in those of the portable one secrets are easily told.
     for kind in [EngineKind::Portable, EngineKind::Auto] {
         let engine = curve::engine(kind).unwrap();

@@ -14,7 +14,12 @@ fn words_below_p_are_elements_and_no_others() {
                     let is_below = Integer::from_words(&words) < Integer::from_words(&P);
                     let element = FieldElement::from_words(words);
                     assert_eq!(element.is_some(), is_below, "{words:x?}");
-                    assert!(element.is_none_or(|element| *element.words() == words));
+                    let Some(element) = element else {
+                        continue;
+                    };
+                    assert_eq!(*element.words(), words);
+                    assert_eq!(element.is_zero(), words == [0; 4], "{words:x?}");
+                    assert_eq!(element.is_odd(), a % 2 == 1, "{words:x?}");
                 }
             }
         }
