@@ -135,22 +135,3 @@ fn operations_of<B: Backend>(backend: B) -> Vec<Operation> {
         ),
     ]
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::curve::engine;
-
-    #[test]
-    fn each_backend_that_runs_here_can_be_measured() {
-        for (kind, name) in EngineKind::NAMES {
-            let names: Vec<_> = operations(kind).iter().map(|o| o.name).collect();
-            let is_a_backend = !matches!(kind, EngineKind::Auto | EngineKind::LibSecp256k1);
-            let expected: &[&str] = match is_a_backend && engine(kind).is_ok() {
-                true => &["multiply", "square", "2P", "P + Q", "2P + Q", "x of P + Q"],
-                false => &[],
-            };
-            assert_eq!(names, expected, "{name}");
-        }
-    }
-}
