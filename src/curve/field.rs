@@ -209,3 +209,6 @@ pub(crate) fn square_root<B: Backend, const N: usize>(
     }
     root
 }
+
+#[cfg(test)]
+mod tests;

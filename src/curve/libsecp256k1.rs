@@ -107,7 +107,8 @@ impl Engine for LibSecp256k1 {
 
 /// A target with its keys parsed.
 pub(super) struct Scanner {
-    scan_key: Scalar,
+    /// On the heap, so that moving it leaves no copy. Wiped on drop.
+    scan_key: Box<Scalar>,
     spend_key: PublicKey,
     labels: Vec<PublicKey>,
 }
@@ -129,8 +130,9 @@ impl Scanner {
     pub(super) fn new(target: &ScanTarget) -> Result<Self, InvalidTarget> {
         let point =
             |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
+        let scan_key = nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?;
         Ok(Self {
-            scan_key: nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?,
+            scan_key: Box::new(scan_key),
             spend_key: point(&target.spend_key, "spend key")?,
             labels: target
                 .labels

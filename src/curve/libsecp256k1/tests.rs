@@ -1,10 +1,13 @@
 //! The judge here is arithmetic on secret keys: all points are multiples of G by known scalars.
 
+use std::sync::atomic::AtomicBool;
+
 use proptest::prelude::*;
 use secp256k1::SecretKey;
 use secp256k1::hashes::sha256;
 
 use super::*;
+use crate::curve::EngineStatus;
 
 /// n, the order of the group.
 const ORDER: [u8; 32] = secp256k1::constants::CURVE_ORDER;
@@ -255,4 +258,39 @@ fn invalid_targets_are_named() {
 fn debug_of_a_target_shows_no_key() {
     let target = target(&secret([1; 32]), &secret([2; 32]), &[secret([3; 32])]);
     assert_eq!(format!("{target:?}"), "ScanTarget { labels: 1, .. }");
+}
+
+#[test]
+fn points_and_engines_show_what_they_are() {
+    let key = SecretKey::from_slice(&[1; 32])
+        .expect("a key")
+        .public_key(SECP256K1);
+    assert_eq!(format!("{:?}", pack(&key)), format!("TweakPoint({key})"));
+    let engine: &dyn Engine = &LibSecp256k1;
+    assert_eq!(format!("{engine:?}"), "Engine(libsecp256k1)");
+}
+
+#[test]
+fn a_broken_engine_is_news_once() {
+    let reported = AtomicBool::new(false);
+    let mut status = LibSecp256k1.status();
+    assert_eq!(status, EngineStatus::default());
+    assert!(!status.is_news(&reported));
+    status.is_broken = true;
+    assert!(status.is_news(&reported));
+    assert!(!status.is_news(&reported));
+    status.is_broken = false;
+    assert!(!status.is_news(&reported));
+}
+
+#[test]
+fn the_library_is_its_own_judge() {
+    let target = target(&secret([1; 32]), &secret([2; 32]), &[]);
+    let scanner = LibSecp256k1.scanner(&target).expect("valid keys");
+    let wallets = LibSecp256k1.wallets_scanner(&[target.clone(), target]);
+    let wallets = wallets.expect("valid keys");
+    let sampled: [&dyn Sampled; 3] = [&LibSecp256k1, &*scanner, &*wallets];
+    for by in sampled {
+        assert!(!by.is_broken() && by.confirm());
+    }
 }

@@ -240,6 +240,7 @@ pub(crate) fn shared_scans_fall_back_in_single_batches<B: Backend>(backend: B) {
     }
     // Of the one wallet, and once more when it is scanned for alone.
     assert_eq!(kernel.status().fallback_batches, 4);
+    assert!(scanner.confirm());
     assert!(!kernel.status().is_broken);
 }
 
