@@ -18,7 +18,7 @@ use spindex::bip352::hash::{label_scalar, output_tweak};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SharedSecret, SpendKey};
 use spindex::bip352::label::LabelSet;
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::curve::{self, EngineKind, TweakPoint};
+use spindex::curve::{self, Batch, EngineKind, TweakPoint};
 use spindex::private_file::{self, Locked};
 use spindex::scan::{Scanner, TaprootOutput};
 
@@ -168,28 +168,28 @@ fn scans_leave_no_shared_secret_behind() {
     }
     // All batched engines have the same buffers; in those of the portable one secrets are easily told.
     for kind in [EngineKind::Portable, EngineKind::Auto] {
-        let engine = curve::engine(kind).unwrap();
+        let engine = curve::engine(kind, |broken| panic!("{broken}")).unwrap();
         let name = engine.name();
         let multiples: Vec<TweakPoint> = engine.multiples(&tweaks).into_iter().flatten().collect();
         let leaked = leaks(&secrets, true, || {
             let mut candidates = Vec::new();
-            let scanner = engine.scanner(&targets[0]).unwrap();
+            let scanner = engine.scanner(&targets[..1]).unwrap();
             for count in [64, TWEAKS, 20, 100] {
-                scanner.candidates(&tweaks[..count], &mut candidates);
-                scanner.candidates_with_multiples(
-                    &tweaks[..count],
-                    &multiples[..count],
-                    &mut candidates,
-                );
+                scanner.candidates(Batch::of(&tweaks[..count]), &mut candidates);
+                let batch = Batch {
+                    tweaks: &tweaks[..count],
+                    multiples: Some(&multiples[..count]),
+                };
+                scanner.candidates(batch, &mut candidates);
             }
         });
         assert_eq!(leaked, 0, "{name}, one wallet");
         let leaked = leaks(&secrets, true, || {
             let mut candidates = Vec::new();
             // More than share a pass, so that the second one has fewer.
-            let scanner = engine.wallets_scanner(&targets).unwrap();
+            let scanner = engine.scanner(&targets).unwrap();
             for count in [24, 40, 32] {
-                scanner.candidates(&tweaks[..count], &mut candidates);
+                scanner.candidates(Batch::of(&tweaks[..count]), &mut candidates);
             }
         });
         assert_eq!(leaked, 0, "{name}, {} wallets", targets.len());

@@ -12,9 +12,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::config::whole;
+use super::super::engine::engine;
 use super::super::output::{progress_bar, write_stdout};
 use super::{cpu_name, median};
-use crate::curve;
+use crate::curve::EngineKind;
 use load::{Load, Measured};
 use nginx::Nginx;
 use subject::Server;
@@ -84,7 +85,7 @@ struct Subject {
 }
 
 pub(super) fn bench_api(args: ApiBenchArgs) -> Result<()> {
-    let engine = curve::engine(curve::EngineKind::Auto).context("no engine")?;
+    let engine = engine(EngineKind::Auto)?;
     let index = subject::index(args.index.as_deref(), args.blocks, args.transactions)?;
     let hot = Server::start(&index, Arc::clone(&engine), args.serving_threads, None)?;
     let cold = Server::start(&index, engine, args.serving_threads, Some(0))?;
