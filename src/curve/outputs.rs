@@ -25,7 +25,7 @@ pub(crate) struct OutputTargets {
 }
 
 impl OutputTargets {
-    /// `None` if one of the points is the excess itself or a label is -B, so that a sum is infinity.
+    /// `None` if B, or its sum with a label, is the excess itself, so that nothing is left.
     pub(crate) fn new(
         table: &GeneratorTable,
         spend_key: &PublicKey,

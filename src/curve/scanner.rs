@@ -229,11 +229,10 @@ impl<B: Backend> Sampled for Scanner<B> {
                 if let Some((at, judged)) = pass.last.take() {
                     let wallet = pass.members[at].wallet;
                     agree &= judged.agrees(&self.exact.wallets()[wallet]);
-                    *if pass.is_shared() {
-                        &mut shared
-                    } else {
-                        &mut alone
-                    } = true;
+                    match pass.is_shared() {
+                        true => shared = true,
+                        false => alone = true,
+                    }
                 }
             }
             // Younger than all that was handed out, and so what covers it.

@@ -154,14 +154,15 @@ fn wallets_share_passes_unless_their_keys_do_not_allow_it() {
     assert_eq!(passes(&[1, 2, 3, 4]), [[0, 1], [2, 3]]);
 }
 
-/// A label that is minus the spend key has no sum with it.
+/// Nothing is left of B, or of B + L, when the table's excess is taken off.
 #[test]
 fn wallets_that_no_batch_can_have_are_left_to_the_library_between_others() {
     let kernel = Kernel::in_small_batches(Portable, MIN_POINTS);
-    let minus = public(2).negate(secp256k1::SECP256K1).serialize();
+    let excess = GeneratorTable::shared().expect("a table").excess;
+    let label = excess.combine(&public(2).negate(secp256k1::SECP256K1));
     let mut targets = [target(1, 1), target(2, 0), target(3, 2), target(0, 1)];
-    targets[0].labels[0] = minus;
-    targets[2].labels[1] = minus;
+    targets[0].spend_key = excess.serialize();
+    targets[2].labels[1] = label.expect("a point").serialize();
     let tweaks = tweaks(MIN_POINTS + 1);
     let scanner = Scanner::new(Portable, kernel.core(), &targets).expect("valid keys");
     assert_eq!(scanner.left_out, [0, 2]);
