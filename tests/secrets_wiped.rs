@@ -18,7 +18,7 @@ use spindex::bip352::hash::{label_scalar, output_tweak};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SharedSecret, SpendKey};
 use spindex::bip352::label::LabelSet;
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::curve::{self, Batch, EngineKind, TweakPoint};
+use spindex::curve::{self, Batch, Engine, EngineKind, TweakPoint};
 use spindex::private_file::{self, Locked};
 use spindex::scan::{Scanner, TaprootOutput};
 
@@ -155,7 +155,7 @@ fn scans_leave_no_shared_secret_behind() {
         .map(|point| TweakPoint::from_compressed(&point.serialize()).unwrap())
         .collect();
     // x of b_scan·T for each tweak and for the wallets scanned for, in the byte order of words: little-endian.
-    let mut secrets = Vec::with_capacity(wallets.len() * TWEAKS);
+    let mut secrets = Vec::with_capacity((wallets.len() + 4) * TWEAKS);
     for (number, wallet) in wallets.iter().enumerate() {
         let tweaks = if number == 0 {
             &tweaks[..]
@@ -166,6 +166,16 @@ fn scans_leave_no_shared_secret_behind() {
             secrets.push(x_of(&wallet.scan_key.shared_secret(tweak).unwrap()));
         }
     }
+    // And x of the candidates of those scanned for first and last: they tell what the wallet waits for.
+    let first_and_last = [targets[0].clone(), targets[wallets.len() - 1].clone()];
+    let mut candidates = Vec::new();
+    let exact = LibSecp256k1.scanner(&first_and_last).unwrap();
+    exact.candidates(Batch::of(&tweaks), &mut candidates);
+    secrets.extend(candidates.iter().flatten().map(|x| {
+        let mut x = *x;
+        x.reverse();
+        x
+    }));
     // All batched engines have the same buffers; in those of the portable one secrets are easily told.
     for kind in [EngineKind::Portable, EngineKind::Auto] {
         let engine = curve::engine(kind, |broken| panic!("{broken}")).unwrap();
@@ -193,6 +203,27 @@ fn scans_leave_no_shared_secret_behind() {
             }
         });
         assert_eq!(leaked, 0, "{name}, {} wallets", targets.len());
+    }
+}
+
+#[test]
+fn scanners_leave_no_scan_key_behind() {
+    let key = secret(11);
+    let spend_key = SpendKey::from_bytes(secret(12).secret_bytes()).unwrap();
+    let engines = [EngineKind::LibSecp256k1, EngineKind::Portable].map(|kind| {
+        // The engine's own tables and checks come before.
+        let engine = curve::engine(kind, |broken| panic!("{broken}")).unwrap();
+        (engine.name(), engine)
+    });
+    for (name, engine) in engines {
+        let leaked = leaks(&[key.secret_bytes()], false, || {
+            let scan_key = ScanKey::from_bytes(key.secret_bytes()).unwrap();
+            let keys = ReceiverKeys::new(scan_key, spend_key.public_key(), [1]);
+            let targets = [keys.scan_target(), keys.scan_target()];
+            drop(engine.scanner(&targets[..1]).unwrap());
+            drop(engine.scanner(&targets).unwrap());
+        });
+        assert_eq!(leaked, 0, "{name}");
     }
 }
 

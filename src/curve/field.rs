@@ -131,3 +131,6 @@ pub(crate) struct Element<L, const MAGNITUDE: u32>(pub(super) L);
 
 /// Largest product of two factors' magnitudes for which no backend overflows: `docs/kernel.md`, "Bounds".
 pub(crate) const MAX_PRODUCT: u32 = 7;
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,8 @@ pub(super) struct Scanner {
 pub(super) struct Wallet {
     /// Its place among the targets.
     number: usize,
-    scan_key: Scalar,
+    /// On the heap, so that moving it leaves no copy. Wiped on drop.
+    scan_key: Box<Scalar>,
     spend_key: PublicKey,
     labels: Vec<PublicKey>,
 }
@@ -118,9 +119,10 @@ impl Wallet {
     fn new(number: usize, target: &ScanTarget) -> Result<Self, InvalidTarget> {
         let point =
             |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
+        let scan_key = nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?;
         Ok(Self {
             number,
-            scan_key: nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?,
+            scan_key: Box::new(scan_key),
             spend_key: point(&target.spend_key, "spend key")?,
             labels: target
                 .labels
@@ -199,12 +201,11 @@ impl Wallet {
 impl Scanner {
     /// See [`Engine::scanner`].
     pub(super) fn new(targets: &[ScanTarget]) -> Result<Self, InvalidTarget> {
-        // Never reallocated: no copy of a key is left behind.
-        let mut wallets = Vec::with_capacity(targets.len());
-        for (number, target) in targets.iter().enumerate() {
-            wallets.push(Wallet::new(number, target)?);
-        }
-        Ok(Self { wallets })
+        let wallets = targets.iter().enumerate();
+        let wallets = wallets.map(|(number, target)| Wallet::new(number, target));
+        Ok(Self {
+            wallets: wallets.collect::<Result<_, _>>()?,
+        })
     }
 
     /// In the order of their targets.

@@ -115,3 +115,21 @@ pub(super) fn operations<B: Backend>(backend: B) -> Vec<Operation> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::curve::{ENGINES, EngineKind};
+
+    #[test]
+    fn each_backend_that_runs_here_can_be_measured() {
+        for entry in &ENGINES {
+            let names: Vec<_> = entry.operations().iter().map(|o| o.name).collect();
+            let is_batched = entry.kind != EngineKind::LibSecp256k1;
+            let expected: &[&str] = match is_batched && entry.is_available() {
+                true => &["multiply", "square", "2P", "P + Q", "2P + Q", "x of P + Q"],
+                false => &[],
+            };
+            assert_eq!(names, expected, "{}", entry.name);
+        }
+    }
+}

@@ -116,6 +116,22 @@ mod tests {
         }
     }
 
+    /// The first numbers of SplitMix64 from 0, as its authors' code gives them.
+    #[test]
+    fn scattered_numbers_are_those_of_splitmix64() {
+        let expected = [
+            0xe220_a839_7b1d_cdaf_u64,
+            0x6e78_9e6a_a1b9_65f4,
+            0x06c4_5d18_8009_454f,
+            0xf88b_b8a8_724c_81ec,
+            0x1b39_896a_51a8_749b,
+        ];
+        assert_eq!(
+            expected.map(|number| number as usize),
+            [0, 1, 2, 3, 4].map(scatter)
+        );
+    }
+
     #[test]
     fn places_are_visited_in_whatever_steps_numbers_are_counted() {
         for step in 1..=64 {

@@ -82,6 +82,11 @@ mod tests {
         sha256::Hash::hash(&[&tag, &tag, message].concat()).to_byte_array()
     }
 
+    #[test]
+    fn the_longest_message_leaves_room_for_its_padding() {
+        assert_eq!(MAX_MESSAGE_BYTES + 1 + 8, 64);
+    }
+
     proptest! {
         #[test]
         fn both_compressions_equal_the_definition(tag in "[ -~]{0,55}", message in any::<[u8; 32]>()) {

@@ -65,6 +65,7 @@ fn unpack(packed: &[u8], path: &Path) {
 /// What the file does not say is taken from it.
 fn unsaid() -> StoreOptions {
     StoreOptions {
+        first_height: None,
         multiples: None,
         ..options(3)
     }

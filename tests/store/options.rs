@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use crate::by_height::ByHeight as _;
+use bitcoin::Network;
 use proptest::prelude::*;
 use redb::backends::InMemoryBackend;
 use redb::{ReadableDatabase, TableHandle};
 use spindex::curve::TweakPoint;
 use spindex::store::{
     Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm, Update,
+    remains,
 };
 
 use crate::support::{
@@ -297,6 +299,39 @@ fn tables_of(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = tables.map(|table| table.name().to_owned()).collect();
     names.sort_unstable();
     names
+}
+
+/// A repair builds another one like it, whatever was asked for.
+#[test]
+fn what_remains_of_an_index_says_what_it_is() {
+    for (options, _) in forms() {
+        let (_directory, path) = place();
+        let chain = small_chain(options.multiples == Some(true)).chain;
+        let store = Store::open(&path, &options).expect("new index");
+        connect(&store, &chain);
+        let of_the_open_one = store.remains();
+        drop(store);
+        let like = StoreOptions {
+            network: Network::Signet,
+            first_height: None,
+            keep: None,
+            tweak_form: None,
+            multiples: None,
+            ..options.clone()
+        };
+        for remains in [of_the_open_one, remains(&path, &like)] {
+            let said = remains.options.expect("its meta can be read");
+            let kind =
+                |options: &StoreOptions| (options.keep, options.tweak_form, options.multiples);
+            assert_eq!(kind(&said), kind(&options));
+            assert_eq!(said.network, options.network);
+            assert_eq!(said.first_height, options.first_height);
+            assert_eq!(said.undo_depth, options.undo_depth);
+            assert_eq!(said.cache_bytes, options.cache_bytes);
+            let tip = chain.last().map(|record| record.id.height);
+            assert_eq!(remains.tip_height, tip);
+        }
+    }
 }
 
 /// What a file was built with is fixed; the refusal names both and what to pass.

@@ -1,10 +1,11 @@
 //! Files and updates that must be refused, each with a text that names the cure.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Network};
+use bitcoin::{BlockHash, Network, OutPoint};
 use redb::Database;
 use spindex::store::schema::{DIGEST, META, SCHEMA_OLDEST, SCHEMA_VERSION, VALUE_MAX, VOUT_MAX};
 use spindex::store::{
@@ -414,6 +415,42 @@ fn updates_that_do_not_fit() {
     connect(&store, &with.chain);
     let store = memory_store(2);
     assert_refused(&store, update(&with.chain), invalid);
+}
+
+/// Whether the output was there before or comes with the same update.
+#[test]
+fn spends_with_another_key_are_refused() {
+    let model = small_chain(false);
+    let held: BTreeSet<OutPoint> = (model.outputs().into_iter())
+        .map(|(outpoint, _)| outpoint)
+        .collect();
+    fn update(connect: &[BlockRecord]) -> Update<'_> {
+        Update {
+            disconnect: 0,
+            connect,
+        }
+    }
+    let invalid = |error: &StoreError| {
+        let text = error.to_string();
+        matches!(error, StoreError::InvalidRecord { .. }) && text.contains("the key begins with")
+    };
+    let (at_once, one_by_one) = (memory_store(2), memory_store(2));
+    let mut refused = 0;
+    for (at, record) in model.chain.iter().enumerate() {
+        for (spend, row) in record.spends.iter().enumerate() {
+            if !held.contains(&row.outpoint) {
+                continue;
+            }
+            let mut chain = model.chain.clone();
+            chain[at].spends[spend].key_prefix[7] ^= 1;
+            assert_refused(&at_once, update(&chain), invalid);
+            assert_refused(&one_by_one, update(&chain[at..=at]), invalid);
+            refused += 1;
+        }
+        connect(&one_by_one, std::slice::from_ref(record));
+    }
+    assert!(refused > 5, "{refused}");
+    connect(&at_once, &model.chain);
 }
 
 /// Handles and errors go to other threads.

@@ -50,6 +50,16 @@ fn keys() -> Vec<DescriptorKey> {
         .collect()
 }
 
+/// Growing would leave copies of the secret keys behind.
+#[test]
+fn no_key_outgrows_the_room_for_its_text() {
+    let texts: Vec<_> = keys().iter().map(DescriptorKey::to_secret_string).collect();
+    assert!(texts.iter().all(|text| text.capacity() == LONGEST_KEY));
+    // The longest prefix is not that of the longest payload.
+    let longest = texts.iter().map(|text| text.len()).max();
+    assert_eq!(longest, Some(LONGEST_KEY - 1));
+}
+
 fn parse(text: &str) -> Result<DescriptorKey, DescriptorError> {
     text.parse()
 }

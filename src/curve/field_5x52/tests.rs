@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::curve::proof::Integer;
 use crate::curve::reference::{self, Number, P};
 
 /// One lane; sums and differences of signed words must not overflow.
@@ -216,6 +217,17 @@ fn limbs_above_their_magnitude_are_noticed() {
     check::<2>();
     check::<3>();
     check::<4>();
+}
+
+#[test]
+fn masks_and_folds_are_those_of_the_limbs() {
+    assert_eq!(
+        (COLUMNS, LIMB_MASK, TOP_MASK),
+        (10, 0xf_ffff_ffff_ffff, 0xffff_ffff_ffff)
+    );
+    let fold = Integer::from(i128::from(COLUMN_FOLD));
+    assert!(Integer::power_of_two(260).minus(&fold).is_multiple_of_p());
+    assert_eq!(COLUMN_FOLD.ilog2(), 36);
 }
 
 #[test]

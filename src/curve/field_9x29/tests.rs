@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::curve::proof::Integer;
 use crate::curve::reference::{self, Number, P};
 
 /// One lane; sums, differences and shifts must not overflow, factors must fit 32 bits.
@@ -166,6 +167,20 @@ fn limbs_above_their_magnitude_are_noticed() {
     check::<2>();
     check::<3>();
     check::<4>();
+}
+
+#[test]
+fn masks_and_folds_are_those_of_the_limbs() {
+    assert_eq!((LIMB_MASK, TOP_MASK), (0x1fff_ffff, 0xff_ffff));
+    let sum = |low: u64, shift: u32| {
+        Integer::from(i128::from(low)).plus(&Integer::power_of_two(LIMB_BITS + shift))
+    };
+    let above = Integer::power_of_two(9 * LIMB_BITS);
+    let fold = sum(FOLD_LOW, FOLD_HIGH_SHIFT);
+    assert!(above.minus(&fold).is_multiple_of_p() && fold < Integer::power_of_two(38));
+    let carry = sum(CARRY_LOW, CARRY_HIGH_SHIFT);
+    let above = Integer::power_of_two(256);
+    assert!(above.minus(&carry).is_multiple_of_p() && carry < Integer::power_of_two(33));
 }
 
 #[test]

@@ -74,6 +74,7 @@ proptest! {
 
 #[test]
 fn constants_are_inverses() {
+    assert_eq!(LIMB_MASK, (1 << 62) - 1);
     assert_eq!(P_INVERSE.wrapping_mul(P[0]) & LIMB_MASK, 1);
     for f in (1..1u64 << CLEARED_BITS).step_by(2) {
         let negative_inverse = f.wrapping_mul(f.wrapping_mul(f).wrapping_sub(2));

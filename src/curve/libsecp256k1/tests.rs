@@ -5,6 +5,7 @@ use secp256k1::SecretKey;
 use secp256k1::hashes::sha256;
 
 use super::*;
+use crate::curve::EngineStatus;
 
 /// n, the order of the group.
 const ORDER: [u8; 32] = secp256k1::constants::CURVE_ORDER;
@@ -261,4 +262,25 @@ fn invalid_targets_are_named() {
 fn debug_of_a_target_shows_no_key() {
     let target = target(&secret([1; 32]), &secret([2; 32]), &[secret([3; 32])]);
     assert_eq!(format!("{target:?}"), "ScanTarget { labels: 1, .. }");
+}
+
+#[test]
+fn points_and_engines_show_what_they_are() {
+    let key = SecretKey::from_slice(&[1; 32])
+        .expect("a key")
+        .public_key(SECP256K1);
+    assert_eq!(format!("{:?}", pack(&key)), format!("TweakPoint({key})"));
+    let engine: &dyn Engine = &LibSecp256k1;
+    assert_eq!(format!("{engine:?}"), "Engine(libsecp256k1)");
+}
+
+#[test]
+fn the_library_is_its_own_judge() {
+    assert_eq!(LibSecp256k1.status(), EngineStatus::default());
+    let target = target(&secret([1; 32]), &secret([2; 32]), &[]);
+    let scanner = LibSecp256k1.scanner(&[target]).expect("valid keys");
+    let sampled: [&dyn Sampled; 2] = [&LibSecp256k1, &*scanner];
+    for by in sampled {
+        assert!(!by.is_broken() && by.confirm());
+    }
 }

@@ -17,3 +17,8 @@ fn unusual_scalars_spoil_no_batch() {
         assert_eq!(product, expected.ok(), "scalar {i}");
     }
 }
+
+#[test]
+fn there_is_an_odd_multiple_for_each_digit_and_no_more() {
+    assert_eq!(ODD_MULTIPLES, (1..1 << WINDOW_BITS).step_by(2).count());
+}

@@ -87,3 +87,9 @@ fn targets_at_infinity_are_refused() {
     let label = start.negate(SECP256K1);
     assert!(OutputTargets::new(table, &spend_key, &[public(2), label]).is_none());
 }
+
+/// A compressed point and ser32(0).
+#[test]
+fn messages_have_the_length_that_bip352_gives_them() {
+    assert_eq!(MESSAGE_BYTES, 37);
+}

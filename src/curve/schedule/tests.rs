@@ -53,6 +53,17 @@ fn usual_keys_have_proven_schedules_of_the_usual_length() {
     }
 }
 
+/// They would leave a copy behind.
+#[test]
+fn steps_never_move_to_a_larger_place() {
+    for i in 0..20 {
+        for bases in [Bases::One, Bases::Two] {
+            let schedule = Schedule::unproven(&scalar(&secret(i)), bases);
+            assert_eq!(schedule.steps.capacity(), 2 * bases.count() * WNAF_DIGITS);
+        }
+    }
+}
+
 #[test]
 fn unusual_keys_are_proven() {
     for key in unusual_scalars() {

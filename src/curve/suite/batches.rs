@@ -238,6 +238,7 @@ pub(crate) fn shared_scans_fall_back_in_single_batches<B: Backend>(backend: B) {
     }
     // Of the one wallet.
     assert_eq!(kernel.status().fallback_batches, 2);
+    assert!(scanner.confirm());
     assert!(!kernel.status().is_broken);
 }
 

@@ -79,3 +79,8 @@ fn steps_that_affine_formulas_cannot_do_are_refused() {
     assert_eq!(integers.add(2, 0), Err(Degenerate));
     assert_eq!(integers.double_add(0, 2), Err(Degenerate));
 }
+
+#[test]
+fn a_wallet_has_a_register_for_each_bucket_and_the_result() {
+    assert_eq!((BUCKETS, RESULT, REGISTERS), (4, 4, 5));
+}

@@ -164,6 +164,15 @@ fn a_count_beyond_the_stream_is_refused_at_once() {
         Err(FilterError::TooFewBytes { count: 3, .. })
     ));
     assert_eq!(decode(&[3, 0, 0, 0, 0, 0, 0, 0, 0]), Ok(vec![0; 3]));
+    // 8 need 160 bits, of which 19 bytes lack 8.
+    let mut filter = [0; 20];
+    filter[0] = 8;
+    let stream_bytes = 19;
+    let too_few = FilterError::TooFewBytes {
+        count: 8,
+        stream_bytes,
+    };
+    assert_eq!(decode(&filter), Err(too_few));
 }
 
 #[test]

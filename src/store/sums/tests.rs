@@ -22,6 +22,13 @@ fn sums_are_those_of_zlib() {
 }
 
 #[test]
+fn a_head_is_within_a_sector() {
+    // Magic, layout, number, the engine's header, sum.
+    assert_eq!(HEAD_BYTES, 8 + 4 + 8 + 320 + 4);
+    const { assert!(HEAD_BYTES <= 512) };
+}
+
+#[test]
 fn every_page_has_a_place_of_its_own() {
     let mut next = HEAD_PAGES;
     for data in 0..5000 {
@@ -179,6 +186,61 @@ fn one_copy_of_the_head_is_enough_and_the_newer_one_counts() {
     file.sync_data().expect("sync");
     let now = bytes_of(&file);
     assert_eq!(now[..HEAD_BYTES], now[PAGE_BYTES..][..HEAD_BYTES]);
+}
+
+/// The sum is right, but what it covers is no head of this layout.
+#[test]
+fn another_magic_or_layout_is_no_head() {
+    let (_, bytes) = written();
+    for (at, error) in [(3, None), (8, Some(Unsound::Head))] {
+        let mut other = bytes.clone();
+        for copy in [0, PAGE_BYTES] {
+            let head = &mut other[copy..][..HEAD_BYTES];
+            head[at] ^= 1;
+            let (summed, sum) = head.split_at_mut(HEAD_BYTES - 4);
+            sum.copy_from_slice(&crc32fast::hash(summed).to_le_bytes());
+            assert!(!has_engine(head));
+        }
+        let mut header = [0; ENGINE_BYTES];
+        let refused = holding(&other).read(0, &mut header).expect_err("refused");
+        assert_eq!(Unsound::of(&refused), error);
+        // The other copy is as good as ever.
+        other[..PAGE_BYTES].copy_from_slice(&bytes[..PAGE_BYTES]);
+        holding(&other).read(0, &mut header).expect("a head");
+        assert!(header.starts_with(&ENGINE_MAGIC));
+    }
+}
+
+#[test]
+fn what_lies_behind_a_new_end_is_forgotten() {
+    let sum_at = |bytes: &[u8], page: u64| {
+        let data = page - 1;
+        let at = place_of_sums(data / GROUP_PAGES) * PAGE + 4 * (data % GROUP_PAGES);
+        bytes[at as usize..][..4].to_vec()
+    };
+    let file = Summed::new(InMemoryBackend::new(), "a file");
+    file.set_len(3000 * PAGE).expect("set");
+    for number in [7, 1500, 2500] {
+        file.write(number * PAGE, &page(number)).expect("write");
+    }
+    file.set_len(2000 * PAGE).expect("set");
+    file.write(0, &ENGINE_MAGIC).expect("write");
+    file.sync_data().expect("sync");
+    let bytes = bytes_of(&file);
+    assert_eq!(bytes.len() as u64, pages_with(1999) * PAGE);
+    for number in [7, 1500] {
+        let sum = sum_of(number - 1, &page(number));
+        assert_eq!(sum_at(&bytes, number), sum.to_le_bytes());
+    }
+
+    // What is there when the file grows again are zeros, and only what is written then has a sum.
+    file.set_len(3000 * PAGE).expect("set");
+    file.write(2501 * PAGE, &page(2501)).expect("write");
+    file.sync_data().expect("sync");
+    let bytes = bytes_of(&file);
+    assert_eq!(sum_at(&bytes, 2500), [0; 4]);
+    let sum = sum_of(2500, &page(2501));
+    assert_eq!(sum_at(&bytes, 2501), sum.to_le_bytes());
 }
 
 /// A disk with what reads see and what a sync has made durable.
