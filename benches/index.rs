@@ -12,6 +12,7 @@ use spindex::chain::BlockWithPrevouts;
 use spindex::chain::parse::block_from_rest_bytes;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{derive_records, tweak_candidates};
+use spindex::store::TweakForm;
 
 fn real_block() -> Option<BlockWithPrevouts> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/mainnet-866342");
@@ -49,12 +50,24 @@ fn index(c: &mut Criterion) {
         b.iter(|| tweaks(&LibSecp256k1, black_box(&inputs)))
     });
     group.bench_function("block to rows, libsecp256k1, all threads", |b| {
-        b.iter(|| derive_records(&LibSecp256k1, std::slice::from_ref(&block), false));
+        b.iter(|| {
+            derive_records(
+                &LibSecp256k1,
+                std::slice::from_ref(&block),
+                TweakForm::Point,
+            )
+        });
     });
     group.bench_function(
         "block to rows with multiples, libsecp256k1, all threads",
         |b| {
-            b.iter(|| derive_records(&LibSecp256k1, std::slice::from_ref(&block), true));
+            b.iter(|| {
+                derive_records(
+                    &LibSecp256k1,
+                    std::slice::from_ref(&block),
+                    TweakForm::PointAndMultiple,
+                )
+            });
         },
     );
     group.finish();

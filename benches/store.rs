@@ -236,7 +236,6 @@ fn main() {
         first_height: None,
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: 288,
         cache_bytes: 256 << 20,
     };

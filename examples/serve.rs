@@ -38,7 +38,6 @@ async fn main() -> Result<(), Error> {
         first_height: Some(0),
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: 288,
         cache_bytes: 16 << 20,
     };

@@ -70,7 +70,7 @@ impl Finding {
 
 fn tweak_table(snapshot: &Snapshot) -> &'static str {
     match snapshot.tweak_form() {
-        TweakForm::Point => "tweaks",
         TweakForm::Compressed => "compressed",
+        TweakForm::Point | TweakForm::PointAndMultiple => "tweaks",
     }
 }

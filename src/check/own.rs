@@ -111,7 +111,7 @@ fn check_block(
     };
     let mut multiples = 0;
     let tweaks = block.tweaks(is_sampled)?;
-    if is_sampled && snapshot.has_multiples() {
+    if is_sampled && snapshot.tweak_form().has_multiples() {
         multiples = block.multiples(&tweaks)?;
     }
     if snapshot.keep() == Keep::Full {
@@ -163,7 +163,7 @@ impl BlockCheck<'_> {
         let form = self.snapshot.tweak_form();
         let mut points = Vec::new();
         let wrong: Vec<usize> = match form {
-            TweakForm::Point => {
+            TweakForm::Point | TweakForm::PointAndMultiple => {
                 let read = self.block.points();
                 points = self.caught(read)?.unwrap_or_default();
                 let tweaks = points.iter().enumerate();

@@ -92,7 +92,7 @@ pub async fn check_against_source(
         }
         let block = source.block(id).await?;
         let blocks = std::slice::from_ref(&block);
-        let derived = derive_records(engine, blocks, snapshot.has_multiples());
+        let derived = derive_records(engine, blocks, snapshot.tweak_form());
         check.compared.insert(height);
         for theirs in derived {
             for (table, key, reason) in differences(&ours, &theirs, snapshot) {

@@ -92,7 +92,6 @@ mod tests {
             first_height: None,
             keep: None,
             tweak_form: None,
-            multiples: None,
             undo_depth: 288,
             cache_bytes: 1 << 20,
         };

@@ -118,7 +118,9 @@ impl FromStr for TweakFormName {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let form = TweakForm::from_name(name).map(Self);
-        form.ok_or_else(|| format!("unknown choice {name:?}; choose point or compressed"))
+        form.ok_or_else(|| {
+            format!("unknown choice {name:?}; choose compressed, point or point-and-multiple")
+        })
     }
 }
 
@@ -233,21 +235,15 @@ pub(super) struct ServerSettings {
     /// once, when the index is built [default: as the index is, full for a new one]
     #[arg(long, env = "SPINDEX_KEEP", value_name = "full|tweaks")]
     pub(super) keep: Option<KeepName>,
-    /// How to store a tweak: point (64 bytes, ready for scans of the index itself) or compressed (33 bytes); chosen once,
-    /// when the index is built [default: as the index is, point for a new one]
-    #[arg(long, env = "SPINDEX_TWEAK_FORM", value_name = "point|compressed")]
-    pub(super) tweak_form: Option<TweakFormName>,
-    /// Store the multiple 2^64·T with each tweak T: 64 bytes more per tweak, for which a scan of the index itself (by the
-    /// library; no command does that yet) saves 64 of its about 130 doublings; chosen once, when the index is built [default: as the index is, false for a new one]
+    /// How to store a tweak T: compressed (33 bytes), point (64 bytes, ready for scans of the index itself) or
+    /// point-and-multiple (with 2^64·T, 128 bytes, for which such a scan, by the library, as no command does one yet, saves 64
+    /// of its about 130 doublings); chosen once, when the index is built [default: as the index is, point for a new one]
     #[arg(
         long,
-        env = "SPINDEX_MULTIPLES",
-        value_name = "true|false",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true"
+        env = "SPINDEX_TWEAK_FORM",
+        value_name = "compressed|point|point-and-multiple"
     )]
-    pub(super) multiples: Option<bool>,
+    pub(super) tweak_form: Option<TweakFormName>,
     /// How many of the last blocks a reorg may replace [default: 288]
     #[arg(long, env = "SPINDEX_UNDO_DEPTH", value_name = "BLOCKS")]
     pub(super) undo_depth: Option<u32>,
@@ -333,7 +329,7 @@ impl ComputeSettings {
 impl ServerSettings {
     fn over(self, file: Self) -> Self {
         overlay!(self, file; source, blocks_dir, signet_challenge, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
-            keep, tweak_form, multiples, undo_depth, in_flight, fetch_mib, batch_mib, long_sync_blocks,
+            keep, tweak_form, undo_depth, in_flight, fetch_mib, batch_mib, long_sync_blocks,
             cache_mib, answers_mib, poll_ms)
     }
 }
@@ -491,7 +487,6 @@ pub(super) fn known_keys() -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::FromArgMatches;
 
     use super::*;
 
@@ -511,7 +506,7 @@ mod tests {
     #[test]
     fn every_flag_is_a_key_of_the_file() {
         let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nblocks_dir = '/b'\nsignet_challenge = '51'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
-            rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nkeep = 'tweaks'\ntweak_form = 'compressed'\nmultiples = true\nundo_depth = 2\nin_flight = 3\n\
+            rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nkeep = 'tweaks'\ntweak_form = 'compressed'\nundo_depth = 2\nin_flight = 3\n\
             fetch_mib = 4\nbatch_mib = 5\nlong_sync_blocks = 8\ncache_mib = 6\nanswers_mib = 9\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), known_keys());
@@ -522,7 +517,6 @@ mod tests {
         assert_eq!(server.source, Some(SourceKind::Rpc));
         assert_eq!(server.zmq, "tcp://h:1".parse().ok());
         assert_eq!(server.signet_challenge, "51".parse().ok());
-        assert_eq!(server.multiples, Some(true));
         assert_eq!(server.keep, Some(KeepName(Keep::Tweaks)));
         assert_eq!(
             server.tweak_form,
@@ -531,26 +525,6 @@ mod tests {
         for odd in ["keep = 'all'", "tweak_form = 'x'"] {
             assert!(parse(odd).is_err(), "{odd}");
         }
-    }
-
-    #[test]
-    fn multiples_are_a_flag_with_or_without_a_value() {
-        let parse = |arguments: &[&str]| {
-            let command = ServerSettings::augment_args(clap::Command::new("test"));
-            let arguments = ["test"].iter().chain(arguments);
-            let matches = command.try_get_matches_from(arguments).ok()?;
-            Some(
-                ServerSettings::from_arg_matches(&matches)
-                    .unwrap()
-                    .multiples,
-            )
-        };
-        assert_eq!(parse(&[]), Some(None));
-        assert_eq!(parse(&["--multiples"]), Some(Some(true)));
-        assert_eq!(parse(&["--multiples=true"]), Some(Some(true)));
-        assert_eq!(parse(&["--multiples=false"]), Some(Some(false)));
-        assert_eq!(parse(&["--multiples", "--poll-ms=1"]), Some(Some(true)));
-        assert_eq!(parse(&["--multiples=maybe"]), None);
     }
 
     #[test]

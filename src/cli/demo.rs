@@ -128,7 +128,6 @@ async fn run(args: DemoArgs) -> Result<()> {
         first_height: Some(0),
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: 288,
         cache_bytes: 64 << 20,
     };

@@ -280,7 +280,6 @@ pub(super) fn index_file(
         first_height: server.first_height,
         keep: server.keep.map(|name| name.0),
         tweak_form: server.tweak_form.map(|name| name.0),
-        multiples: server.multiples,
         undo_depth: server.undo_depth.unwrap_or(DEFAULT_UNDO_DEPTH),
         cache_bytes: config::mib(server.cache_mib.unwrap_or(256)),
     };
@@ -297,7 +296,7 @@ fn open_store(
     let (path, options) = index_file(common, server)?;
     let store = open(&path, &options)?;
     tracing::info!(
-        "index {} ({}{}{}{})",
+        "index {} ({}{}{})",
         path.display(),
         common.network().to_core_arg(),
         match store.keep() {
@@ -305,14 +304,10 @@ fn open_store(
             Keep::Tweaks => ", tweaks only",
         },
         match store.tweak_form() {
-            TweakForm::Point => "",
             TweakForm::Compressed => ", compressed",
+            TweakForm::Point => "",
+            TweakForm::PointAndMultiple => ", with multiples",
         },
-        if store.has_multiples() {
-            ", with multiples"
-        } else {
-            ""
-        }
     );
     Ok(store)
 }

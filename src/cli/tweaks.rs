@@ -13,6 +13,7 @@ use crate::chain::BlockWithPrevouts;
 use crate::chain::parse::block_from_rest_bytes;
 use crate::curve::TweakPoint;
 use crate::index::derive_records;
+use crate::store::TweakForm;
 
 /// Far above any block with its spent outputs; what a compressed file unpacks to ends there.
 const LARGEST_FILE_BYTES: u64 = 1 << 30;
@@ -37,7 +38,7 @@ pub(super) fn tweaks(args: TweaksArgs) -> Result<()> {
     let records = derive_records(
         args.compute.engine()?.as_ref(),
         std::slice::from_ref(&block),
-        false,
+        TweakForm::Point,
     );
     write_stdout(|out| {
         for transaction in records.iter().flat_map(|record| &record.transactions) {

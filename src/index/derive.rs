@@ -9,17 +9,17 @@ use crate::bip352::tweak::tweaks;
 use crate::chain::BlockWithPrevouts;
 use crate::curve::{Engine, TWEAK_BATCH, TweakPoint, batch_for_threads, covered};
 use crate::filter;
-use crate::store::{BlockRecord, OutputRow, SpendRow, TransactionRow};
+use crate::store::{BlockRecord, OutputRow, SpendRow, TransactionRow, TweakForm};
 
-/// Derives the index rows of each block, in order; `with_multiples` as the index wants it
-/// ([`Store::has_multiples`](crate::store::Store::has_multiples)).
+/// Derives the index rows of each block, in order; with multiples if the index stores
+/// them.
 ///
 /// Curve work is spread over rayon across all blocks, so that many small blocks cost no more than few large ones. All of it is
 /// [`covered`]: an engine found wrong meanwhile has no part in the rows.
 pub fn derive_records(
     engine: &dyn Engine,
     blocks: &[BlockWithPrevouts],
-    with_multiples: bool,
+    tweak_form: TweakForm,
 ) -> Vec<BlockRecord> {
     let candidates: Vec<(usize, usize, TweakInputs)> = blocks
         .par_iter()
@@ -33,7 +33,7 @@ pub fn derive_records(
         .into_iter()
         .map(|(block, position, inputs)| ((block, position), inputs))
         .unzip();
-    let points = covered(engine, || points(engine, &inputs, with_multiples));
+    let points = covered(engine, || points(engine, &inputs, tweak_form));
 
     // Both lists are ordered by block, then position: each block's share is one run.
     let mut eligible: Vec<Vec<Eligible>> = vec![Vec::new(); blocks.len()];
@@ -57,7 +57,7 @@ pub fn derive_records(
 fn points(
     engine: &dyn Engine,
     inputs: &[TweakInputs],
-    with_multiples: bool,
+    tweak_form: TweakForm,
 ) -> Vec<Option<(TweakPoint, Option<TweakPoint>)>> {
     let batch = batch_for_threads(inputs.len(), rayon::current_num_threads(), TWEAK_BATCH);
     inputs
@@ -66,7 +66,7 @@ fn points(
         .flat_map_iter(|batch| {
             let tweaks = tweaks(engine, batch);
             let mut multiples = Vec::new();
-            if with_multiples {
+            if tweak_form.has_multiples() {
                 let points: Vec<TweakPoint> = tweaks.iter().flatten().copied().collect();
                 multiples = engine.multiples(&points);
             }

@@ -395,7 +395,7 @@ impl Indexer {
         );
         let deriver = Deriver {
             engine: self.engine.clone(),
-            with_multiples: self.store.has_multiples(),
+            tweak_form: self.store.tweak_form(),
             clock: Arc::default(),
         };
         let clock = deriver.clock.clone();

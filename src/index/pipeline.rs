@@ -20,7 +20,7 @@ use super::derive::derive_records;
 use super::fetch::FetchedBlock;
 use crate::chain::ChainError;
 use crate::curve::Engine;
-use crate::store::BlockRecord;
+use crate::store::{BlockRecord, TweakForm};
 
 /// Serialized bytes of the blocks that are derived together: some ten large blocks, whose transactions share out evenly
 /// over many cores.
@@ -138,7 +138,7 @@ pub(super) enum End {
 #[derive(Clone)]
 pub(super) struct Deriver {
     pub(super) engine: Arc<dyn Engine>,
-    pub(super) with_multiples: bool,
+    pub(super) tweak_form: TweakForm,
     pub(super) clock: Arc<BusyClock>,
 }
 
@@ -241,7 +241,7 @@ async fn derive(deriver: Deriver, unit: Unit) -> Result<Derived, End> {
         // The shares of the fetch budget go with the blocks, after the rows are made.
         let (blocks, _permits): (Vec<_>, Vec<_>) =
             unit.into_iter().map(FetchedBlock::into_parts).unzip();
-        let records = derive_records(deriver.engine.as_ref(), &blocks, deriver.with_multiples);
+        let records = derive_records(deriver.engine.as_ref(), &blocks, deriver.tweak_form);
         let row_bytes = records.iter().map(BlockRecord::size_bytes).sum();
         Derived {
             records,

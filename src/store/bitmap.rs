@@ -8,6 +8,7 @@ use std::ops::Range;
 use redb::{ReadableTable, Table};
 
 use super::error::Fault;
+use super::position::OutputPosition;
 use super::schema::{SPENT, SPENT_CHUNK_BITS};
 
 /// Bytes of the bitmap over `outputs` outputs: whole chunks.
@@ -85,9 +86,9 @@ pub(super) struct Change<'a> {
     /// Number of outputs after.
     pub(super) new: u64,
     /// Positions below `cut` that become unspent.
-    pub(super) clear: &'a [u64],
+    pub(super) clear: &'a [OutputPosition],
     /// Positions below `new` that become spent.
-    pub(super) set: &'a [u64],
+    pub(super) set: &'a [OutputPosition],
 }
 
 /// Writes each chunk concerned once.
@@ -170,7 +171,7 @@ impl Chunks {
     fn flip(
         &mut self,
         table: &Table<'_, u32, &'static [u8]>,
-        position: u64,
+        OutputPosition(position): OutputPosition,
         spent: bool,
     ) -> Result<(), Fault> {
         let chunk = SPENT.chunk_of(position / 8)?;

@@ -7,7 +7,7 @@ use bitcoin::{Txid, block::Header};
 use rayon::prelude::*;
 
 use super::error::{Fault, StoreError};
-use super::meta::TweakForm;
+use super::position::OutputPosition;
 use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow};
 use super::schema::{BlockRow, SpendItem};
 use super::snapshot::Snapshot;
@@ -215,7 +215,7 @@ impl<'s> Block<'s> {
     ///
     /// # Errors
     /// [`StoreError::NotKept`].
-    pub fn spent_positions(&self) -> Result<Vec<u64>, StoreError> {
+    pub fn spent_positions(&self) -> Result<Vec<OutputPosition>, StoreError> {
         self.read_full("spends", |view, full, row| view.spent_by(full, row))
     }
 
@@ -256,19 +256,20 @@ impl<'s> Block<'s> {
 
 fn record(view: &View, height: u32, row: &BlockRow) -> Result<BlockRecord, Fault> {
     let range = row.transactions.range();
-    let tweaks: Vec<TweakPoint> = match view.meta.tweak_form {
-        TweakForm::Point => view.points(range.clone())?,
-        TweakForm::Compressed => {
+    let form = view.meta.tweak_form;
+    let tweaks: Vec<TweakPoint> = match form.has_points() {
+        true => view.points(range.clone())?,
+        false => {
             let compressed = view.compressed(range.clone())?;
             let points: Option<Vec<TweakPoint>> = compressed
                 .par_iter()
                 .map(TweakPoint::from_compressed)
                 .collect();
-            let column = view.meta.tweak_form.column().name();
+            let column = form.column().name();
             points.ok_or_else(|| Fault::row(column, range.start, "a tweak that is no point"))?
         }
     };
-    let multiples = match view.meta.multiples {
+    let multiples = match form.has_multiples() {
         true => view.multiples(range)?,
         false => Vec::new(),
     };

@@ -108,7 +108,6 @@ fn options_of(meta: &Meta) -> StoreOptions {
         first_height: None,
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: 0,
         cache_bytes: 0,
     })

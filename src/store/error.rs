@@ -132,20 +132,9 @@ pub enum StoreError {
         /// First height asked for.
         expected: u32,
     },
-    /// The index was created with the other setting of multiples, which cannot be changed later.
-    #[error(
-        "the index {} was built {} multiples: pass --multiples={found}, or choose another --data-dir to build one {} them",
-        file.display(), with(*found), with(!*found)
-    )]
-    WrongMultiples {
-        /// The index file.
-        file: PathBuf,
-        /// Whether it has multiples; the opposite was asked for.
-        found: bool,
-    },
     /// A read of multiples from an index that has none.
     #[error(
-        "the index {} was built without multiples: read it without, or choose another --data-dir to build one with --multiples",
+        "the index {} was built without multiples: read it without, or choose another --data-dir to build one with --tweak-form point-and-multiple",
         file.display()
     )]
     NoMultiples {
@@ -165,7 +154,7 @@ pub enum StoreError {
         /// What was asked for.
         expected: Keep,
     },
-    /// The index stores its tweaks in the other form, which cannot be changed later.
+    /// The index stores its tweaks in another form, which cannot be changed later.
     #[error(
         "the index {} was built with --tweak-form {}, not {}: pass --tweak-form {}, or choose another --data-dir to build one with --tweak-form {}",
         file.display(), found.name(), expected.name(), found.name(), expected.name()
@@ -177,15 +166,6 @@ pub enum StoreError {
         found: TweakForm,
         /// The form asked for.
         expected: TweakForm,
-    },
-    /// A new index was to have multiples of points it does not store.
-    #[error(
-        "the index {} cannot have multiples with --tweak-form compressed: build it with --tweak-form point, or without --multiples",
-        file.display()
-    )]
-    MultiplesWithoutPoints {
-        /// The index file.
-        file: PathBuf,
     },
     /// A read of what an index that keeps tweaks only does not have.
     #[error(
@@ -331,10 +311,6 @@ pub enum StoreError {
         /// What the engine says.
         reason: String,
     },
-}
-
-const fn with(multiples: bool) -> &'static str {
-    if multiples { "with" } else { "without" }
 }
 
 /// What goes wrong below the public surface, where the file's name is not at hand.

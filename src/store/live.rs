@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::error::StoreError;
 use super::locator::OlderSpend;
+use super::position::OutputPosition;
 use super::record::BlockRecord;
 use super::schema::{BlockRow, LocatorHasher, LocatorKey, hash_of_mark, key_prefix, locator_key};
 
@@ -23,7 +24,7 @@ const SHARE_BITS: u32 = 4;
 /// An output that is unspent again because the block that spent it is disconnected.
 pub(super) struct Revived {
     pub(super) outpoint: OutPoint,
-    pub(super) position: u64,
+    pub(super) position: OutputPosition,
     /// First bytes of its key.
     pub(super) key_prefix: [u8; 8],
 }
@@ -34,7 +35,7 @@ pub(super) struct Taken {
     pub(super) block: usize,
     /// Index of the spend in its block.
     pub(super) index: usize,
-    pub(super) position: u64,
+    pub(super) position: OutputPosition,
     /// Whether it was spent before the update too, by a block that is disconnected.
     pub(super) again: bool,
 }
@@ -48,7 +49,7 @@ pub(super) struct Matched<'a> {
     /// Locators of the outputs that are unspent after the update.
     pub(super) unspent: Vec<LocatorKey>,
     /// Positions of those among them that were spent before.
-    pub(super) cleared: Vec<u64>,
+    pub(super) cleared: Vec<OutputPosition>,
     /// Per block the marks of its outputs.
     pub(super) marks: Vec<Vec<u64>>,
 }
@@ -109,7 +110,7 @@ struct Block<'a> {
 
 /// An unspent output that is in no locator.
 struct Live {
-    position: u64,
+    position: OutputPosition,
     key_prefix: [u8; 8],
     revived: bool,
 }
@@ -140,7 +141,7 @@ fn match_share<'a>(
     let mut matched = Matched::default();
     for (block, at) in blocks.iter().enumerate() {
         let Block { record, .. } = *at;
-        let outputs = at.outputs.iter().zip(at.first..);
+        let outputs = at.outputs.iter().zip((at.first..).map(OutputPosition));
         let outputs = outputs.zip(record.outpoints().zip(&record.outputs));
         for ((&mark, position), (outpoint, output)) in outputs {
             if !is_mine(mark) {

@@ -13,6 +13,7 @@ use super::applied::Applied;
 use super::bitmap;
 use super::error::{Fault, StoreError};
 use super::meta::{Deferred, Keep, write_deferred};
+use super::position::OutputPosition;
 use super::record::{BlockRecord, SpendRow, Update};
 use super::schema::{LOCATOR, LocatorKey, MARKS, SPENT, hash_of_mark, locator_key};
 use super::view::{Full, View};
@@ -123,6 +124,7 @@ fn run(view: &View, full: &Full, from: u64, rows: usize) -> Result<(Vec<LocatorK
             let marks = marks.map(|mark| u64::from_le_bytes(*mark));
             for (mark, (position, is_spent)) in marks.zip(&mut positions) {
                 if !is_spent {
+                    let position = OutputPosition(position);
                     keys.push(locator_key(hash_of_mark(mark), position));
                 }
             }
@@ -177,7 +179,7 @@ pub(super) struct OlderSpend<'a> {
 /// An unspent output of the index and who spends it.
 #[derive(Clone, Copy)]
 pub(super) struct Found<'s> {
-    pub(super) position: u64,
+    pub(super) position: OutputPosition,
     pub(super) spend: OlderSpend<'s>,
     /// First bytes of its key.
     pub(super) key_prefix: [u8; 8],
@@ -191,7 +193,7 @@ pub(super) fn find_by_locator<'s>(
     view: &View,
     full: &Full,
     mut spends: Vec<OlderSpend<'s>>,
-    end: u64,
+    end: OutputPosition,
 ) -> Result<Vec<Found<'s>>, Fault> {
     spends.par_sort_unstable_by_key(|spend| hash_of_mark(spend.mark));
     let mut located = spends
@@ -248,7 +250,7 @@ pub(super) fn find_by_marks<'s>(
     if len == 0 {
         return Ok((Vec::new(), spends));
     }
-    let first_height = view.height_of_output(marked)?;
+    let first_height = view.height_of_output(OutputPosition(marked))?;
     let is_marked = |spend: &OlderSpend<'_>| {
         let created = spend.row.created;
         created.is_some_and(|height| height >= first_height)
@@ -283,7 +285,7 @@ pub(super) fn find_by_marks<'s>(
                             let [bits] = spent.get::<1>(position / 8)?;
                             if bits >> (position % 8) & 1 == 0 {
                                 found.push(Found {
-                                    position,
+                                    position: OutputPosition(position),
                                     spend,
                                     key_prefix: spend.row.key_prefix,
                                 });

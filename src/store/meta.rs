@@ -35,8 +35,10 @@ const CREATED_BY: &str = "created_by";
 
 /// What is kept, ASCII.
 const KEEP: &str = "keep";
-/// How tweaks are stored, ASCII.
+/// Of what form a stored tweak is, ASCII: [`POINTS`] or [`COMPRESSED_POINTS`].
 const TWEAK_FORM: &str = "tweak_form";
+const POINTS: &str = "point";
+const COMPRESSED_POINTS: &str = "compressed";
 
 /// What an index keeps of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,34 +70,49 @@ impl Keep {
 /// How an index stores its tweaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TweakForm {
-    /// As points, x and y, 64 bytes each: a scan on the server pays no square root for them.
-    #[default]
-    Point,
     /// As 33 compressed bytes each, as they are served.
     Compressed,
+    /// As points, x and y, 64 bytes each: a scan of the index itself pays no square root for them.
+    #[default]
+    Point,
+    /// As points, each with its multiple 2^64·T: 64 bytes more, for which such a scan saves half of its doublings.
+    PointAndMultiple,
 }
 
 impl TweakForm {
-    /// Its name in `meta` and on the command line: `point` or `compressed`.
+    /// All of them, smallest first.
+    pub const ALL: [Self; 3] = [Self::Compressed, Self::Point, Self::PointAndMultiple];
+
+    /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Point => "point",
             Self::Compressed => "compressed",
+            Self::Point => "point",
+            Self::PointAndMultiple => "point-and-multiple",
         }
     }
 
     /// By its name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Point, Self::Compressed]
-            .into_iter()
-            .find(|form| form.name() == name)
+        Self::ALL.into_iter().find(|form| form.name() == name)
+    }
+
+    /// Whether tweaks are stored as points.
+    pub const fn has_points(self) -> bool {
+        !matches!(self, Self::Compressed)
+    }
+
+    /// Whether each tweak is stored with its multiple.
+    pub const fn has_multiples(self) -> bool {
+        matches!(self, Self::PointAndMultiple)
     }
 
     /// The column that holds the tweaks.
     pub(super) const fn column(self) -> Column {
-        match self {
-            Self::Point => TWEAKS,
-            Self::Compressed => COMPRESSED,
+        if self.has_points() {
+            TWEAKS
+        } else {
+            COMPRESSED
         }
     }
 }
@@ -109,8 +126,6 @@ pub(super) struct Meta {
     pub(super) first_height: u32,
     pub(super) keep: Keep,
     pub(super) tweak_form: TweakForm,
-    /// Whether there is a column of multiples.
-    pub(super) multiples: bool,
     pub(super) locator: LocatorHasher,
 }
 
@@ -156,15 +171,11 @@ impl Meta {
                 true => choice(&table, KEEP, Keep::from_name)?,
                 false => Keep::Full,
             },
-            tweak_form: match named {
-                true => choice(&table, TWEAK_FORM, TweakForm::from_name)?,
-                false => TweakForm::Point,
-            },
+            tweak_form: load_tweak_form(&table, version)?,
             first_height: u32::from_le_bytes(fixed(
                 FIRST_HEIGHT,
                 &required(&table, FIRST_HEIGHT)?,
             )?),
-            multiples: load_multiples(&table, version)?,
             locator: LocatorHasher::new(fixed(LOCATOR_KEY, &required(&table, LOCATOR_KEY)?)?),
         };
         let is_bound = meta.is_new_with(options) || demand == Demand::Readable;
@@ -178,7 +189,7 @@ impl Meta {
     fn is_new_with(&self, options: &StoreOptions) -> bool {
         let new = Self::new(options);
         (self.first_height, self.keep) == (new.first_height, new.keep)
-            && (self.tweak_form, self.multiples) == (new.tweak_form, new.multiples)
+            && self.tweak_form == new.tweak_form
     }
 
     /// Holds the file against what is wanted.
@@ -208,19 +219,11 @@ impl Meta {
                 expected,
             });
         }
-        if let Some(expected) = options.tweak_form
-            && expected != self.tweak_form
-        {
-            return Err(StoreError::WrongTweakForm {
+        match options.tweak_form {
+            Some(expected) if expected != self.tweak_form => Err(StoreError::WrongTweakForm {
                 file: file.into(),
                 found: self.tweak_form,
                 expected,
-            });
-        }
-        match options.multiples {
-            Some(expected) if expected != self.multiples => Err(StoreError::WrongMultiples {
-                file: file.into(),
-                found: self.multiples,
             }),
             _ => Ok(()),
         }
@@ -233,7 +236,6 @@ impl Meta {
             first_height: Some(self.first_height),
             keep: Some(self.keep),
             tweak_form: Some(self.tweak_form),
-            multiples: Some(self.multiples),
             ..like.clone()
         }
     }
@@ -248,22 +250,14 @@ impl Meta {
                 .unwrap_or_else(|| default_first_height(options.network)),
             keep: options.keep.unwrap_or_default(),
             tweak_form: options.tweak_form.unwrap_or_default(),
-            multiples: options.multiples.unwrap_or(false),
             locator: LocatorHasher::new(bitcoin::secp256k1::rand::random()),
         }
     }
 
     /// Creates every table and `meta`: the file's first commit, so that a file either is an index or has no table.
     /// Tables that are there already must be empty, and go.
-    pub(super) fn create(
-        write: &WriteTransaction,
-        file: &Path,
-        options: &StoreOptions,
-    ) -> Result<Self, Fault> {
+    pub(super) fn create(write: &WriteTransaction, options: &StoreOptions) -> Result<Self, Fault> {
         let meta = Self::new(options);
-        if meta.multiples && meta.tweak_form == TweakForm::Compressed {
-            return Err(StoreError::MultiplesWithoutPoints { file: file.into() }.into());
-        }
         for table in write.list_tables()?.collect::<Vec<_>>() {
             write.delete_table(table)?;
         }
@@ -272,7 +266,12 @@ impl Meta {
         put(&mut table, NETWORK, meta.network.to_core_arg().as_bytes())?;
         put(&mut table, FIRST_HEIGHT, &meta.first_height.to_le_bytes())?;
         put(&mut table, KEEP, meta.keep.name().as_bytes())?;
-        put(&mut table, TWEAK_FORM, meta.tweak_form.name().as_bytes())?;
+        let column = meta.tweak_form.column();
+        let form = match meta.tweak_form.has_points() {
+            true => POINTS,
+            false => COMPRESSED_POINTS,
+        };
+        put(&mut table, TWEAK_FORM, form.as_bytes())?;
         put(&mut table, LOCATOR_KEY, meta.locator.key())?;
         let created_by = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
         put(&mut table, CREATED_BY, created_by.as_bytes())?;
@@ -280,8 +279,8 @@ impl Meta {
         write.open_table(BLOCKS)?;
         write.open_table(HEIGHTS)?;
         write.open_table(DIGEST)?;
-        write.open_table(meta.tweak_form.column().definition())?;
-        if meta.multiples {
+        write.open_table(column.definition())?;
+        if meta.tweak_form.has_multiples() {
             put(&mut table, MULTIPLES_RECORD, &MULTIPLES_POWER.to_le_bytes())?;
             write.open_table(MULTIPLES.definition())?;
         }
@@ -379,18 +378,27 @@ fn check_version(found: u32, file: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the file has multiples, by the record of that name; format 1 has none and format 2 always.
-fn load_multiples(
+/// How the file stores tweaks, by two records: one says of what form a tweak is (not before format 3, which took points
+/// for granted), the other is there if multiples are. Format 1 has none of them and format 2 always has.
+fn load_tweak_form(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     version: u32,
-) -> Result<bool, Fault> {
+) -> Result<TweakForm, Fault> {
+    let are_points = version <= NAMELESS
+        || choice(table, TWEAK_FORM, |name| match name {
+            POINTS => Some(true),
+            COMPRESSED_POINTS => Some(false),
+            _ => None,
+        })?;
     let wrong = |reason: String| Fault::row("meta", MULTIPLES_RECORD, reason);
     match (version, table.get(MULTIPLES_RECORD)?) {
         (1, Some(_)) => Err(wrong(format!("not in a file of format {version}"))),
         (2, None) => Err(wrong("missing".to_owned())),
-        (_, None) => Ok(false),
+        (_, None) if are_points => Ok(TweakForm::Point),
+        (_, None) => Ok(TweakForm::Compressed),
+        (_, Some(_)) if !are_points => Err(wrong("not where tweaks are compressed".to_owned())),
         (_, Some(value)) => match u32::from_le_bytes(fixed(MULTIPLES_RECORD, value.value())?) {
-            MULTIPLES_POWER => Ok(true),
+            MULTIPLES_POWER => Ok(TweakForm::PointAndMultiple),
             power => Err(wrong(format!(
                 "2^{power} where 2^{MULTIPLES_POWER} was expected"
             ))),

@@ -21,6 +21,7 @@ use redb::{
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
 use super::meta::{Meta, SAME_TABLES};
+use super::position::OutputPosition;
 use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 use super::replace::{create_like, migrated, migration_place, remove, swap, sync};
 use super::schema::{
@@ -184,7 +185,7 @@ fn compare(old: &OldIndex, new: &Snapshot) -> Result<(), Fault> {
         let (items, rest) = row.value().as_chunks::<5>();
         let positions = items.iter().map(|item| {
             let [p0, p1, p2, p3, p4] = *item;
-            u64::from_be_bytes([0, 0, 0, p0, p1, p2, p3, p4])
+            OutputPosition(u64::from_be_bytes([0, 0, 0, p0, p1, p2, p3, p4]))
         });
         let found = new.block(height)?;
         let found = found.map(|block| block.spent_positions()).transpose()?;
@@ -228,7 +229,7 @@ impl OldIndex {
             undo: read.open_table(OLD_UNDO)?,
             locator: read.open_table(OLD_LOCATOR)?,
             tweaks: column(TWEAKS)?,
-            multiples: match meta.multiples {
+            multiples: match meta.tweak_form.has_multiples() {
                 true => Some(column(MULTIPLES)?),
                 false => None,
             },

@@ -17,6 +17,7 @@ mod locator;
 mod meta;
 mod migrate;
 mod plan;
+mod position;
 mod record;
 mod replace;
 mod scan;
@@ -49,6 +50,7 @@ use error::{Fault, explain_io};
 pub use locator::Locating;
 use meta::Meta;
 pub use meta::{Keep, TweakForm};
+pub use position::{OutputPosition, TxPosition};
 pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 pub use replace::{begin_repair, give_up_repair, replace_damaged};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
@@ -75,10 +77,6 @@ pub struct StoreOptions {
     /// How tweaks are stored; refused if the file says otherwise. `None` takes the file's, or [`TweakForm::Point`] for
     /// a new file.
     pub tweak_form: Option<TweakForm>,
-    /// Whether the multiple 2^64·T of each tweak is stored with it, 64 bytes that save a scan half of its doublings;
-    /// refused if the file says otherwise. `None` takes the file's, or `false` for a new file. Needs
-    /// [`TweakForm::Point`].
-    pub multiples: Option<bool>,
     /// How many of the last blocks one update may disconnect.
     pub undo_depth: u32,
     /// Cache of the storage engine in bytes.
@@ -174,7 +172,6 @@ impl std::fmt::Debug for Store {
             .field("first_height", &self.meta.first_height)
             .field("keep", &self.meta.keep)
             .field("tweak_form", &self.meta.tweak_form)
-            .field("multiples", &self.meta.multiples)
             .field("undo_depth", &self.undo_depth)
             .finish_non_exhaustive()
     }
@@ -189,10 +186,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::InUse`] if it is open elsewhere; [`StoreError::WrongNetwork`], [`StoreError::WrongFirstHeight`],
-    /// [`StoreError::WrongKeep`], [`StoreError::WrongTweakForm`], [`StoreError::WrongMultiples`],
-    /// [`StoreError::OlderSchema`] and [`StoreError::NewerSchema`] if it is another index than wanted;
-    /// [`StoreError::MultiplesWithoutPoints`] for options that exclude each other; [`StoreError::MigrationFailed`] if it
-    /// is of an older format and stays so; [`StoreError::NotAnIndex`] if it is none; [`StoreError::Damaged`] or
+    /// [`StoreError::WrongKeep`], [`StoreError::WrongTweakForm`], [`StoreError::OlderSchema`] and
+    /// [`StoreError::NewerSchema`] if it is another index than wanted; [`StoreError::MigrationFailed`] if it is of an
+    /// older format and stays so; [`StoreError::NotAnIndex`] if it is none; [`StoreError::Damaged`] or
     /// [`StoreError::Corrupt`] if it is broken; else what the operating system says.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         if let Some(directory) = path.parent().filter(|path| !path.as_os_str().is_empty()) {
@@ -326,7 +322,7 @@ impl Store {
                 let _writing = watch.start_writing()?;
                 let mut write = database.begin_write()?;
                 write.set_quick_repair(true);
-                let meta = Meta::create(&write, file, options)?;
+                let meta = Meta::create(&write, options)?;
                 write.commit()?;
                 meta
             }
@@ -408,17 +404,12 @@ impl Store {
         self.undo_depth
     }
 
-    /// Whether each tweak is stored with its multiple, so that records must come with them.
-    pub fn has_multiples(&self) -> bool {
-        self.meta.multiples
-    }
-
     /// What is kept of each block: with [`Keep::Tweaks`] a record's tweaks and multiples alone are looked at.
     pub fn keep(&self) -> Keep {
         self.meta.keep
     }
 
-    /// How tweaks are stored.
+    /// How tweaks are stored: with [`TweakForm::PointAndMultiple`], records must come with multiples.
     pub fn tweak_form(&self) -> TweakForm {
         self.meta.tweak_form
     }

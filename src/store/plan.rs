@@ -11,6 +11,7 @@ use super::error::{Fault, StoreError};
 use super::live::{Revived, match_spends};
 use super::locator::{self, Found, OlderSpend};
 use super::meta::{Deferred, Keep, Meta, TweakForm};
+use super::position::OutputPosition;
 use super::record::{BlockRecord, Update};
 use super::schema::{
     BLOCK_ITEMS_MAX, BLOCK_OUTPUTS_MAX, BlockRow, Ends, FILTER_BYTES_MAX, LocatorKey, OUTPUTS_MAX,
@@ -28,10 +29,8 @@ pub(super) struct Plan<'a> {
     pub(super) connect: &'a [BlockRecord],
     /// What the index keeps of the records.
     pub(super) keep: Keep,
-    /// How the index stores tweaks.
+    /// How the index stores tweaks: if with multiples, every record has them.
     pub(super) tweak_form: TweakForm,
-    /// Whether the index has multiples, and with it every record.
-    pub(super) multiples: bool,
     /// Column lengths before the update.
     pub(super) old: Ends,
     /// Column lengths at the fork.
@@ -45,9 +44,9 @@ pub(super) struct Plan<'a> {
     /// Per connected block what it spends, in block order.
     pub(super) spends: Vec<Vec<SpendItem>>,
     /// Positions of outputs that become unspent, ascending.
-    pub(super) clear: Vec<u64>,
+    pub(super) clear: Vec<OutputPosition>,
     /// Positions of outputs that become spent, ascending.
-    pub(super) set: Vec<u64>,
+    pub(super) set: Vec<OutputPosition>,
     /// Locators that go, ascending.
     pub(super) forget: Vec<LocatorKey>,
     /// Locators that come, ascending; after `forget`, since a transaction may come back at the same position.
@@ -144,7 +143,6 @@ impl<'a> Plan<'a> {
             connect: update.connect,
             keep: view.meta.keep,
             tweak_form: view.meta.tweak_form,
-            multiples: view.meta.multiples,
             old: view.ends,
             cut,
             new: cut,
@@ -168,7 +166,7 @@ impl<'a> Plan<'a> {
         for id in &self.disconnect {
             let row = view.present_row(id.height)?;
             let txids = view.txids(full, row.transactions)?;
-            for (position, output) in row.outputs.range().zip(view.outputs_of(full, &row)?) {
+            for (position, output) in row.output_positions().zip(view.outputs_of(full, &row)?) {
                 if let Some(&txid) = txids.get(output.index).filter(|_| !output.spent) {
                     let vout = output.item.vout;
                     let outpoint = OutPoint { txid, vout };
@@ -177,7 +175,7 @@ impl<'a> Plan<'a> {
                 }
             }
             for position in view.spent_by(full, &row)? {
-                if position < self.cut.outputs {
+                if position.0 < self.cut.outputs {
                     let output = held.get(position)?;
                     revived.push(Revived {
                         outpoint: output.outpoint(),
@@ -250,7 +248,8 @@ impl<'a> Plan<'a> {
         if self.deferred.is_some() {
             (found, older) = locator::find_by_marks(view, full, older)?;
         }
-        let located = locator::find_by_locator(view, full, older, self.cut.outputs)?;
+        let end = OutputPosition(self.cut.outputs);
+        let located = locator::find_by_locator(view, full, older, end)?;
         found.extend(located);
         // A node never serves a chain that spends twice; should it come, the first spend counts, as it does when the
         // two come in different updates.
@@ -269,7 +268,7 @@ impl<'a> Plan<'a> {
             self.set.push(position);
             if self
                 .deferred
-                .is_none_or(|deferred| position < deferred.located)
+                .is_none_or(|deferred| position.0 < deferred.located)
             {
                 self.forget
                     .push(locator_key(hash_of_mark(spend.mark), position));
@@ -300,7 +299,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Takes note of what a spend is of.
-    fn note(&mut self, block: usize, index: usize, position: u64) {
+    fn note(&mut self, block: usize, index: usize, position: OutputPosition) {
         let items = self.spends.get_mut(block);
         if let Some(item) = items.and_then(|items| items.get_mut(index)) {
             *item = SpendItem::Held(position);
@@ -375,7 +374,10 @@ fn check_record(record: &BlockRecord, meta: &Meta) -> Result<(), StoreError> {
         return Err(record.invalid("a filter longer than a block's can be"));
     }
     let transactions = record.transactions.len();
-    let expected = if meta.multiples { transactions } else { 0 };
+    let expected = match meta.tweak_form.has_multiples() {
+        true => transactions,
+        false => 0,
+    };
     if record.multiples.len() != expected {
         let found = record.multiples.len();
         let reason = format!("{found} multiples where {expected} were expected");

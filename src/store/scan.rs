@@ -8,6 +8,7 @@ use bitcoin::hashes::Hash;
 
 use super::block::Utxo;
 use super::error::{Fault, StoreError};
+use super::position::TxPosition;
 use super::schema::{BlockRow, OUTPUTS, OutputItem, TWEAKS, TXIDS};
 use super::snapshot::Snapshot;
 use super::view::{Full, View};
@@ -27,7 +28,7 @@ pub struct ScanColumns {
     /// The tweaks as 33 compressed bytes each, in place of points; an index that stores them so has no points
     /// ([`Snapshot::tweak_form`]).
     pub compressed: bool,
-    /// The multiple of each tweak; only an index with multiples has them ([`Snapshot::has_multiples`]).
+    /// The multiple of each tweak; only an index with multiples has them ([`TweakForm::PointAndMultiple`](super::TweakForm)).
     pub multiples: bool,
     /// The output keys of each tweak's transaction, cut to 8 bytes.
     pub short_keys: bool,
@@ -36,9 +37,8 @@ pub struct ScanColumns {
 /// Consecutive tweaks of a scan, at most 4,080.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TweakBatch {
-    /// Position of the first tweak; the tweak at index `i` has position `first + i`, by which
-    /// [`Snapshot::transaction`] finds its transaction.
-    pub first: u64,
+    /// Position of the first tweak; those of the others follow ([`position`](Self::position)).
+    pub first: TxPosition,
     /// The tweaks, unless they were to be compressed. Not checked to be on the curve.
     pub tweaks: Vec<TweakPoint>,
     /// The tweaks as 33 compressed bytes each, if they were to be. Not checked either.
@@ -101,9 +101,9 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`block`](Self::block).
-    pub fn block_of(&self, position: u64) -> Result<Option<BlockId>, StoreError> {
+    pub fn block_of(&self, position: TxPosition) -> Result<Option<BlockId>, StoreError> {
         self.read(|view| {
-            if position >= view.ends.transactions {
+            if position.0 >= view.ends.transactions {
                 return Ok(None);
             }
             Ok(Some(view.block_of(position)?.0))
@@ -116,7 +116,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`StoreError::NotKept`] for an index that keeps tweaks only; else as [`block`](Self::block).
-    pub fn transaction(&self, position: u64) -> Result<Option<TransactionEntry>, StoreError> {
+    pub fn transaction(
+        &self,
+        position: TxPosition,
+    ) -> Result<Option<TransactionEntry>, StoreError> {
         self.read(|view| transaction(view, position))
     }
 }
@@ -135,8 +138,8 @@ pub struct TweakScan {
 
 impl TweakScan {
     /// Positions of the tweaks that are still to come.
-    pub fn positions(&self) -> Range<u64> {
-        self.positions.clone()
+    pub fn positions(&self) -> Range<TxPosition> {
+        TxPosition(self.positions.start)..TxPosition(self.positions.end)
     }
 }
 
@@ -172,6 +175,11 @@ impl TweakBatch {
         self.tweaks.len().max(self.compressed.len())
     }
 
+    /// Position of the tweak at an index, by which [`Snapshot::transaction`] finds its transaction.
+    pub fn position(&self, index: usize) -> TxPosition {
+        TxPosition(self.first.0 + index as u64)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -201,7 +209,7 @@ fn read_batch(view: &View, left: Range<u64>, columns: ScanColumns) -> Result<Twe
     let chunks = (left.start / TWEAKS.chunk_items()).saturating_add(BATCH_CHUNKS);
     let mut end = left.end.min(chunks.saturating_mul(TWEAKS.chunk_items()));
     let mut batch = TweakBatch {
-        first: left.start,
+        first: TxPosition(left.start),
         ..TweakBatch::default()
     };
     if columns.short_keys {
@@ -233,7 +241,7 @@ fn output_ends(
     full: &Full,
     transactions: Range<u64>,
 ) -> Result<(u64, Vec<u64>), Fault> {
-    let (block, mut row) = view.block_of(transactions.start)?;
+    let (block, mut row) = view.block_of(TxPosition(transactions.start))?;
     let mut height = block.height;
     let mut position = transactions.start;
     let mut first = None;
@@ -282,13 +290,14 @@ fn short_keys(view: &View, full: &Full, outputs: Range<u64>) -> Result<Vec<u64>,
     Ok(keys)
 }
 
-fn transaction(view: &View, position: u64) -> Result<Option<TransactionEntry>, Fault> {
+fn transaction(view: &View, at: TxPosition) -> Result<Option<TransactionEntry>, Fault> {
     let full = view.full("outputs")?;
     let len = view.ends.transactions;
+    let TxPosition(position) = at;
     if position >= len {
         return Ok(None);
     }
-    let (block, row) = view.block_of(position)?;
+    let (block, row) = view.block_of(at)?;
     let txid = Txid::from_byte_array(TXIDS.items(full.txids()?, len).get(position)?);
     let tweak = view.compressed(position..position + 1)?;
     let tweak = *tweak

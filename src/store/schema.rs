@@ -4,8 +4,9 @@ use bitcoin::hashes::{Hash, siphash24};
 use bitcoin::{BlockHash, OutPoint, Txid, block::Header, consensus};
 use redb::TableDefinition;
 
-use super::SpendRow;
 use super::column::Column;
+use super::position::OutputPosition;
+use super::record::SpendRow;
 use crate::BlockId;
 
 /// Format of the files that are written. Raised whenever a table, a key or a row is added or changes its meaning.
@@ -235,6 +236,16 @@ impl BlockRow {
         first.map_or(0, |first| u64::from_le_bytes(*first))
     }
 
+    /// Positions of its outputs.
+    pub fn output_positions(&self) -> impl Iterator<Item = OutputPosition> + use<> {
+        self.outputs.range().map(OutputPosition)
+    }
+
+    /// Whether an output at a position is one of its own.
+    pub fn has_output(&self, position: OutputPosition) -> bool {
+        self.outputs.range().contains(&position.0)
+    }
+
     /// Height and hash, given the key.
     pub const fn id(&self, height: u32) -> BlockId {
         BlockId {
@@ -298,7 +309,7 @@ impl OutputItem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpendItem {
     /// An output of the index, unspent until then.
-    Held(u64),
+    Held(OutputPosition),
     /// Anything else: of a transaction that is not eligible, or older than the first height.
     Foreign,
 }
@@ -310,7 +321,7 @@ impl SpendItem {
     /// The item's bytes.
     pub fn encode(&self) -> [u8; Self::BYTES] {
         match self {
-            Self::Held(position) => {
+            Self::Held(OutputPosition(position)) => {
                 debug_assert!(*position < OUTPUTS_MAX);
                 encode_position(*position)
             }
@@ -322,7 +333,7 @@ impl SpendItem {
     pub fn decode(bytes: [u8; Self::BYTES]) -> Self {
         match decode_position(bytes) {
             OUTPUTS_MAX => Self::Foreign,
-            position => Self::Held(position),
+            position => Self::Held(OutputPosition(position)),
         }
     }
 }
@@ -430,7 +441,7 @@ impl LocatorHasher {
     }
 
     /// Key of an unspent output.
-    pub fn locate(&self, outpoint: &OutPoint, position: u64) -> LocatorKey {
+    pub fn locate(&self, outpoint: &OutPoint, position: OutputPosition) -> LocatorKey {
         locator_key(self.hash(outpoint), position)
     }
 }
@@ -441,20 +452,20 @@ pub const fn hash_of_mark(mark: u64) -> u64 {
 }
 
 /// Joins hash and position.
-pub fn locator_key(hash: u64, position: u64) -> LocatorKey {
+pub fn locator_key(hash: u64, position: OutputPosition) -> LocatorKey {
     let mut key = [0; LOCATOR_HASH_BYTES + POSITION_BYTES];
     let (front, back) = key.split_at_mut(LOCATOR_HASH_BYTES);
     front.copy_from_slice(&encode_position(hash));
-    back.copy_from_slice(&encode_position(position));
+    back.copy_from_slice(&encode_position(position.0));
     key
 }
 
 /// Splits a key in hash and position.
-pub fn split_locator_key(key: &LocatorKey) -> (u64, u64) {
+pub fn split_locator_key(key: &LocatorKey) -> (u64, OutputPosition) {
     let [h0, h1, h2, h3, h4, position @ ..] = *key;
     (
         decode_position([h0, h1, h2, h3, h4]),
-        decode_position(position),
+        OutputPosition(decode_position(position)),
     )
 }
 

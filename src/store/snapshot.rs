@@ -75,11 +75,6 @@ impl Snapshot {
         self.view.meta.first_height
     }
 
-    /// Whether each tweak is stored with its multiple.
-    pub fn has_multiples(&self) -> bool {
-        self.view.meta.multiples
-    }
-
     /// What the index keeps.
     pub fn keep(&self) -> Keep {
         self.view.meta.keep

@@ -15,7 +15,8 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata}
 use super::bitmap;
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
-use super::meta::{Deferred, Meta, TweakForm, read_deferred};
+use super::meta::{Deferred, Meta, read_deferred};
+use super::position::{OutputPosition, TxPosition};
 use super::schema::{
     BlockRow, COMPRESSED, Ends, FILTERS, FIRSTS, FOREIGN, HeightKey, LocatorKey, MARKS, MULTIPLES,
     OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span, TWEAKS, TXIDS, height_key,
@@ -152,7 +153,7 @@ impl View {
             self.tables.tweaks()?,
             ends.transactions,
         )];
-        if self.meta.multiples {
+        if self.meta.tweak_form.has_multiples() {
             columns.push((MULTIPLES, self.tables.multiples()?, ends.transactions));
         }
         if let Some(full) = self.kept() {
@@ -279,14 +280,15 @@ impl View {
     pub(super) fn compressed(&self, range: Range<u64>) -> Result<Vec<[u8; 33]>, Fault> {
         let mut tweaks = Vec::with_capacity(range.end.saturating_sub(range.start) as usize);
         let len = self.ends.transactions;
-        match self.meta.tweak_form {
-            TweakForm::Compressed => COMPRESSED.visit(self.tables.tweaks()?, len, range, |items| {
-                tweaks.extend_from_slice(items.as_chunks::<33>().0);
-                Ok(())
-            }),
-            TweakForm::Point => TWEAKS.visit(self.tables.tweaks()?, len, range, |items| {
+        let table = self.tables.tweaks()?;
+        match self.meta.tweak_form.has_points() {
+            true => TWEAKS.visit(table, len, range, |items| {
                 let items = items.as_chunks::<64>().0.iter();
                 tweaks.extend(items.map(|bytes| TweakPoint::from_bytes(*bytes).to_compressed()));
+                Ok(())
+            }),
+            false => COMPRESSED.visit(table, len, range, |items| {
+                tweaks.extend_from_slice(items.as_chunks::<33>().0);
                 Ok(())
             }),
         }?;
@@ -295,7 +297,7 @@ impl View {
 
     /// Tweaks as points; an index that stores them compressed has none.
     pub(super) fn points(&self, range: Range<u64>) -> Result<Vec<TweakPoint>, Fault> {
-        if self.meta.tweak_form == TweakForm::Compressed {
+        if !self.meta.tweak_form.has_points() {
             let file = self.file.to_path_buf();
             return Err(StoreError::NoPoints { file }.into());
         }
@@ -304,7 +306,7 @@ impl View {
 
     /// Multiples of tweaks, none in an index without.
     pub(super) fn multiples(&self, range: Range<u64>) -> Result<Vec<TweakPoint>, Fault> {
-        if !self.meta.multiples {
+        if !self.meta.tweak_form.has_multiples() {
             let file = self.file.to_path_buf();
             return Err(StoreError::NoMultiples { file }.into());
         }
@@ -390,20 +392,20 @@ impl View {
     }
 
     /// The block that holds an output.
-    fn block_of_output(&self, position: u64) -> Result<BlockRow, Fault> {
+    fn block_of_output(&self, position: OutputPosition) -> Result<BlockRow, Fault> {
         // The last block that does not start behind it: the ones without outputs before it start where it does.
-        let hint = self.starts.partition_point(|first| *first <= position);
+        let hint = self.starts.partition_point(|first| *first <= position.0);
         if let Some(height) = u32::try_from(hint)
             .ok()
             .and_then(|count| count.checked_sub(1))
             .and_then(|index| self.meta.first_height.checked_add(index))
             && let Some(row) = self.block_row(height)?
-            && row.outputs.range().contains(&position)
+            && row.has_output(position)
         {
             return Ok(row);
         }
-        let (_, row) = self.last_block(|row| row.outputs.first <= position)?;
-        if row.outputs.range().contains(&position) {
+        let (_, row) = self.last_block(|row| row.outputs.first <= position.0)?;
+        if row.has_output(position) {
             return Ok(row);
         }
         let reason = format!("output {position} is in no block");
@@ -411,9 +413,9 @@ impl View {
     }
 
     /// Height of the block that holds an output.
-    pub(super) fn height_of_output(&self, position: u64) -> Result<u32, Fault> {
-        let (height, row) = self.last_block(|row| row.outputs.first <= position)?;
-        if row.outputs.range().contains(&position) {
+    pub(super) fn height_of_output(&self, position: OutputPosition) -> Result<u32, Fault> {
+        let (height, row) = self.last_block(|row| row.outputs.first <= position.0)?;
+        if row.has_output(position) {
             return Ok(height);
         }
         let reason = format!("output {position} is in no block");
@@ -426,9 +428,9 @@ impl View {
     }
 
     /// The block that holds a transaction.
-    pub(super) fn block_of(&self, transaction: u64) -> Result<(BlockId, BlockRow), Fault> {
-        let (height, row) = self.last_block(|row| row.transactions.first <= transaction)?;
-        if row.transactions.range().contains(&transaction) {
+    pub(super) fn block_of(&self, transaction: TxPosition) -> Result<(BlockId, BlockRow), Fault> {
+        let (height, row) = self.last_block(|row| row.transactions.first <= transaction.0)?;
+        if row.transactions.range().contains(&transaction.0) {
             return Ok((row.id(height), row));
         }
         let reason = format!("transaction {transaction} is in no block");
@@ -465,9 +467,9 @@ impl View {
     }
 
     /// Whether an output at a position has a locator as long as it is unspent.
-    pub(super) fn is_located(&self, position: u64) -> bool {
+    pub(super) fn is_located(&self, position: OutputPosition) -> bool {
         let deferred = self.deferred;
-        deferred.is_none_or(|deferred| position < deferred.located)
+        deferred.is_none_or(|deferred| position.0 < deferred.located)
     }
 
     /// Positions of the unspent outputs whose outpoints have a hash, ascending: nearly always one or none.
@@ -475,10 +477,10 @@ impl View {
         &self,
         full: &Full,
         hash: u64,
-        mut found: impl FnMut(u64),
+        mut found: impl FnMut(OutputPosition),
     ) -> Result<(), Fault> {
-        let first = locator_key(hash, 0);
-        let last = locator_key(hash, OUTPUTS_MAX);
+        let first = locator_key(hash, OutputPosition(0));
+        let last = locator_key(hash, OutputPosition(OUTPUTS_MAX));
         for entry in full.locator()?.range::<&LocatorKey>(&first..=&last)? {
             found(split_locator_key(entry?.0.value()).1);
         }
@@ -490,7 +492,7 @@ impl View {
         &self,
         full: &Full,
         outpoint: &OutPoint,
-    ) -> Result<Option<u64>, Fault> {
+    ) -> Result<Option<OutputPosition>, Fault> {
         let mut positions = Vec::new();
         self.located(full, self.meta.locator.hash(outpoint), |position| {
             positions.push(position);

@@ -9,6 +9,7 @@ use redb::ReadableTableMetadata;
 use super::bitmap;
 use super::digest::{DIGEST_START, roll_digest};
 use super::error::{Fault, InRow, StoreError};
+use super::position::OutputPosition;
 use super::schema::{BlockRow, Ends, SPENT_CHUNK_BITS, height_key};
 use super::view::{Full, Output, View};
 use crate::BlockId;
@@ -244,8 +245,8 @@ impl<S: Sink> Walk<'_, S> {
         let at = Some(height);
         let spent = self.view.spent_by(full, row);
         for position in self.caught(at, spent)?.unwrap_or_default() {
-            let mask = 1 << (position % 64);
-            match self.spent.get_mut((position / 64) as usize) {
+            let mask = 1 << (position.0 % 64);
+            match self.spent.get_mut((position.0 / 64) as usize) {
                 Some(word) if *word & mask == 0 => *word |= mask,
                 _ => {
                     let reason = format!("spends output {position}, spent before");
@@ -344,12 +345,11 @@ impl<S: Sink> Walk<'_, S> {
         row: &BlockRow,
         txids: &[Txid],
         outputs: &[Output],
-    ) -> Result<Vec<Option<u64>>, Fault> {
+    ) -> Result<Vec<Option<OutputPosition>>, Fault> {
         let view = self.view;
         let locator = full.locator()?;
-        let unspent: Vec<(u64, OutPoint)> = row
-            .outputs
-            .range()
+        let unspent: Vec<(OutputPosition, OutPoint)> = row
+            .output_positions()
             .zip(outputs)
             .filter(|(position, _)| !self.is_spent(*position) && view.is_located(*position))
             .filter_map(|(position, output)| {
@@ -375,7 +375,7 @@ impl<S: Sink> Walk<'_, S> {
             let end = outputs.min(start + SPENT_CHUNK_BITS);
             let bits = bitmap::read(full.spent()?, outputs, start..end);
             let bits = self.caught(None, bits)?.unwrap_or_default();
-            for (position, bit) in (start..end).zip(bits) {
+            for (position, bit) in (start..end).map(OutputPosition).zip(bits) {
                 if bit != self.is_spent(position) {
                     let reason = match bit {
                         true => "spent, but no block spends it",
@@ -390,7 +390,7 @@ impl<S: Sink> Walk<'_, S> {
         Ok(())
     }
 
-    fn is_spent(&self, position: u64) -> bool {
+    fn is_spent(&self, OutputPosition(position): OutputPosition) -> bool {
         let word = self.spent.get((position / 64) as usize);
         word.is_some_and(|word| word >> (position % 64) & 1 == 1)
     }

@@ -7,7 +7,7 @@ use super::bitmap;
 use super::column::Column;
 use super::error::Fault;
 use super::locator::hex;
-use super::meta::{Keep, TweakForm, write_deferred};
+use super::meta::{Keep, write_deferred};
 use super::plan::Plan;
 use super::schema::{
     BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MARKS, MULTIPLES, OUTPUTS,
@@ -41,16 +41,14 @@ fn write_tweaks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> 
     let mut table = write.open_table(column.definition())?;
     let mut tail = column.truncate(&mut table, old, cut)?;
     for row in plan.connect.iter().flat_map(|record| &record.transactions) {
-        match plan.tweak_form {
-            TweakForm::Point => tail.push(&row.tweak)?,
-            TweakForm::Compressed => {
-                tail.push(&TweakPoint::from_bytes(row.tweak).to_compressed())?;
-            }
+        match plan.tweak_form.has_points() {
+            true => tail.push(&row.tweak)?,
+            false => tail.push(&TweakPoint::from_bytes(row.tweak).to_compressed())?,
         }
     }
     tail.finish()?;
 
-    if plan.multiples {
+    if plan.tweak_form.has_multiples() {
         let mut table = write.open_table(MULTIPLES.definition())?;
         let mut tail = MULTIPLES.truncate(&mut table, old, cut)?;
         for multiple in plan.connect.iter().flat_map(|record| &record.multiples) {

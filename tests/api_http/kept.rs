@@ -165,7 +165,6 @@ fn what_a_larger_undo_depth_lets_a_reorganisation_reach_is_not_settled() {
             first_height: None,
             keep: None,
             tweak_form: None,
-            multiples: None,
             undo_depth,
             cache_bytes: 0,
         };

@@ -143,7 +143,7 @@ async fn the_follower_is_woken() {
     let node = TestNode::start(&[&format!("-zmqpubhashblock={address}")]);
     node.mine(5, &nowhere());
     let source = Arc::new(RestSource::new(RestSettings::new(node.url())).unwrap());
-    let store = memory_store(false);
+    let store = memory_store();
     let stop = Stop::new();
     let (sender, mut heights) = tokio::sync::mpsc::unbounded_channel();
     let settings = IndexSettings {

@@ -97,7 +97,7 @@ impl Scene {
             ..SimulationSettings::default()
         }));
         chain.mine(FIRST);
-        let store = memory_store(false);
+        let store = memory_store();
         let indexer = Indexer::new(
             store.clone(),
             chain.clone(),

@@ -22,7 +22,7 @@ use crate::support::spindex::run;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_index_passes() {
     let place = Place::with(StoreOptions {
-        multiples: Some(true),
+        tweak_form: Some(TweakForm::PointAndMultiple),
         ..options()
     })
     .await;
@@ -268,7 +268,7 @@ async fn smaller_indexes_are_checked_and_repaired_too() {
         ..compressed.clone()
     };
     let with_multiples = StoreOptions {
-        multiples: Some(true),
+        tweak_form: Some(TweakForm::PointAndMultiple),
         ..options()
     };
     for (options, column) in [

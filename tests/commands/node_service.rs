@@ -55,7 +55,7 @@ async fn a_node_that_has_served_well_may_say_anything() {
         let chain = chain(3, 40);
         let node = FakeNode::start(chain.clone()).await;
         let log = Log::catch();
-        let store = memory_store(false);
+        let store = memory_store();
         let stop = Stop::new();
         let (sender, mut tips) = mpsc::unbounded_channel();
         let indexer = Indexer::new(
@@ -150,7 +150,7 @@ async fn a_node_that_drips_is_waited_for_only_as_long_as_it_may() {
         for part in [block, hashes, tip] {
             let node = FakeNode::start(chain.clone()).await;
             node.on(part, Reply::Drip(Duration::from_secs(5)));
-            let store = memory_store(false);
+            let store = memory_store();
             let indexer = Indexer::new(
                 store.clone(),
                 kind.source(&node.url()),

@@ -159,9 +159,11 @@ fn a_bad_value_in_the_configuration_file_is_named_with_its_line_and_key() {
         ("keep = 'all'", &["`keep`", "choose full or tweaks"]),
         (
             "tweak_form = 'round'",
-            &["`tweak_form`", "choose point or compressed"],
+            &[
+                "`tweak_form`",
+                "choose compressed, point or point-and-multiple",
+            ],
         ),
-        ("multiples = 'maybe'", &["`multiples`", "true, false"]),
         ("zmq = 'http://h:1'", &["`zmq`", "tcp://"]),
         ("http_bind = 'nowhere'", &["`http_bind`"]),
         ("data_dir = ''", &["`data_dir`", "empty"]),

@@ -9,7 +9,7 @@ use spindex::chain::parse::block_from_rest_bytes;
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::testable;
-use spindex::store::{Store, StoreOptions};
+use spindex::store::{Store, StoreOptions, TweakForm};
 
 use crate::support::index::{fill, options};
 use crate::support::spindex::{command, run, stderr, stdout};
@@ -392,12 +392,12 @@ fn the_path_from_bytes_to_rows_is_measured_without_any_file() {
 }
 
 #[tokio::test]
-async fn an_index_keeps_the_multiples_it_was_built_with() {
+async fn an_index_keeps_the_form_of_tweaks_it_was_built_with() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join(".spindex/regtest/index.redb");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     let built = StoreOptions {
-        multiples: Some(true),
+        tweak_form: Some(TweakForm::PointAndMultiple),
         ..options()
     };
     let chain = SimulatedChain::new(SimulationSettings::default());
@@ -415,18 +415,20 @@ async fn an_index_keeps_the_multiples_it_was_built_with() {
     // Nothing listens there: the index is opened, and stays as it is.
     let node = ["--node-url=http://127.0.0.1:1", "--wait=0"];
     let sync = |more: &[&'static str]| fail(&[&["sync"], more, &node].concat());
-    assert!(sync(&["--multiples"]).contains("(regtest, with multiples)"));
+    let same = "--tweak-form=point-and-multiple";
+    assert!(sync(&[same]).contains("(regtest, with multiples)"));
     assert!(sync(&[]).contains("(regtest, with multiples)"));
     for refused in [
-        sync(&["--multiples=false"]),
-        fail(&["serve", "--multiples=false"]),
+        sync(&["--tweak-form=point"]),
+        fail(&["serve", "--tweak-form=compressed"]),
     ] {
-        assert!(refused.contains("pass --multiples=true"), "{refused}");
+        let cure = "pass --tweak-form point-and-multiple";
+        assert!(refused.contains(cure), "{refused}");
         assert!(refused.contains("--data-dir"), "{refused}");
     }
     // From the file, and a flag over it.
     let config = home.path().join(".spindex/spindex.toml");
-    std::fs::write(config, "multiples = false").unwrap();
-    assert!(sync(&[]).contains("pass --multiples=true"));
-    assert!(sync(&["--multiples"]).contains("(regtest, with multiples)"));
+    std::fs::write(config, "tweak_form = 'point'").unwrap();
+    assert!(sync(&[]).contains("pass --tweak-form point-and-multiple"));
+    assert!(sync(&[same]).contains("(regtest, with multiples)"));
 }

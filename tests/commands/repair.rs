@@ -12,7 +12,7 @@ use spindex::store::schema::{
     BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, META, MULTIPLES, OUTPUTS, SPENDS, SPENT,
     TWEAKS, TXIDS,
 };
-use spindex::store::{Store, StoreOptions};
+use spindex::store::{Store, StoreOptions, TweakForm};
 
 use super::place::{NO_NODE, Place, TIP, block_row, build, flip, is_named, tamper};
 use crate::support::by_height::ByHeight as _;
@@ -243,7 +243,7 @@ async fn a_row_far_above_the_others_is_no_tip() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_missing_is_found_and_written_anew() {
     let place = Place::with(StoreOptions {
-        multiples: Some(true),
+        tweak_form: Some(TweakForm::PointAndMultiple),
         ..options()
     })
     .await;
@@ -270,7 +270,8 @@ async fn a_table_that_is_missing_is_found_and_written_anew() {
         if !["blocks", "locator", TXIDS.name()].contains(&table) {
             continue;
         }
-        let more = ["--repair", "--first-height=0", "--multiples"];
+        let form = "--tweak-form=point-and-multiple";
+        let more = ["--repair", "--first-height=0", form];
         let (status, report, log) = place.check_with_node(&more);
         assert_eq!(status, 0, "{table} {report} {log}");
         assert_eq!(place.content(), place.content, "{table}");
@@ -281,7 +282,7 @@ async fn a_table_that_is_missing_is_found_and_written_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_is_missing_in_the_middle_of_a_column_is_found_and_comes_from_the_node() {
     let place = Place::with(StoreOptions {
-        multiples: Some(true),
+        tweak_form: Some(TweakForm::PointAndMultiple),
         ..options()
     })
     .await;
@@ -457,7 +458,8 @@ async fn a_first_sync_that_failed_binds_nobody() {
     ];
     let (_, _, log) = place.command("sync", &place.node.url(), &mistaken);
     assert!(log.contains("below the first height"), "{log}");
-    let (status, _, log) = place.command("sync", NO_NODE, &["--wait=0", "--multiples"]);
+    let other = ["--wait=0", "--tweak-form=point-and-multiple"];
+    let (status, _, log) = place.command("sync", NO_NODE, &other);
     assert_eq!(status, 1, "{log}");
     let (status, report, log) = place.check(&["--blocks=0"]);
     assert_eq!(status, 0, "{report} {log}");

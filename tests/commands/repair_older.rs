@@ -7,7 +7,7 @@ use std::sync::Arc;
 use redb::StorageBackend;
 use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::store::schema::META;
-use spindex::store::{Store, StoreOptions, Summed, remains};
+use spindex::store::{Store, StoreOptions, Summed, TweakForm, remains};
 
 use super::place::build;
 use crate::support::by_height::ByHeight as _;
@@ -20,14 +20,14 @@ const TIP: u32 = 110;
 const FIRST: u32 = 5;
 const PAGE: usize = 4096;
 
-/// Multiples, a packed file of format 1 or 2.
-const OLD: [(bool, &[u8]); 2] = [
+/// Form of the tweaks, a packed file of format 1 or 2.
+const OLD: [(TweakForm, &[u8]); 2] = [
     (
-        false,
+        TweakForm::Point,
         include_bytes!("../../fixtures/store/format-1-chain.redb.zst"),
     ),
     (
-        true,
+        TweakForm::PointAndMultiple,
         include_bytes!("../../fixtures/store/format-2-chain.redb.zst"),
     ),
 ];
@@ -62,7 +62,7 @@ async fn a_damaged_file_of_an_older_format_is_repaired() {
     let file = home.path().join(".spindex/regtest/index.redb");
     let options = StoreOptions {
         first_height: Some(FIRST),
-        multiples: Some(true),
+        tweak_form: Some(TweakForm::PointAndMultiple),
         ..options()
     };
     build(&file, chain, &options, None).await;
@@ -123,17 +123,16 @@ async fn a_damaged_file_of_an_older_format_is_repaired() {
 /// The engine reads them, and their rows are not those of now.
 #[test]
 fn a_file_of_a_format_with_other_rows_says_what_it_was_built_with() {
-    for (multiples, packed) in OLD {
+    for (form, packed) in OLD {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("index.redb");
         fs::write(&file, zstd::decode_all(packed).unwrap()).unwrap();
         let asked = StoreOptions {
             first_height: None,
-            multiples: None,
             ..options()
         };
         let said = remains(&file, &asked).options.expect("what it says");
-        assert_eq!(said.multiples, Some(multiples));
+        assert_eq!(said.tweak_form, Some(form));
         assert_eq!(said.first_height, Some(7));
     }
 }

@@ -17,11 +17,11 @@ use spindex::curve::{
 };
 use spindex::index::{IndexError, Indexer, derive_records};
 use spindex::runtime::Stop;
-use spindex::store::{RowFilter, StoreError};
+use spindex::store::{RowFilter, StoreError, TweakForm};
 
 use super::scene::{chain, doubled_64_times, quick};
 use crate::support::by_height::ByHeight as _;
-use crate::support::index::{fresh_store, memory_store};
+use crate::support::index::{fresh_store, memory_store_of};
 
 /// What the index must say about each block, read off the blocks in the plainest way.
 struct Expected {
@@ -156,8 +156,9 @@ fn a_batch_derives_what_single_blocks_do() {
         .iter()
         .map(|block| block.with_prevouts().unwrap())
         .collect();
-    let mut derived = [false, true].map(|with_multiples| {
-        let derive = |blocks: &[_]| derive_records(&LibSecp256k1, blocks, with_multiples);
+    let forms = [TweakForm::Point, TweakForm::PointAndMultiple];
+    let mut derived = forms.map(|form| {
+        let derive = |blocks: &[_]| derive_records(&LibSecp256k1, blocks, form);
         let together = derive(&blocks);
         let apart: Vec<_> = blocks
             .iter()
@@ -194,7 +195,11 @@ fn multiples_of_a_real_block() {
     };
     let (block, spent) = (unpack("block.bin.zst"), unpack("spenttxouts.bin.zst"));
     let block = block_from_rest_bytes(Some(866_342), &block, &spent).unwrap();
-    let records = derive_records(&LibSecp256k1, std::slice::from_ref(&block), true);
+    let records = derive_records(
+        &LibSecp256k1,
+        std::slice::from_ref(&block),
+        TweakForm::PointAndMultiple,
+    );
     let (rows, multiples) = (&records[0].transactions, &records[0].multiples);
     assert_eq!(rows.len(), multiples.len());
     assert!(rows.len() > 1000, "{}", rows.len());
@@ -211,10 +216,10 @@ fn every_engine_derives_the_same_rows() {
         .iter()
         .map(|block| block.with_prevouts().unwrap())
         .collect();
-    let expected = derive_records(&LibSecp256k1, &blocks, false);
+    let expected = derive_records(&LibSecp256k1, &blocks, TweakForm::Point);
     for entry in curve::testable() {
         let engine = curve::engine(entry.kind, |broken| panic!("{broken}")).unwrap();
-        let derived = derive_records(engine.as_ref(), &blocks, false);
+        let derived = derive_records(engine.as_ref(), &blocks, TweakForm::Point);
         assert!(derived == expected, "{}", entry.name);
     }
 }
@@ -257,7 +262,7 @@ impl Engine for Forgetful {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_multiple_that_is_missing_is_an_error_and_nothing_is_written() {
     let chain = chain(3, 110);
-    let store = memory_store(true);
+    let store = memory_store_of(TweakForm::PointAndMultiple);
     let indexer = Indexer::new(
         store.clone(),
         chain,

@@ -104,7 +104,7 @@ async fn faults_that_pass_are_waited_out() {
             let node = FakeNode::start(chain.clone()).await;
             let log = Log::catch();
             node.on_times(part, reply.clone(), times);
-            let store = memory_store(false);
+            let store = memory_store();
             let (indexer, _) = indexer(&store, kind.source(&node.url()), &Stop::new());
             let synced = indexer.sync(None).await;
             assert_eq!(synced.unwrap(), Some(chain.tip_id()), "{what}");
@@ -191,7 +191,7 @@ async fn wrong_answers_that_pass_leave_no_trace() {
             let node = FakeNode::start(chain.clone()).await;
             let log = Log::catch();
             node.on_times(&part, reply.clone(), 3);
-            let store = memory_store(false);
+            let store = memory_store();
             let stop = Stop::new();
             let (indexer, _) = indexer(&store, kind.source(&node.url()), &stop);
             let synced = indexer.sync(None).await;
@@ -214,7 +214,7 @@ async fn wrong_answers_that_stay_end_the_sync_with_a_good_index() {
         let node = FakeNode::start(chain.clone()).await;
         let other = kind.block_path(blocks[90].id);
         node.on(&kind.block_path(blocks[100].id), Reply::Of(other));
-        let store = memory_store(false);
+        let store = memory_store();
         let source = kind.source(&node.url());
         let limit = Some(Duration::from_secs(60));
         let (indexer, _) = indexer_with(&store, source, &Stop::new(), limit);
@@ -247,7 +247,7 @@ async fn answers_out_of_order_are_put_in_order() {
             serde_json::to_vec(&answers).unwrap()
         }),
     );
-    let store = memory_store(false);
+    let store = memory_store();
     let (indexer, _) = indexer(&store, Kind::Rpc.source(&node.url()), &Stop::new());
     assert_eq!(indexer.sync(None).await.unwrap(), Some(chain.tip_id()));
     assert_eq!(content(&store), fresh_content(chain).await);
@@ -263,7 +263,7 @@ async fn an_hour_of_errors_is_two_lines_of_log() {
         let chain = chain();
         let node = FakeNode::start(chain.clone()).await;
         let log = Log::catch();
-        let store = memory_store(false);
+        let store = memory_store();
         let stop = Stop::new();
         let (indexer, mut tips) = indexer(&store, kind.source(&node.url()), &stop);
         let following = tokio::spawn(async move { indexer.follow(None).await });

@@ -90,7 +90,7 @@ async fn a_node_that_goes_away_is_waited_for() {
         batch_bytes: 3_000,
         ..quick()
     };
-    let store = memory_store(false);
+    let store = memory_store();
     let tip = indexer(&store, source, patient).sync(None).await.unwrap();
     assert_eq!(tip, Some(chain.tip_id()));
     let hash = content(&store);
@@ -105,7 +105,7 @@ async fn a_node_that_stays_away_ends_the_sync_with_what_is_committed() {
         fault: Fault::Away(60),
         strikes: AtomicU32::new(u32::MAX),
     });
-    let store = memory_store(false);
+    let store = memory_store();
     let error = indexer(&store, source, quick())
         .sync(None)
         .await
@@ -132,7 +132,7 @@ async fn blocks_that_do_not_link_are_never_committed() {
             give_up_after: Some(Duration::from_secs(60)),
             ..quick()
         };
-        let store = memory_store(false);
+        let store = memory_store();
         let result = indexer(&store, source, patient).sync(None).await;
         let snapshot = store.snapshot().unwrap();
         if recovers {

@@ -124,7 +124,7 @@ async fn a_reorg_in_the_middle_of_a_sync_is_noticed() {
                 give_up_after: None,
                 ..quick()
             };
-            let store = memory_store(false);
+            let store = memory_store();
             let tip = indexer(&store, source.clone(), settings).sync(None).await;
             assert_eq!(tip.unwrap(), Some(chain.tip_id()), "{at} {depth}");
             assert_eq!(content(&store), fresh_content(chain.clone()).await);

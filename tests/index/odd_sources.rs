@@ -118,7 +118,7 @@ fn indexer(store: &Arc<Store>, node: Arc<dyn BlockSource>, stop: &Stop) -> Index
 #[tokio::test]
 async fn a_fork_is_followed_while_the_node_goes_on() {
     let node = Arc::new(Node::new(60));
-    let store = memory_store(false);
+    let store = memory_store();
     let indexer = indexer(&store, node.clone(), &Stop::new());
     indexer.sync(None).await.unwrap();
     node.chain().reorganize(3, 4, Orphaned::Drop).unwrap();
@@ -135,7 +135,7 @@ async fn a_fork_is_followed_while_the_node_goes_on() {
 async fn a_reorg_is_followed_without_what_the_node_has_pruned() {
     let mut node = Node::new(60);
     let chain = node.chain().clone();
-    let store = memory_store(false);
+    let store = memory_store();
     indexer(&store, Arc::new(Node::new(60)), &Stop::new())
         .sync(None)
         .await
@@ -153,7 +153,7 @@ async fn a_reorg_is_followed_without_what_the_node_has_pruned() {
 #[tokio::test]
 async fn a_bug_in_a_source_is_told_and_not_tried_for_ever() {
     let node = Arc::new(Node::new(20));
-    let store = memory_store(false);
+    let store = memory_store();
     let indexer = indexer(&store, node.clone(), &Stop::new());
     indexer.sync(Some(10)).await.unwrap();
     node.is_broken.store(true, Ordering::Relaxed);
@@ -169,7 +169,7 @@ async fn a_reorg_is_followed_by_rest_though_rpc_fails_meanwhile() {
         FakeNode::start(chain.clone()).await,
     );
     for failing in [Reply::Full(401, Vec::new()), Reply::Hangup] {
-        let store = memory_store(false);
+        let store = memory_store();
         let source = rest(&by_rest.url(), Some(&by_rpc.url()));
         let indexer = indexer(&store, source, &Stop::new());
         indexer.check_source().await.unwrap();
@@ -189,7 +189,7 @@ async fn a_reorg_is_followed_by_rest_though_rpc_fails_meanwhile() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_is_heard_while_the_node_is_silent() {
     let node = Arc::new(Node::new(20));
-    let store = memory_store(false);
+    let store = memory_store();
     let stop = Stop::new();
     let indexer = Arc::new(indexer(&store, node.clone(), &stop));
     let tip = indexer.sync(None).await.unwrap();

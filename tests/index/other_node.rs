@@ -207,7 +207,7 @@ async fn a_node_that_becomes_one_of_another_network_is_waited_out() {
                 node.on(tip, first);
             }
             let source = kind.source(&node.url());
-            let mut following = Following::start(memory_store(false), source).await;
+            let mut following = Following::start(memory_store(), source).await;
             following.reached(&chain).await;
             let before = content(&following.store);
 
@@ -283,7 +283,7 @@ async fn a_node_that_goes_back_takes_no_block_from_the_index() {
         let node = FakeNode::start(chain.clone()).await;
         let log = Log::catch();
         let source = kind.source(&node.url());
-        let mut following = Following::start(memory_store(false), source).await;
+        let mut following = Following::start(memory_store(), source).await;
         following.reached(&chain).await;
         let tip = chain.tip_id();
         let before = content(&following.store);
@@ -320,7 +320,7 @@ async fn a_sync_waits_for_a_node_that_went_back_only_as_long_as_it_may() {
     for kind in Kind::ALL {
         let chain = chain(7, 60);
         let node = FakeNode::start(chain.clone()).await;
-        let store = memory_store(false);
+        let store = memory_store();
         let limit = Some(Duration::from_secs(60));
         let (indexer, _) = indexer(&store, kind.source(&node.url()), limit, &Stop::new());
         indexer.sync(None).await.unwrap();
@@ -350,7 +350,7 @@ async fn blocks_that_the_node_calls_invalid_are_given_up_where_it_can_be_asked()
             "rpc" => Kind::Rpc.source(&url),
             _ => rest(&url, Some(&url)),
         };
-        let mut following = Following::start(memory_store(false), source.clone()).await;
+        let mut following = Following::start(memory_store(), source.clone()).await;
         following.reached(&chain).await;
         let before = content(&following.store);
         chain.disconnect(10, Orphaned::Drop).unwrap();
@@ -366,7 +366,7 @@ async fn blocks_that_the_node_calls_invalid_are_given_up_where_it_can_be_asked()
         following.assert_ends_as(chain.clone()).await;
 
         // An index that ends below the end of the invalid branch.
-        let store = memory_store(false);
+        let store = memory_store();
         let (indexer, _) = indexer(&store, source, Some(Duration::ZERO), &Stop::new());
         chain.mine(5);
         let tip = chain.tip_id();
@@ -386,7 +386,7 @@ async fn a_node_that_does_not_answer_whether_a_branch_is_invalid_is_waited_for()
     step_time();
     let chain = chain(9, 50);
     let node = FakeNode::start(chain.clone()).await;
-    let store = memory_store(false);
+    let store = memory_store();
     let source = Kind::Rpc.source(&node.url());
     let (indexer, _) = indexer(&store, source, Some(Duration::ZERO), &Stop::new());
     indexer.sync(None).await.unwrap();
@@ -415,7 +415,7 @@ async fn a_fork_counts_only_if_the_node_says_so_twice() {
         let chain = chain(10, 80);
         let node = FakeNode::start(chain.clone()).await;
         let [_, _, tip] = kind.paths();
-        let store = memory_store(false);
+        let store = memory_store();
         let limit = Some(Duration::from_secs(60));
         let (indexer, mut tips) = indexer(&store, kind.source(&node.url()), limit, &Stop::new());
         indexer.sync(None).await.unwrap();

@@ -8,23 +8,25 @@ use spindex::chain::simulated::{Orphaned, SimulatedChain};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
-use spindex::store::{ScanColumns, Store, StoreOptions};
+use spindex::store::{ScanColumns, Store, StoreOptions, TweakForm};
 
 use super::scene::{chain, doubled_64_times, indexer, quick};
-use crate::support::index::{content, fresh_content, fresh_store_with, memory_store, options};
+use crate::support::index::{
+    content, fresh_content, fresh_store_of, memory_store, memory_store_of, options,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_in_small_steps_and_over_restarts_gives_the_same_index() {
-    for multiples in [false, true] {
-        sync_in_small_steps(chain(3, 140), multiples).await;
+    for form in TweakForm::ALL {
+        sync_in_small_steps(chain(3, 140), form).await;
     }
 }
 
-async fn sync_in_small_steps(chain: Arc<SimulatedChain>, multiples: bool) {
+async fn sync_in_small_steps(chain: Arc<SimulatedChain>, form: TweakForm) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index.redb");
     let created = StoreOptions {
-        multiples: Some(multiples),
+        tweak_form: Some(form),
         ..options()
     };
     let small_batches = IndexSettings {
@@ -51,23 +53,23 @@ async fn sync_in_small_steps(chain: Arc<SimulatedChain>, multiples: bool) {
         .unwrap();
     let snapshot = store.snapshot().unwrap();
     assert_eq!(snapshot.tip(), Some(chain.tip_id()));
-    let fresh = fresh_store_with(chain, multiples).await;
+    let fresh = fresh_store_of(form, chain).await;
     assert_eq!(content(&store), content(&fresh));
 
     let columns = ScanColumns {
-        multiples,
+        compressed: !form.has_points(),
+        multiples: form.has_multiples(),
         short_keys: true,
-        ..ScanColumns::default()
     };
     let batches = snapshot.scan(0..=140, columns).unwrap().unwrap();
     let mut tweaks = 0;
     for batch in batches {
         let batch = batch.unwrap();
-        tweaks += batch.tweaks.len();
+        tweaks += batch.len();
         for (tweak, multiple) in batch.tweaks.iter().zip(&batch.multiples) {
             assert_eq!(doubled_64_times(tweak.as_bytes()), *multiple.as_bytes());
         }
-        let expected = if multiples { batch.tweaks.len() } else { 0 };
+        let expected = if form.has_multiples() { batch.len() } else { 0 };
         assert_eq!(batch.multiples.len(), expected);
     }
     assert_eq!(tweaks as u64, snapshot.counts().unwrap().transactions);
@@ -77,7 +79,7 @@ async fn sync_in_small_steps(chain: Arc<SimulatedChain>, multiples: bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_in_the_middle_keeps_what_is_committed() {
     let chain = chain(4, 120);
-    let store = memory_store(false);
+    let store = memory_store();
     let stop = Stop::new();
     let on_batch = {
         let stop = stop.clone();
@@ -151,12 +153,12 @@ proptest! {
     fn after_any_reorgs_the_index_equals_one_built_fresh(
         seed in any::<u64>(),
         events in prop::collection::vec(event(), 1..10),
-        multiples in any::<bool>(),
+        form in prop::sample::select(&TweakForm::ALL[..]),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let chain = chain(seed, 130);
-            let store = memory_store(multiples);
+            let store = memory_store_of(form);
             let indexer = indexer(&store, chain.clone(), quick());
             indexer.sync(None).await.unwrap();
             let mut before = chain.tip_id();
@@ -175,7 +177,7 @@ proptest! {
                 let synced = indexer.sync(None).await.unwrap();
                 assert_eq!(synced, Some(chain.tip_id()));
             }
-            let fresh = fresh_store_with(chain, multiples).await;
+            let fresh = fresh_store_of(form, chain).await;
             assert_eq!(content(&store), content(&fresh));
         });
     }

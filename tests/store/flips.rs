@@ -14,7 +14,7 @@ use bitcoin::OutPoint;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng};
 use redb::StorageBackend;
-use spindex::store::{RowFilter, ScanColumns, Store, StoreError, StoreOptions, Update};
+use spindex::store::{RowFilter, ScanColumns, Store, StoreError, StoreOptions, TxPosition, Update};
 
 use crate::by_height::ByHeight as _;
 use crate::support::{LARGE, MEDIUM, Model, SMALL, connect, options_with, place, row_filters};
@@ -163,7 +163,8 @@ fn ask(store: &Store, model: &Model) -> Answers {
                     }
                 }
             }
-            for position in positions.step_by(7) {
+            let positions = positions.start.0..positions.end.0;
+            for position in positions.step_by(7).map(TxPosition) {
                 ask!(format!("block of {position}"), snapshot.block_of(position));
                 ask!(format!("at {position}"), snapshot.transaction(position));
             }

@@ -12,13 +12,16 @@ use spindex::store::schema::{
     META, MULTIPLES, OUTPUTS, OutputItem, SPENDS, SPENT, TWEAKS, TXIDS, height_key,
     split_locator_key,
 };
-use spindex::store::{RowFilter, SpendRow, Store, StoreError, StoreOptions, default_first_height};
+use spindex::store::{
+    OutputPosition, RowFilter, SpendRow, Store, StoreError, StoreOptions, TweakForm,
+    default_first_height,
+};
 
 use super::chunks::block;
 use crate::by_height::ByHeight as _;
 use crate::support::{
     FIRST_HEIGHT, Model, connect, content, engine, multiple_of, options, options_with, place,
-    small_index, tamper,
+    points, small_index, tamper,
 };
 
 #[test]
@@ -160,7 +163,7 @@ fn check_rows(multiples: bool) {
         let bit = bits[position / 8] >> (position % 8) & 1 == 1;
         assert_eq!(bit, spent.contains(outpoint));
         if !bit {
-            locators.push(hasher.locate(outpoint, position as u64));
+            locators.push(hasher.locate(outpoint, OutputPosition(position as u64)));
         }
     }
     assert_eq!(bits.len(), 4_080);
@@ -208,7 +211,7 @@ fn locators_go_as_far_as_meta_says() {
     let table = read.open_table(LOCATOR).expect("locator");
     let rows = table.iter().expect("rows");
     let mut positions: Vec<u64> = rows
-        .map(|row| split_locator_key(row.expect("row").0.value()).1)
+        .map(|row| split_locator_key(row.expect("row").0.value()).1.0)
         .collect();
     positions.sort_unstable();
     assert_eq!(positions, [0, 1, 2, 3, 4, 5]);
@@ -271,7 +274,7 @@ fn colliding_locators_are_told_apart() {
         let hasher = LocatorHasher::new(key.value().try_into().expect("16 bytes"));
         let mut table = write.open_table(LOCATOR).expect("locator");
         for (outpoint, position) in [(outpoint(3), 1), (outpoint(3), 5), (foreign, 2)] {
-            let key = hasher.locate(&outpoint, position);
+            let key = hasher.locate(&outpoint, OutputPosition(position));
             table.insert(&key, ()).expect("insert");
         }
     });
@@ -293,7 +296,7 @@ fn colliding_locators_are_told_apart() {
     let snapshot = store.snapshot().expect("snapshot");
     assert_eq!(
         snapshot.spent_positions(FIRST_HEIGHT + 1).expect("spends"),
-        Some(vec![3])
+        Some(vec![OutputPosition(3)])
     );
     let spends = snapshot.spends(FIRST_HEIGHT + 1).expect("spends");
     assert_eq!(spends.as_ref(), Some(&model.chain[1].spends));
@@ -330,16 +333,16 @@ fn check_reopening(multiples: bool) {
     assert_eq!(store.undo_depth(), 3);
     drop(store);
 
-    // The file knows network, first height, and whether it has multiples.
+    // The file knows network, first height, and how it stores tweaks.
     let unsaid = StoreOptions {
         first_height: None,
-        multiples: None,
+        tweak_form: None,
         ..options(9)
     };
     let store = Store::open(&path, &unsaid).expect("index");
-    assert_eq!(store.has_multiples(), multiples);
+    assert_eq!(store.tweak_form(), points(multiples));
     let snapshot = store.snapshot().expect("snapshot");
-    assert_eq!(snapshot.has_multiples(), multiples);
+    assert_eq!(snapshot.tweak_form(), points(multiples));
     assert_eq!(snapshot.first_height(), FIRST_HEIGHT);
     assert_eq!(snapshot.network(), Network::Regtest);
     assert_eq!(snapshot.content_hash().expect("sound"), before);
@@ -387,11 +390,11 @@ fn defaults_of_a_new_file() {
     let unsaid = StoreOptions {
         network: Network::Bitcoin,
         first_height: None,
-        multiples: None,
+        tweak_form: None,
         ..options(9)
     };
     let store = Store::open(&path, &unsaid).expect("new index");
     let first = store.snapshot().expect("snapshot").first_height();
     assert_eq!(first, 709_632);
-    assert!(!store.has_multiples());
+    assert_eq!(store.tweak_form(), TweakForm::Point);
 }

@@ -11,7 +11,7 @@ use spindex::store::{Keep, Store, StoreError, StoreOptions, TweakForm, Update};
 
 use crate::support::{
     FIRST_HEIGHT, Model, assert_equal, connect, content, engine, memory_store_with, options,
-    options_with, place, released_chain, tamper,
+    options_with, place, points, released_chain, tamper,
 };
 
 /// Format, multiples, the packed file of [`released_chain`].
@@ -66,7 +66,7 @@ fn unpack(packed: &[u8], path: &Path) {
 fn unsaid() -> StoreOptions {
     StoreOptions {
         first_height: None,
-        multiples: None,
+        tweak_form: None,
         ..options(3)
     }
 }
@@ -111,9 +111,8 @@ fn fresh(model: &Model) -> Store {
 /// Opening migrates; the result is what a sync would have built, row by row.
 fn check_migrated(path: &Path, model: &Model) {
     let store = Store::open_existing(path, &unsaid()).expect("migrated");
-    assert_eq!(store.has_multiples(), model.multiples);
     assert_eq!(store.keep(), Keep::Full);
-    assert_eq!(store.tweak_form(), TweakForm::Point);
+    assert_eq!(store.tweak_form(), points(model.multiples));
     assert_equal(&store.snapshot().expect("snapshot"), model);
     assert_eq!(content(&store), content(&fresh(model)));
 }
@@ -347,7 +346,6 @@ fn wrong_options_are_refused_before_anything_is_written() {
                 error,
                 StoreError::WrongNetwork { .. }
                     | StoreError::WrongFirstHeight { .. }
-                    | StoreError::WrongMultiples { .. }
                     | StoreError::WrongKeep { .. }
                     | StoreError::WrongTweakForm { .. }
             ),

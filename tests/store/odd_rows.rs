@@ -9,7 +9,9 @@ use spindex::store::schema::{
     BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, SPENDS, SPENT,
     SpendItem, TWEAKS, TXIDS, split_locator_key,
 };
-use spindex::store::{ScanColumns, Snapshot, Store, StoreError, Update};
+use spindex::store::{
+    OutputPosition, ScanColumns, Snapshot, Store, StoreError, TxPosition, Update,
+};
 
 use super::refusals::refused;
 use crate::by_height::ByHeight as _;
@@ -127,7 +129,7 @@ fn odd_rows_are_errors_not_panics() {
         ("spent", |write| {
             let mut table = write.open_table(LOCATOR).expect("table");
             let (key, _) = table.pop_first().expect("pop").expect("a row");
-            let (_, position) = split_locator_key(key.value());
+            let (_, OutputPosition(position)) = split_locator_key(key.value());
             let mut table = write.open_table(SPENT.definition()).expect("table");
             let mut bits = table.get(0).expect("row").expect("chunk").value().to_vec();
             bits[position as usize / 8] |= 1 << (position % 8);
@@ -138,7 +140,8 @@ fn odd_rows_are_errors_not_panics() {
             let table = write.open_table(SPENT.definition()).expect("table");
             let bits = table.get(0).expect("row").expect("chunk").value().to_vec();
             let unspent = (0..).find(|position| bits[position / 8] >> (position % 8) & 1 == 0);
-            let unspent = SpendItem::Held(unspent.expect("something is unspent") as u64);
+            let unspent = unspent.expect("something is unspent") as u64;
+            let unspent = SpendItem::Held(OutputPosition(unspent));
             let mut table = write.open_table(SPENDS.definition()).expect("table");
             let mut items = table.get(0).expect("row").expect("chunk").value().to_vec();
             let last = items.as_chunks_mut::<5>().0.iter_mut();
@@ -245,7 +248,7 @@ fn scan_everything(snapshot: &Snapshot, model: &Model) -> Option<StoreError> {
             }
         }
     }
-    for position in (0..30).chain([1 << 31, u64::MAX]) {
+    for position in (0..30).chain([1 << 31, u64::MAX]).map(TxPosition) {
         refused = snapshot.block_of(position).err().or(refused);
         refused = snapshot.transaction(position).err().or(refused);
     }

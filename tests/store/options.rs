@@ -9,8 +9,8 @@ use redb::backends::InMemoryBackend;
 use redb::{ReadableDatabase, TableHandle};
 use spindex::curve::TweakPoint;
 use spindex::store::{
-    Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm, Update,
-    remains,
+    Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm, TxPosition,
+    Update, remains,
 };
 
 use crate::support::{
@@ -18,13 +18,16 @@ use crate::support::{
     place, small_chain,
 };
 
-fn form(keep: Keep, tweak_form: TweakForm, multiples: bool) -> StoreOptions {
+fn form(keep: Keep, tweak_form: TweakForm) -> StoreOptions {
     StoreOptions {
         keep: Some(keep),
         tweak_form: Some(tweak_form),
-        multiples: Some(multiples),
         ..options(5)
     }
+}
+
+fn has_multiples(options: &StoreOptions) -> bool {
+    options.tweak_form.is_some_and(TweakForm::has_multiples)
 }
 
 fn memory(options: &StoreOptions) -> Store {
@@ -34,17 +37,17 @@ fn memory(options: &StoreOptions) -> Store {
 /// Every kind of index there is.
 fn forms() -> [(StoreOptions, &'static [&'static str]); 6] {
     use Keep::{Full, Tweaks};
-    use TweakForm::{Compressed, Point};
+    use TweakForm::{Compressed, Point, PointAndMultiple};
     [
         (
-            form(Full, Point, false),
+            form(Full, Point),
             &[
                 "blocks", "digest", "filters", "firsts", "foreign", "heights", "locator", "meta",
                 "outputs", "spends", "spent", "tweaks", "txids",
             ],
         ),
         (
-            form(Full, Point, true),
+            form(Full, PointAndMultiple),
             &[
                 "blocks",
                 "digest",
@@ -63,7 +66,7 @@ fn forms() -> [(StoreOptions, &'static [&'static str]); 6] {
             ],
         ),
         (
-            form(Full, Compressed, false),
+            form(Full, Compressed),
             &[
                 "blocks",
                 "compressed",
@@ -81,15 +84,15 @@ fn forms() -> [(StoreOptions, &'static [&'static str]); 6] {
             ],
         ),
         (
-            form(Tweaks, Point, false),
+            form(Tweaks, Point),
             &["blocks", "digest", "heights", "meta", "tweaks"],
         ),
         (
-            form(Tweaks, Point, true),
+            form(Tweaks, PointAndMultiple),
             &["blocks", "digest", "heights", "meta", "multiples", "tweaks"],
         ),
         (
-            form(Tweaks, Compressed, false),
+            form(Tweaks, Compressed),
             &["blocks", "compressed", "digest", "heights", "meta"],
         ),
     ]
@@ -163,7 +166,7 @@ fn assert_tweaks_only(snapshot: &Snapshot, model: &Model) {
         not_kept(snapshot.new_utxos_filter(height));
         not_kept(snapshot.spent_filter(height));
     }
-    not_kept(snapshot.transaction(0));
+    not_kept(snapshot.transaction(TxPosition(0)));
     not_kept(snapshot.is_unspent(&bitcoin::OutPoint::null()));
     for hash in &model.orphan_hashes {
         assert_eq!(snapshot.height_of(hash).expect("no row"), None);
@@ -195,13 +198,13 @@ fn assert_tweaks_only(snapshot: &Snapshot, model: &Model) {
     let expected = model.chain.iter().flat_map(|record| &record.multiples);
     assert!(expected.eq(multiples.iter().map(TweakPoint::as_bytes)));
     let points = snapshot.scan(heights, ScanColumns::default());
-    match snapshot.tweak_form() {
-        TweakForm::Point => {
+    match snapshot.tweak_form().has_points() {
+        true => {
             let batches = points.expect("scan").expect("indexed");
             let points = batches.flat_map(|batch| batch.expect("batch").tweaks);
             assert!(points.map(|point| point.to_compressed()).eq(tweaks));
         }
-        TweakForm::Compressed => {
+        false => {
             assert!(matches!(points, Err(StoreError::NoPoints { .. })));
         }
     }
@@ -217,7 +220,7 @@ proptest! {
     ) {
         let (options, _) = &forms()[kind];
         let store = memory(options);
-        let mut model = Model::new(options.multiples == Some(true));
+        let mut model = Model::new(has_multiples(options));
         for (disconnect, connect) in steps {
             let possible = disconnect <= 5 && disconnect <= model.chain.len();
             if !possible {
@@ -251,7 +254,7 @@ fn connect_all(store: &Store, model: &Model) {
 fn every_kind_of_index_in_many_chunks_over_a_restart() {
     for (options, tables) in forms() {
         let (_directory, path) = place();
-        let mut model = Model::new(options.multiples == Some(true));
+        let mut model = Model::new(has_multiples(&options));
         let store = Store::open(&path, &options).expect("new index");
         for (seed, size) in [LARGE, SMALL, MEDIUM, LARGE].into_iter().enumerate() {
             let at = model.chain.len();
@@ -264,14 +267,12 @@ fn every_kind_of_index_in_many_chunks_over_a_restart() {
         let unsaid = StoreOptions {
             keep: None,
             tweak_form: None,
-            multiples: None,
             ..options.clone()
         };
         let store = Store::open(&path, &unsaid).expect("index");
         assert_eq!(content(&store), before);
         assert_eq!(Some(store.keep()), options.keep);
         assert_eq!(Some(store.tweak_form()), options.tweak_form);
-        assert_eq!(Some(store.has_multiples()), options.multiples);
         assert_kept(&store.snapshot().expect("snapshot"), &model);
         model.disconnect(2);
         let update = Update {
@@ -306,7 +307,7 @@ fn tables_of(path: &Path) -> Vec<String> {
 fn what_remains_of_an_index_says_what_it_is() {
     for (options, _) in forms() {
         let (_directory, path) = place();
-        let chain = small_chain(options.multiples == Some(true)).chain;
+        let chain = small_chain(has_multiples(&options)).chain;
         let store = Store::open(&path, &options).expect("new index");
         connect(&store, &chain);
         let of_the_open_one = store.remains();
@@ -316,13 +317,11 @@ fn what_remains_of_an_index_says_what_it_is() {
             first_height: None,
             keep: None,
             tweak_form: None,
-            multiples: None,
             ..options.clone()
         };
         for remains in [of_the_open_one, remains(&path, &like)] {
             let said = remains.options.expect("its meta can be read");
-            let kind =
-                |options: &StoreOptions| (options.keep, options.tweak_form, options.multiples);
+            let kind = |options: &StoreOptions| (options.keep, options.tweak_form);
             assert_eq!(kind(&said), kind(&options));
             assert_eq!(said.network, options.network);
             assert_eq!(said.first_height, options.first_height);
@@ -341,14 +340,12 @@ fn another_kind_is_refused() {
     for (found, _) in &all {
         let (_directory, path) = place();
         let store = Store::open(&path, found).expect("new index");
-        connect(&store, &small_chain(found.multiples == Some(true)).chain);
+        connect(&store, &small_chain(has_multiples(found)).chain);
         let before = content(&store);
         drop(store);
         for (asked, _) in &all {
             let opened = Store::open(&path, asked);
-            let same = (asked.keep, asked.tweak_form, asked.multiples)
-                == (found.keep, found.tweak_form, found.multiples);
-            if same {
+            if (asked.keep, asked.tweak_form) == (found.keep, found.tweak_form) {
                 assert_eq!(content(&opened.expect("index")), before);
                 continue;
             }
@@ -387,31 +384,10 @@ fn another_kind_is_refused() {
                         "{text}"
                     );
                 }
-                StoreError::WrongMultiples { found: is, .. } => {
-                    assert_eq!(Some(is), found.multiples);
-                }
                 error => panic!("{error:?}"),
             }
         }
     }
-}
-
-#[test]
-fn multiples_need_points() {
-    let (_directory, path) = place();
-    let options = form(Keep::Full, TweakForm::Compressed, true);
-    let error = Store::open(&path, &options).expect_err("contradiction");
-    assert!(
-        matches!(error, StoreError::MultiplesWithoutPoints { .. }),
-        "{error:?}"
-    );
-    let text = error.to_string();
-    assert!(
-        text.contains("--tweak-form point") && text.contains("--multiples"),
-        "{text}"
-    );
-    // Nothing stands in the way of another try.
-    Store::open(&path, &form(Keep::Full, TweakForm::Compressed, false)).expect("new index");
 }
 
 /// What is known to be older than the index is not looked up, and is foreign.
@@ -424,7 +400,7 @@ fn hints_of_older_outputs_change_nothing() {
         }
         model
     };
-    let plain = memory(&form(Keep::Full, TweakForm::Point, false));
+    let plain = memory(&form(Keep::Full, TweakForm::Point));
     connect_all(&plain, &model);
     let held: std::collections::HashSet<bitcoin::OutPoint> = model
         .outputs()
@@ -445,7 +421,7 @@ fn hints_of_older_outputs_change_nothing() {
         }
     }
     assert!(older > 10, "{older}");
-    let store = memory(&form(Keep::Full, TweakForm::Point, false));
+    let store = memory(&form(Keep::Full, TweakForm::Point));
     connect_all(&store, &hinted);
     assert_eq!(content(&store), content(&plain));
     assert_equal(&store.snapshot().expect("snapshot"), &model);
@@ -456,7 +432,8 @@ fn hints_of_older_outputs_change_nothing() {
 fn space_is_that_of_the_tables() {
     let (_directory, path) = place();
     let mut model = Model::new(true);
-    let store = Store::open(&path, &form(Keep::Full, TweakForm::Point, true)).expect("new index");
+    let store =
+        Store::open(&path, &form(Keep::Full, TweakForm::PointAndMultiple)).expect("new index");
     for seed in 0..30 {
         model.grow(seed, LARGE);
     }

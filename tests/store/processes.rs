@@ -17,10 +17,7 @@ const FORMAT_4: &[u8] = include_bytes!("../../fixtures/store/format-4-chain.redb
 const PROCESSES: usize = 3;
 
 fn unsaid() -> StoreOptions {
-    StoreOptions {
-        multiples: None,
-        ..options(3)
-    }
+    StoreOptions { ..options(3) }
 }
 
 /// Opens an index as soon as nobody else has it.

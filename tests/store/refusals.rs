@@ -14,7 +14,7 @@ use spindex::store::{
 
 use crate::support::{
     FIRST_HEIGHT, connect, content, memory_store, memory_store_with, options, options_with, place,
-    small_chain, small_index, tamper,
+    points, small_chain, small_index, tamper,
 };
 
 /// The error, whose text must name the file and a cure.
@@ -120,8 +120,11 @@ fn with_multiples_or_without() {
         let (_directory, path) = place();
         small_index(&path, found);
         let other = Store::open(&path, &options_with(3, !found));
-        let error = refused(other, &path, &format!("--multiples={found}"));
-        assert!(matches!(error, StoreError::WrongMultiples { found: text, .. } if text == found));
+        let cure = format!("pass --tweak-form {},", points(found).name());
+        let error = refused(other, &path, &cure);
+        assert!(
+            matches!(error, StoreError::WrongTweakForm { found: text, .. } if text == points(found))
+        );
         assert!(error.to_string().contains("--data-dir"), "{error}");
         // Nothing was changed by the attempt.
         Store::open(&path, &options_with(3, found)).expect("index");
@@ -144,7 +147,7 @@ fn multiples_of_an_index_without() {
         assert!(matches!(error, StoreError::NoMultiples { .. }), "{error:?}");
         let text = error.to_string();
         assert!(text.contains(&path.display().to_string()), "{text}");
-        assert!(text.contains("--multiples"), "{text}");
+        assert!(text.contains("--tweak-form point-and-multiple"), "{text}");
     }
 }
 
@@ -263,6 +266,27 @@ fn other_formats() {
     assert!(matches!(error, StoreError::NotAnIndex { .. }));
 }
 
+/// Two records say how tweaks are stored, and one of them excludes the other.
+#[test]
+fn multiples_of_compressed_tweaks() {
+    let (_directory, path) = place();
+    small_index(&path, true);
+    set_meta(&path, "tweak_form", Some(b"compressed"));
+    match refused(
+        Store::open(&path, &options_with(3, true)),
+        &path,
+        "`spindex sync`",
+    ) {
+        StoreError::Corrupt {
+            table, key, reason, ..
+        } => {
+            assert_eq!((table, key.as_str()), ("meta", "multiples"));
+            assert!(reason.contains("compressed"), "{reason}");
+        }
+        error => panic!("{error:?}"),
+    }
+}
+
 #[test]
 fn odd_meta() {
     for (multiples, name, value) in [
@@ -285,6 +309,7 @@ fn odd_meta() {
             "located",
             Some(b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
         ),
+        (false, "tweak_form", Some(b"point-and-multiple")),
         (true, "multiples", Some(b"\x20\0\0\0")),
         (true, "multiples", Some(b"\x40")),
     ] {

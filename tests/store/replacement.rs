@@ -126,7 +126,7 @@ fn an_index_without_a_block_takes_the_options_given_next() {
     let (_directory, path) = place();
     let unsaid = StoreOptions {
         first_height: None,
-        multiples: None,
+        tweak_form: None,
         ..options(3)
     };
     let others = [
@@ -143,7 +143,7 @@ fn an_index_without_a_block_takes_the_options_given_next() {
             ..unsaid.clone()
         },
         StoreOptions {
-            multiples: Some(true),
+            tweak_form: Some(TweakForm::PointAndMultiple),
             ..unsaid.clone()
         },
         unsaid.clone(),
@@ -154,7 +154,6 @@ fn an_index_without_a_block_takes_the_options_given_next() {
         assert_eq!(snapshot.first_height(), wanted.first_height.unwrap_or(1));
         assert_eq!(snapshot.keep(), wanted.keep.unwrap_or_default());
         assert_eq!(snapshot.tweak_form(), wanted.tweak_form.unwrap_or_default());
-        assert_eq!(snapshot.has_multiples(), wanted.multiples.unwrap_or(false));
         assert_eq!(snapshot.content_hash().expect("sound").len(), 32);
         drop(snapshot);
         drop(store);

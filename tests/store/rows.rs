@@ -3,11 +3,11 @@
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, OutPoint, Txid};
-use spindex::store::SpendRow;
 use spindex::store::schema::{
     BlockRow, LocatorHasher, OUTPUTS_MAX, OutputItem, RowError, Span, SpendItem, VALUE_MAX,
     VOUT_MAX, height_key, height_of_key, locator_key, split_locator_key,
 };
+use spindex::store::{OutputPosition, SpendRow};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -142,9 +142,15 @@ fn output_item() {
 #[test]
 fn spend_item() {
     for (item, expected) in [
-        (SpendItem::Held(0), "0000000000"),
-        (SpendItem::Held(0x0a_0b0c_0d0e), "0a0b0c0d0e"),
-        (SpendItem::Held(OUTPUTS_MAX - 1), "fffffffffe"),
+        (SpendItem::Held(OutputPosition(0)), "0000000000"),
+        (
+            SpendItem::Held(OutputPosition(0x0a_0b0c_0d0e)),
+            "0a0b0c0d0e",
+        ),
+        (
+            SpendItem::Held(OutputPosition(OUTPUTS_MAX - 1)),
+            "fffffffffe",
+        ),
         (SpendItem::Foreign, "ffffffffff"),
     ] {
         assert_eq!(hex(&item.encode()), expected);
@@ -179,10 +185,10 @@ fn spend_row() {
 
 #[test]
 fn locator_row() {
-    let key = locator_key(0x04_0506_0708, 0x0a_0b0c_0d0e);
+    let key = locator_key(0x04_0506_0708, OutputPosition(0x0a_0b0c_0d0e));
     assert_eq!(hex(&key), "04050607080a0b0c0d0e");
     let (hash, position) = split_locator_key(&key);
-    assert_eq!((hash, position), (0x04_0506_0708, 0x0a_0b0c_0d0e));
+    assert_eq!((hash, position.0), (0x04_0506_0708, 0x0a_0b0c_0d0e));
 
     // SipHash-2-4 of the bytes 00 01 02 .. 23 under the key 00 01 .. 0f, as in the test vectors of its authors; the
     // low 40 bits of it.
@@ -190,7 +196,11 @@ fn locator_row() {
     let outpoint = OutPoint::new(Txid::from_byte_array(bytes(0)), 0x2322_2120);
     let hash = SIPHASH_OF_36_BYTES & 0xff_ffff_ffff;
     assert_eq!(hasher.hash(&outpoint), hash);
-    assert_eq!(hasher.locate(&outpoint, 7), locator_key(hash, 7));
+    let seventh = OutputPosition(7);
+    assert_eq!(
+        hasher.locate(&outpoint, seventh),
+        locator_key(hash, seventh)
+    );
     assert_ne!(LocatorHasher::new(bytes(1)).hash(&outpoint), hash);
 }
 

@@ -4,7 +4,8 @@ use bitcoin::Txid;
 use spindex::curve::TweakPoint;
 use spindex::filter::FilterKind;
 use spindex::store::{
-    Block, BlockRecord, CompressedTweak, RowFilter, Snapshot, SpendRow, StoreError, Utxo,
+    Block, BlockRecord, CompressedTweak, OutputPosition, RowFilter, Snapshot, SpendRow, StoreError,
+    Utxo,
 };
 
 type Answer<T> = Result<Option<T>, StoreError>;
@@ -63,7 +64,7 @@ pub(crate) trait ByHeight {
         self.of(height, |block| block.spend_creators())
     }
 
-    fn spent_positions(&self, height: u32) -> Answer<Vec<u64>> {
+    fn spent_positions(&self, height: u32) -> Answer<Vec<OutputPosition>> {
         self.of(height, |block| block.spent_positions())
     }
 

@@ -9,7 +9,7 @@ use spindex::chain::BlockSource;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
-use spindex::store::{Store, StoreOptions, Summed};
+use spindex::store::{Store, StoreOptions, Summed, TweakForm};
 
 /// Regtest, from the genesis block on.
 pub(crate) fn options() -> StoreOptions {
@@ -18,7 +18,6 @@ pub(crate) fn options() -> StoreOptions {
         first_height: Some(0),
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: 288,
         cache_bytes: 8 << 20,
     }
@@ -30,19 +29,24 @@ pub(crate) fn engine(path: &Path) -> redb::Database {
     redb::Database::builder().create_with_backend(file).unwrap()
 }
 
+/// An empty index in memory, of points.
+pub(crate) fn memory_store() -> Arc<Store> {
+    memory_store_of(TweakForm::Point)
+}
+
 /// An empty index in memory.
-pub(crate) fn memory_store(multiples: bool) -> Arc<Store> {
+pub(crate) fn memory_store_of(tweak_form: TweakForm) -> Arc<Store> {
     let backend = redb::backends::InMemoryBackend::new();
     let options = StoreOptions {
-        multiples: Some(multiples),
+        tweak_form: Some(tweak_form),
         ..options()
     };
     Arc::new(Store::open_with_backend(backend, &options).unwrap())
 }
 
-/// An index of all the source has now, without multiples.
+/// An index of all the source has now, of points.
 pub(crate) async fn fresh_store(source: Arc<dyn BlockSource>) -> Arc<Store> {
-    fresh_store_with(source, false).await
+    fresh_store_of(TweakForm::Point, source).await
 }
 
 /// An index of all the source has now from a height on.
@@ -59,9 +63,12 @@ pub(crate) async fn fresh_store_from(
     fill(store, source).await
 }
 
-/// An index of all the source has now, with or without multiples.
-pub(crate) async fn fresh_store_with(source: Arc<dyn BlockSource>, multiples: bool) -> Arc<Store> {
-    fill(memory_store(multiples), source).await
+/// An index of all the source has now.
+pub(crate) async fn fresh_store_of(
+    tweak_form: TweakForm,
+    source: Arc<dyn BlockSource>,
+) -> Arc<Store> {
+    fill(memory_store_of(tweak_form), source).await
 }
 
 /// Indexes all the source has now.

@@ -18,7 +18,6 @@ async fn whoever_asks_for_the_same_as_others_waits_as_long_as_one_and_no_longer(
         first_height: None,
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: 100,
         cache_bytes: 0,
     };

@@ -1,5 +1,6 @@
 //! `spindex bench api`: requests a second of the version 1 routes over loopback, beside nginx with the same bytes in files.
 
+mod cores;
 mod load;
 mod nginx;
 mod subject;
@@ -16,6 +17,7 @@ use super::super::engine::engine;
 use super::super::output::{progress_bar, write_stdout};
 use super::{cpu_name, median};
 use crate::curve::EngineKind;
+use cores::Cores;
 use load::{Load, Measured};
 use nginx::Nginx;
 use subject::Server;
@@ -87,8 +89,18 @@ struct Subject {
 pub(super) fn bench_api(args: ApiBenchArgs) -> Result<()> {
     let engine = engine(EngineKind::Auto)?;
     let index = subject::index(args.index.as_deref(), args.blocks, args.transactions)?;
-    let hot = Server::start(&index, Arc::clone(&engine), args.serving_threads, None)?;
-    let cold = Server::start(&index, engine, args.serving_threads, Some(0))?;
+    let cores = Cores::split(args.serving_threads);
+    let serving = cores.as_ref().map(|cores| cores.serving.as_slice());
+    let start = |kept| {
+        Server::start(
+            &index,
+            Arc::clone(&engine),
+            args.serving_threads,
+            serving,
+            kept,
+        )
+    };
+    let (hot, cold) = (start(None)?, start(Some(0))?);
     let mut subjects = vec![
         Subject {
             name: "hot",
@@ -102,7 +114,13 @@ pub(super) fn bench_api(args: ApiBenchArgs) -> Result<()> {
         },
     ];
     let height = args.blocks / 2 + 1;
-    let nginx = Nginx::start(&hot.address(), &ROUTES, height, args.serving_threads)?;
+    let nginx = Nginx::start(
+        &hot.address(),
+        &ROUTES,
+        height,
+        args.serving_threads,
+        serving,
+    )?;
     if let Some(nginx) = &nginx {
         subjects.push(Subject {
             name: "nginx",
@@ -117,8 +135,12 @@ pub(super) fn bench_api(args: ApiBenchArgs) -> Result<()> {
             is_cold: false,
         });
     }
+    // All servers run by now, on their own.
+    if let Some(cores) = &cores {
+        cores::pin(&cores.asking);
+    }
     let rows = measure(&args, &subjects, height)?;
-    print(&args, nginx.is_some(), &rows)
+    print(&args, cores.as_ref(), nginx.is_some(), &rows)
 }
 
 /// Every route of every subject in turn, round after round, after one round that does not count.
@@ -192,7 +214,7 @@ fn path(route: &str, height: u32) -> String {
     route.replace("{}", &height.to_string())
 }
 
-fn print(args: &ApiBenchArgs, has_nginx: bool, rows: &[Row]) -> Result<()> {
+fn print(args: &ApiBenchArgs, cores: Option<&Cores>, has_nginx: bool, rows: &[Row]) -> Result<()> {
     let cpu = cpu_name();
     write_stdout(|out| {
         if args.json {
@@ -202,6 +224,7 @@ fn print(args: &ApiBenchArgs, has_nginx: bool, rows: &[Row]) -> Result<()> {
                 "rounds": args.rounds,
                 "connections": args.connections,
                 "serving_threads": args.serving_threads,
+                "serving_cores": cores.map(|cores| &cores.serving),
                 "transactions": args.transactions,
                 "rows": rows,
             });
@@ -209,8 +232,15 @@ fn print(args: &ApiBenchArgs, has_nginx: bool, rows: &[Row]) -> Result<()> {
         }
         writeln!(
             out,
-            "api on {cpu}, {} connections, {} serving threads, blocks of {} transactions, medians of {} rounds",
-            args.connections, args.serving_threads, args.transactions, args.rounds
+            "api on {cpu}, {} connections, {} serving threads{}, blocks of {} transactions, medians of {} rounds",
+            args.connections,
+            args.serving_threads,
+            match cores {
+                Some(_) => " on cores of their own",
+                None => "",
+            },
+            args.transactions,
+            args.rounds
         )?;
         writeln!(
             out,

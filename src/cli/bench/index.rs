@@ -373,7 +373,7 @@ impl Replay {
             std::hint::black_box(tweaks(engine, inputs));
         }
         let computed = lap();
-        let records = derive_records(engine, &blocks, store.has_multiples());
+        let records = derive_records(engine, &blocks, store.tweak_form());
         let derived = lap();
         drop((blocks, inputs));
         lap();
@@ -542,7 +542,6 @@ impl Scratch {
             first_height: Some(FIRST_HEIGHT),
             keep: None,
             tweak_form: None,
-            multiples: None,
             undo_depth: 288,
             cache_bytes: 256 << 20,
         };

@@ -29,8 +29,7 @@ async fn content(chain: &Arc<SimulatedChain>, engine: Arc<dyn Engine>) -> [u8; 3
         network: Network::Regtest,
         first_height: Some(1),
         keep: None,
-        tweak_form: None,
-        multiples: Some(true),
+        tweak_form: Some(TweakForm::PointAndMultiple),
         undo_depth: 100,
         cache_bytes: 16 << 20,
     };

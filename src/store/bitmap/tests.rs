@@ -6,6 +6,10 @@ use redb::{Database, ReadableDatabase};
 
 const CHUNK: u64 = SPENT_CHUNK_BITS;
 
+fn positions(numbers: &[u64]) -> Vec<OutputPosition> {
+    numbers.iter().copied().map(OutputPosition).collect()
+}
+
 fn database() -> Database {
     let database = Database::builder()
         .create_with_backend(InMemoryBackend::new())
@@ -124,7 +128,7 @@ fn changes_are_those_of_a_vector() {
         for at in &set {
             bits[*at as usize] = true;
         }
-        let (clear, set) = (&clear, &set);
+        let (clear, set) = (&positions(&clear), &positions(&set));
         change(
             &database,
             &Change {
@@ -151,7 +155,7 @@ fn reason<T>(result: Result<T, Fault>) -> String {
 fn contradictions_are_named() {
     let database = database();
     let (old, cut, new) = (0, 0, CHUNK + 9);
-    let set: &[u64] = &[3, CHUNK + 8];
+    let set = &positions(&[3, CHUNK + 8]);
     change(
         &database,
         &Change {
@@ -165,6 +169,7 @@ fn contradictions_are_named() {
     .unwrap();
     let (old, cut) = (new, new);
     let twice = |clear: &[u64], set: &[u64]| {
+        let (clear, set) = (&positions(clear), &positions(set));
         reason(change(
             &database,
             &Change {

@@ -6,6 +6,7 @@ use bitcoin::{OutPoint, Txid};
 use super::{Full, View};
 use crate::store::column::Items;
 use crate::store::error::{Fault, InRow};
+use crate::store::position::OutputPosition;
 use crate::store::record::SpendRow;
 use crate::store::schema::{BlockRow, OUTPUTS, OutputItem, TXIDS};
 
@@ -58,18 +59,18 @@ impl HeldOutput {
 
 impl HeldOutputs<'_> {
     /// The output at a position, which must be there.
-    pub(in crate::store) fn get(&mut self, position: u64) -> Result<HeldOutput, Fault> {
-        let item = self.outputs.get::<{ OutputItem::BYTES }>(position)?;
+    pub(in crate::store) fn get(&mut self, position: OutputPosition) -> Result<HeldOutput, Fault> {
+        let item = self.outputs.get::<{ OutputItem::BYTES }>(position.0)?;
         let item = OutputItem::decode(&item).in_row(OUTPUTS.name(), position)?;
         let (row, firsts) = match self.block.take() {
-            Some(block) if block.0.outputs.range().contains(&position) => block,
+            Some(block) if block.0.has_output(position) => block,
             _ => {
                 let row = self.view.block_of_output(position)?;
                 let firsts = self.view.firsts(self.full, &row)?;
                 (row, firsts)
             }
         };
-        let relative = position - row.outputs.first;
+        let relative = position.0 - row.outputs.first;
         // The last one that starts here or before; there is one, since the first starts at 0.
         let after = firsts.partition_point(|first| u64::from(*first) <= relative);
         let transaction = row.transactions.first + after.saturating_sub(1) as u64;

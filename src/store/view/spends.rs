@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{Full, View};
 use crate::store::error::{Fault, InRow};
+use crate::store::position::OutputPosition;
 use crate::store::record::SpendRow;
 use crate::store::schema::{BlockRow, FOREIGN, SPENDS, SpendItem};
 
@@ -35,9 +36,9 @@ impl View {
         &self,
         full: &Full,
         row: &BlockRow,
-    ) -> Result<Vec<u64>, Fault> {
+    ) -> Result<Vec<OutputPosition>, Fault> {
         let items = self.spend_items(full, row)?;
-        let mut positions: Vec<u64> = items
+        let mut positions: Vec<OutputPosition> = items
             .into_iter()
             .filter_map(|item| match item {
                 SpendItem::Held(position) => Some(position),
@@ -51,7 +52,7 @@ impl View {
         }
         if positions
             .last()
-            .is_some_and(|last| *last >= row.ends().outputs)
+            .is_some_and(|last| last.0 >= row.ends().outputs)
         {
             return Err(Fault::row(SPENDS.name(), first, "spends a later output"));
         }
@@ -95,7 +96,7 @@ impl View {
         let items = self.spend_items(full, row)?;
         let foreign = self.foreign(full, row)?;
         // In the order of the positions each chunk is read once.
-        let mut held: Vec<(u64, usize)> = items
+        let mut held: Vec<(OutputPosition, usize)> = items
             .iter()
             .enumerate()
             .filter_map(|(index, item)| match item {

@@ -14,7 +14,9 @@ use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::filter::FilterKind;
 use spindex::index::derive_records;
 use spindex::store::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, META};
-use spindex::store::{BlockRecord, RowFilter, ScanColumns, Store, StoreOptions, Summed, Update};
+use spindex::store::{
+    BlockRecord, RowFilter, ScanColumns, Store, StoreOptions, Summed, TweakForm, TxPosition, Update,
+};
 
 /// Height of the first block of the index that is damaged: below it there is hardly anything to spend.
 const FIRST_HEIGHT: u32 = 100;
@@ -71,7 +73,6 @@ fn options() -> StoreOptions {
         first_height: Some(FIRST_HEIGHT),
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: 288,
         cache_bytes: 1 << 20,
     }
@@ -90,7 +91,7 @@ static GOOD: LazyLock<(Vec<u8>, Vec<BlockRecord>)> = LazyLock::new(|| {
         .skip(FIRST_HEIGHT as usize)
         .map(|block| block.with_prevouts().expect("a good block"))
         .collect();
-    let mut records = derive_records(&LibSecp256k1, &blocks, false);
+    let mut records = derive_records(&LibSecp256k1, &blocks, TweakForm::Point);
     let mut next = records.split_off(BLOCKS_INDEXED as usize);
     let memory = Memory::default();
     let mut heights = HashMap::new();
@@ -260,7 +261,9 @@ pub(crate) fn check(input: &[u8]) -> bool {
             ..ScanColumns::default()
         };
         if let Ok(Some(scan)) = snapshot.scan(heights, columns) {
-            for position in scan.positions().take(100) {
+            let positions = scan.positions();
+            let positions = positions.start.0..positions.end.0;
+            for position in positions.take(100).map(TxPosition) {
                 let _ = snapshot.transaction(position);
                 let _ = snapshot.block_of(position);
             }

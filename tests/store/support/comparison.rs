@@ -6,7 +6,7 @@ use bitcoin::Txid;
 use spindex::curve::TweakPoint;
 use spindex::store::schema::VALUE_MAX;
 use spindex::store::{
-    RowFilter, ScanColumns, Snapshot, StoreError, TransactionEntry, TweakBatch, TweakForm, Utxo,
+    RowFilter, ScanColumns, Snapshot, StoreError, TransactionEntry, TweakBatch, TxPosition, Utxo,
 };
 
 use super::{FIRST_HEIGHT, Model, multiple_of};
@@ -103,13 +103,13 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
                 Some(compressed),
                 "{height} {filter:?}"
             );
-            match snapshot.tweak_form() {
-                TweakForm::Point => assert_eq!(
+            match snapshot.tweak_form().has_points() {
+                true => assert_eq!(
                     snapshot.tweaks(height, filter).expect("tweaks"),
                     Some(tweaks),
                     "{height} {filter:?}"
                 ),
-                TweakForm::Compressed => {
+                false => {
                     let refused = snapshot.tweaks(height, filter).expect_err("no points");
                     assert!(
                         matches!(refused, StoreError::NoPoints { .. }),
@@ -126,7 +126,7 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
     }
 
     let columns = ScanColumns {
-        compressed: snapshot.tweak_form() == TweakForm::Compressed,
+        compressed: !snapshot.tweak_form().has_points(),
         multiples: model.multiples,
         short_keys: true,
     };
@@ -159,8 +159,9 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
         );
     }
     let transactions = counts.transactions;
-    assert_eq!(snapshot.transaction(transactions).expect("none"), None);
-    assert_eq!(snapshot.block_of(transactions).expect("none"), None);
+    let behind = TxPosition(transactions);
+    assert_eq!(snapshot.transaction(behind).expect("none"), None);
+    assert_eq!(snapshot.block_of(behind).expect("none"), None);
     for hash in &model.orphan_hashes {
         assert_eq!(snapshot.height_of(hash).expect("no row"), None);
     }
@@ -186,10 +187,11 @@ pub(crate) fn assert_scan(
         blocks.map(|record| record.transactions.len() as u64).sum()
     };
     let mut next = before(*heights.start());
-    assert_eq!(positions, next..before(*heights.end() + 1));
+    let end = before(*heights.end() + 1);
+    assert_eq!(positions, TxPosition(next)..TxPosition(end));
     let filter = RowFilter::default();
     let mut rows = batches.iter().enumerate().flat_map(|(number, batch)| {
-        assert_eq!(batch.first, next, "batches follow each other");
+        assert_eq!(batch.first, TxPosition(next), "batches follow each other");
         let count = batch.len();
         let tweaks: Vec<[u8; 33]> = match columns.compressed {
             true => {
@@ -207,7 +209,7 @@ pub(crate) fn assert_scan(
         let following = batches.get(number + 1).and_then(|next| next.ends.first());
         assert!(
             next.is_multiple_of(255)
-                || next == positions.end
+                || next == end
                 || following.is_some_and(|end| batch.keys.len() + *end as usize > 1 << 16),
             "batches end with chunks, unless the next transaction has too many keys"
         );
@@ -222,7 +224,7 @@ pub(crate) fn assert_scan(
             });
             let end = batch.ends.get(index).map_or(0, |end| *end as usize);
             (
-                batch.first + index as u64,
+                batch.position(index),
                 tweaks[index],
                 batch.multiples.get(index),
                 &batch.keys[start..end],
@@ -252,7 +254,7 @@ pub(crate) fn assert_scan(
                 assert!(outputs.iter().map(short).eq(keys.iter().copied()));
             }
             // Every lookup costs the block's outputs: of large blocks a sample will do.
-            if utxos.len() < 100 || position % 97 == 0 {
+            if utxos.len() < 100 || position.0 % 97 == 0 {
                 let block = snapshot.block(height).expect("row").expect("indexed").id();
                 let entry = TransactionEntry {
                     block,

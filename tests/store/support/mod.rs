@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bitcoin::Network;
 use redb::Database;
 use redb::backends::InMemoryBackend;
-use spindex::store::{BlockRecord, Store, StoreOptions, Summed, Update};
+use spindex::store::{BlockRecord, Store, StoreOptions, Summed, TweakForm, Update};
 
 pub(crate) use comparison::{assert_equal, assert_scan, row_filters};
 pub(crate) use model::{LARGE, MEDIUM, Model, SMALL, Size};
@@ -21,14 +21,21 @@ pub(crate) fn options(undo_depth: u32) -> StoreOptions {
     options_with(undo_depth, false)
 }
 
-/// Options of an index with or without multiples.
+/// The form of tweaks as points, with or without multiples.
+pub(crate) const fn points(multiples: bool) -> TweakForm {
+    match multiples {
+        false => TweakForm::Point,
+        true => TweakForm::PointAndMultiple,
+    }
+}
+
+/// Options of an index of points, with or without multiples.
 pub(crate) fn options_with(undo_depth: u32, multiples: bool) -> StoreOptions {
     StoreOptions {
         network: Network::Regtest,
         first_height: Some(FIRST_HEIGHT),
         keep: None,
-        tweak_form: None,
-        multiples: Some(multiples),
+        tweak_form: Some(points(multiples)),
         undo_depth,
         cache_bytes: 8 << 20,
     }

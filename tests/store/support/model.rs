@@ -9,7 +9,9 @@ use bitcoin::{BlockHash, CompactTarget, OutPoint, TxMerkleNode, Txid};
 use spindex::BlockId;
 use spindex::curve::TweakPoint;
 use spindex::store::schema::VALUE_MAX;
-use spindex::store::{BlockRecord, OutputRow, RowFilter, SpendRow, TransactionRow, Utxo};
+use spindex::store::{
+    BlockRecord, OutputPosition, OutputRow, RowFilter, SpendRow, TransactionRow, Utxo,
+};
 
 use super::{FIRST_HEIGHT, multiple_of};
 
@@ -319,19 +321,19 @@ impl Model {
     }
 
     /// Per block the positions of the outputs it was the first to spend, ascending.
-    pub(crate) fn spent_positions(&self) -> Vec<Vec<u64>> {
-        let positions: HashMap<OutPoint, u64> = self
+    pub(crate) fn spent_positions(&self) -> Vec<Vec<OutputPosition>> {
+        let positions: HashMap<OutPoint, OutputPosition> = self
             .outputs()
             .into_iter()
             .enumerate()
-            .map(|(position, (outpoint, _))| (outpoint, position as u64))
+            .map(|(position, (outpoint, _))| (outpoint, OutputPosition(position as u64)))
             .collect();
         let mut seen = HashSet::new();
         let mut blocks = Vec::new();
         for record in &self.chain {
             let spends = record.spends.iter().map(|spend| spend.outpoint);
             let first = spends.filter(|outpoint| seen.insert(*outpoint));
-            let mut row: Vec<u64> = first
+            let mut row: Vec<OutputPosition> = first
                 .filter_map(|outpoint| positions.get(&outpoint).copied())
                 .collect();
             row.sort_unstable();

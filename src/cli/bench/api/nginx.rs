@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
+use super::cores::pin;
 use super::path;
 use crate::private_file::PrivateFolder;
 
@@ -28,6 +29,7 @@ impl Nginx {
         routes: &[&str],
         height: u32,
         threads: usize,
+        cores: Option<&[usize]>,
     ) -> Result<Option<Self>> {
         let found = Command::new("nginx")
             .arg("-v")
@@ -59,15 +61,27 @@ impl Nginx {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let configuration = folder.path().join("nginx.conf");
         fs::write(&configuration, configured(folder.path(), port, threads))?;
-        let child = Command::new("nginx")
+        let mut command = Command::new("nginx");
+        command
             .arg("-e")
             .arg(folder.path().join("error.log"))
             .arg("-c")
             .arg(&configuration)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
+            .stderr(Stdio::null());
+        // A process keeps to the cores of the thread that starts it.
+        let child = std::thread::scope(|scope| {
+            let starting = scope.spawn(|| {
+                if let Some(cores) = cores {
+                    pin(cores);
+                }
+                command.spawn()
+            });
+            starting.join()
+        });
+        let child = child
+            .map_err(|_| anyhow!("the thread that starts nginx panicked"))?
             .context("cannot start nginx")?;
         let mut nginx = Self {
             child,

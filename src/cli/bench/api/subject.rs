@@ -10,6 +10,7 @@ use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{BlockHash, CompactTarget, Network, TxMerkleNode, Txid};
 use tokio::sync::oneshot;
 
+use super::cores::pin;
 use crate::BlockId;
 use crate::api::desk::{Desk, DeskSettings};
 use crate::api::{self, Listener, ServeSettings};
@@ -48,7 +49,6 @@ pub(super) fn index(folder: Option<&Path>, blocks: u32, transactions: u32) -> Re
         first_height: Some(FIRST_HEIGHT),
         keep: None,
         tweak_form: None,
-        multiples: None,
         undo_depth: UNDO_DEPTH,
         cache_bytes: 256 << 20,
     };
@@ -146,15 +146,24 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Serves the index on a free port of this machine, with default bounds but for what is kept of answers.
+    /// Serves the index on a free port of this machine, with default bounds but for what is kept of answers, by threads on
+    /// these cores.
     pub(super) fn start(
         index: &Index,
         engine: Arc<dyn Engine>,
         threads: usize,
+        cores: Option<&[usize]>,
         kept_answer_bytes: Option<u64>,
     ) -> Result<Self> {
+        let cores = cores.map(<[usize]>::to_vec);
+        let keep_to_cores = move || {
+            if let Some(cores) = &cores {
+                pin(cores);
+            }
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
+            .on_thread_start(keep_to_cores.clone())
             .enable_all()
             .build()
             .context("cannot start threads")?;
@@ -172,6 +181,7 @@ impl Server {
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
+            keep_to_cores();
             let listener = Listener::http(socket);
             let shutdown = async {
                 // A sender that is gone means the same.
