@@ -29,6 +29,14 @@ fn errors_name_what_there_is_and_what_is_needed() {
             "the engine ifma needs a processor with avx512f and avx512ifma: use auto"
         ]
     );
+    let broken = BrokenEngine {
+        engine: "avx2",
+        batches: 34,
+    };
+    let said = broken.to_string();
+    for part in ["engine avx2 ", " 34 batches", "--engine libsecp256k1"] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 /// Whether this processor has a feature.
