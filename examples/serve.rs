@@ -45,7 +45,7 @@ async fn main() -> Result<(), Error> {
         redb::backends::InMemoryBackend::new(),
         &options,
     )?);
-    let engine = curve::engine(EngineKind::Auto)?;
+    let engine = curve::engine(EngineKind::Auto, |broken| eprintln!("{broken}"))?;
     let indexer = Indexer::new(
         store.clone(),
         chain.clone(),

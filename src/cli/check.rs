@@ -315,9 +315,6 @@ impl Job {
         )
         .await;
         bar.finish_and_clear();
-        if engine.status().is_broken {
-            self.note(crate::curve::EngineStatus::BROKEN);
-        }
         let check = match check {
             Ok(check) => check,
             // A pruned node passes the check and has not all blocks.

@@ -6,6 +6,7 @@ mod compaction;
 mod config;
 mod core_dumps;
 mod demo;
+mod engine;
 mod output;
 mod scan;
 mod server;

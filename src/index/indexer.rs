@@ -15,7 +15,7 @@ use super::reorg::{Fork, find_fork};
 use crate::BlockId;
 use crate::chain::zmq::TipSignal;
 use crate::chain::{BlockSource, ChainError, Node};
-use crate::curve::{Engine, EngineStatus};
+use crate::curve::Engine;
 use crate::runtime::Stop;
 use crate::store::{Applied, Locating, Snapshot, Store, StoreError};
 
@@ -119,8 +119,6 @@ pub struct Indexer {
     source: Arc<dyn BlockSource>,
     node: Option<Arc<dyn Node>>,
     engine: Arc<dyn Engine>,
-    /// Whether it was said that the engine found itself wrong.
-    engine_reported: AtomicBool,
     /// Whether the node has proved to be the right one: what goes wrong from then on is waited out.
     is_settled: AtomicBool,
     settings: IndexSettings,
@@ -143,7 +141,6 @@ impl Indexer {
             source,
             node: None,
             engine,
-            engine_reported: AtomicBool::new(false),
             is_settled: AtomicBool::new(false),
             settings,
             stop,
@@ -438,7 +435,6 @@ impl Indexer {
                 () = self.stop.requested(), if end.is_none() => end = Some(End::Complete),
                 () = tokio::time::sleep(due), if committing.is_none() && !gathered.records.is_empty() => {}
             }
-            self.report_engine();
         }
         Ok((committed, end.unwrap_or(End::Complete)))
     }
@@ -448,13 +444,6 @@ impl Indexer {
         gathered.row_bytes >= self.settings.batch_bytes
             || gathered.records.len() >= BATCH_BLOCKS
             || meter.due_in().is_zero()
-    }
-
-    /// Says loudly, once, that the engine found itself wrong.
-    fn report_engine(&self) {
-        if self.engine.status().is_news(&self.engine_reported) {
-            tracing::error!("{}", EngineStatus::BROKEN);
-        }
     }
 
     async fn snapshot(&self) -> Result<Snapshot, IndexError> {

@@ -368,7 +368,7 @@ fn the_bytes_follow_from_the_parameters_alone() {
     let dir = tempfile::tempdir().unwrap();
     let make = |name: &str, seed: u64, height: u32, threads: usize, kind: EngineKind| {
         let directory = dir.path().join(name);
-        let engine = engine(kind).unwrap();
+        let engine = engine(kind, |broken| panic!("{broken}")).unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let summary = pool.unwrap().install(|| {
             let target = target(&directory);
