@@ -2,7 +2,7 @@
 //!
 //! Everything works on plain slices; callers split work over threads. [`Engine`] is the one interface:
 //! [`libsecp256k1`] implements it on the library of that name, point by point, and the batched engines
-//! implement it on a backend each, with libsecp256k1 as their judge and last resort. [`engine`] chooses from
+//! implement it on a backend each, with libsecp256k1 as their judge and last resort. [`engine()`] chooses from
 //! [`ENGINES`].
 //!
 //! Each of these modules uses some of those above it, and none below it.
