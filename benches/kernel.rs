@@ -13,8 +13,9 @@ use secp256k1::{SECP256K1, SecretKey};
 use spindex::bip352::inputs::TweakInputs;
 use spindex::bip352::tweak;
 use spindex::chain::parse::block_from_rest_bytes;
-use spindex::curve::measure::operations;
-use spindex::curve::{Engine, EngineKind, Product, ScanTarget, TweakPoint, engine};
+use spindex::curve::{
+    Batch, Engine, EngineKind, Product, ScanTarget, TweakPoint, available, engine,
+};
 use spindex::index::tweak_candidates;
 
 /// Tweaks in a scan: some full batches.
@@ -47,25 +48,24 @@ fn tweaks() -> Vec<TweakPoint> {
 
 /// libsecp256k1 and every batched engine that runs here, with the number of points each is measured with.
 fn engines() -> Vec<(Arc<dyn Engine>, usize)> {
-    EngineKind::NAMES
-        .into_iter()
-        .filter(|(kind, _)| *kind != EngineKind::Auto)
-        .filter_map(|(kind, _)| {
-            let points = match kind {
+    available()
+        .map(|entry| {
+            let points = match entry.kind {
                 EngineKind::LibSecp256k1 => BASELINE_TWEAKS,
                 _ => TWEAKS,
             };
-            Some((engine(kind).ok()?, points))
+            let engine = engine(entry.kind, |broken| panic!("{broken}"));
+            (engine.expect("it is available"), points)
         })
         .collect()
 }
 
 fn field_and_steps(c: &mut Criterion) {
     let mut group = c.benchmark_group("field and steps");
-    for (kind, name) in EngineKind::NAMES {
-        for mut operation in operations(kind) {
+    for entry in available() {
+        for mut operation in entry.operations() {
             group.throughput(Throughput::Elements(operation.count as u64));
-            group.bench_function(BenchmarkId::new(operation.name, name), |b| {
+            group.bench_function(BenchmarkId::new(operation.name, entry.name), |b| {
                 b.iter(|| (operation.run)());
             });
         }
@@ -82,22 +82,25 @@ fn scans(c: &mut Criterion) {
     ] {
         let mut group = c.benchmark_group(group);
         for (engine, count) in engines() {
-            let scanner = engine.scanner(&target(0, labels)).expect("valid keys");
+            let scanner = engine.scanner(&[target(0, labels)]).expect("valid keys");
             group.throughput(Throughput::Elements(count as u64));
             group.bench_function(engine.name(), |b| {
-                b.iter(|| scanner.candidates(&tweaks[..count], &mut candidates));
+                b.iter(|| scanner.candidates(Batch::of(&tweaks[..count]), &mut candidates));
             });
         }
     }
     let mut group = c.benchmark_group("scan, 1 label, with 2^64 T");
     for (engine, count) in engines() {
         let multiples: Vec<_> = engine.multiples(&tweaks).into_iter().flatten().collect();
-        let scanner = engine.scanner(&target(0, 1)).expect("valid keys");
+        let scanner = engine.scanner(&[target(0, 1)]).expect("valid keys");
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(engine.name(), |b| {
             b.iter(|| {
-                let (tweaks, multiples) = (&tweaks[..count], &multiples[..count]);
-                scanner.candidates_with_multiples(tweaks, multiples, &mut candidates);
+                let batch = Batch {
+                    tweaks: &tweaks[..count],
+                    multiples: Some(&multiples[..count]),
+                };
+                scanner.candidates(batch, &mut candidates);
             });
         });
     }
@@ -109,14 +112,14 @@ fn batch_sizes(c: &mut Criterion) {
     let mut candidates = Vec::new();
     let mut group = c.benchmark_group("scan by number of tweaks");
     for (engine, max) in engines() {
-        let scanner = engine.scanner(&target(0, 1)).expect("valid keys");
+        let scanner = engine.scanner(&[target(0, 1)]).expect("valid keys");
         for count in [16, 64, 256, 512, 1024, 2048] {
             if count > max {
                 continue;
             }
             group.throughput(Throughput::Elements(count as u64));
             group.bench_function(BenchmarkId::new(engine.name(), count), |b| {
-                b.iter(|| scanner.candidates(&tweaks[..count], &mut candidates));
+                b.iter(|| scanner.candidates(Batch::of(&tweaks[..count]), &mut candidates));
             });
         }
     }
@@ -131,10 +134,10 @@ fn many_wallets(c: &mut Criterion) {
         group.sample_size(10);
         for (engine, count) in engines() {
             let count = count / 4;
-            let scanner = engine.wallets_scanner(&targets).expect("valid keys");
+            let scanner = engine.scanner(&targets).expect("valid keys");
             group.throughput(Throughput::Elements((count * wallets) as u64));
             group.bench_function(engine.name(), |b| {
-                b.iter(|| scanner.candidates(&tweaks[..count], &mut candidates));
+                b.iter(|| scanner.candidates(Batch::of(&tweaks[..count]), &mut candidates));
             });
         }
     }

@@ -7,7 +7,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use secp256k1::{PublicKey, SECP256K1, SecretKey};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey};
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::curve::{Engine, TweakPoint};
+use spindex::curve::{Batch, Engine, TweakPoint};
 
 const TWEAKS: usize = 2_000;
 
@@ -34,12 +34,12 @@ fn scan(c: &mut Criterion) {
         let spend_pubkey = secret(1_000_000).public_key(SECP256K1);
         let keys = ReceiverKeys::new(scan_key, spend_pubkey, 1..=extra_labels);
         let scanner = LibSecp256k1
-            .scanner(&keys.scan_target())
+            .scanner(&[keys.scan_target()])
             .expect("the keys are valid");
         let mut candidates = Vec::new();
         let id = BenchmarkId::new("libsecp256k1, labels beside change", extra_labels);
         group.bench_function(id, |b| {
-            b.iter(|| scanner.candidates(black_box(&points), &mut candidates))
+            b.iter(|| scanner.candidates(Batch::of(black_box(&points)), &mut candidates))
         });
     }
     group.finish();

@@ -18,7 +18,7 @@ use bitcoin::secp256k1::rand::rngs::StdRng;
 use bitcoin::secp256k1::rand::{Rng, RngCore, SeedableRng};
 use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, TxMerkleNode, Txid};
 use spindex::BlockId;
-use spindex::chain::generated::ChainParameters;
+use spindex::chain::made::generated::ChainParameters;
 use spindex::store::{
     BlockRecord, OutputRow, SpendRow, Store, StoreOptions, TransactionRow, Update,
 };

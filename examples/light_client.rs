@@ -29,7 +29,10 @@ async fn main() -> Result<(), Error> {
         network: Network::Regtest,
         wallet: Some(WalletId::of(&wallet)),
     })?;
-    let scanner = Scanner::new(curve::engine(EngineKind::Auto)?, wallet)?;
+    let scanner = Scanner::new(
+        curve::engine(EngineKind::Auto, |broken| eprintln!("{broken}"))?,
+        wallet,
+    )?;
     let settings = LightSettings {
         from: Some(0),
         ..LightSettings::new(Network::Regtest)

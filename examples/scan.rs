@@ -44,7 +44,10 @@ fn main() -> Result<(), Error> {
     };
     let outputs = HashMap::from([(output.key, output)]);
 
-    let scanner = Scanner::new(curve::engine(EngineKind::Auto)?, keys)?;
+    let scanner = Scanner::new(
+        curve::engine(EngineKind::Auto, |broken| eprintln!("{broken}"))?,
+        keys,
+    )?;
     // Each batch collects the tweaks for which a candidate is an output.
     let hits = scanner.scan(
         &tweaks,

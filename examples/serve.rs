@@ -12,7 +12,7 @@ use bitcoin::Network;
 use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::{Listener, ServeSettings, bind, serve};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::{self, EngineKind};
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Error> {
         redb::backends::InMemoryBackend::new(),
         &options,
     )?);
-    let engine = curve::engine(EngineKind::Auto)?;
+    let engine = curve::engine(EngineKind::Auto, |broken| eprintln!("{broken}"))?;
     let indexer = Indexer::new(
         store.clone(),
         chain.clone(),
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Error> {
         engine,
         ..DeskSettings::default()
     };
-    let desk = Desk::new(store, Some(chain), settings);
+    let desk = Desk::new(store, Some(chain.clone()), Some(chain), settings);
     let listener = Listener::http(socket);
     let end_of_input = async {
         // Whatever is typed is of no interest, nor is why there is no more.

@@ -56,7 +56,7 @@ fn main() -> Result<(), Error> {
     };
 
     // The fastest engine of this machine.
-    let engine = curve::engine(EngineKind::Auto)?;
+    let engine = curve::engine(EngineKind::Auto, |broken| eprintln!("{broken}"))?;
     let spent = [first_spent, second_spent];
     match transaction_tweak(engine.as_ref(), &transaction, &spent) {
         Some(tweak) => println!("{}", tweak.to_compressed().to_lower_hex_string()),

@@ -21,8 +21,8 @@ use spindex::bip352::inputs::{taproot_output_key, tweak_inputs};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SharedSecret, SpendKey};
 use spindex::bip352::send::{SendError, SenderInput, output_keys};
 use spindex::bip352::tweak::{key_sums, transaction_tweak};
-use spindex::curve::Engine;
 use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::curve::{Batch, Engine};
 
 const VECTORS: &[u8] = include_bytes!("../fixtures/bip352/send_and_receive_test_vectors.json");
 const VECTORS_SHA256: &str = "f5f9ed4afd76a1b76f3c70b1cbe67532f89abbe559f8e02d7fc3d8ecb93af4a1";
@@ -292,12 +292,12 @@ fn check_receiving(receiving: &Receiving) {
     // A server or light client that only tests k = 0 sees every payment.
     let mut candidates = Vec::new();
     LibSecp256k1
-        .scanner(&keys.scan_target())
+        .scanner(&[keys.scan_target()])
         .expect("valid keys")
-        .candidates(&[tweak], &mut candidates);
+        .candidates(Batch::of(&[tweak]), &mut candidates);
     let found = find_outputs(&keys, &shared_secret, &outputs);
     assert_eq!(
-        candidates.iter().any(|key| outputs.contains(key)),
+        candidates.concat().iter().any(|key| outputs.contains(key)),
         !found.is_empty()
     );
 

@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use secp256k1::hashes::{Hash, sha256};
 use secp256k1::{SECP256K1, SecretKey};
-use spindex::curve::{Engine, EngineKind, Product, ScanTarget, TweakPoint, engine};
+use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::curve::{
+    Batch, Engine, EngineKind, Product, ScanTarget, TweakPoint, engine, testable,
+};
 
 /// Points when the environment does not say.
 const DEFAULT_POINTS: usize = if cfg!(debug_assertions) { 100 } else { 20_000 };
@@ -57,25 +60,15 @@ fn keys(start: u64, count: usize) -> Vec<[u8; 33]> {
 }
 
 fn engines() -> Vec<Arc<dyn Engine>> {
-    [
-        EngineKind::Portable,
-        EngineKind::Avx2,
-        EngineKind::Avx512,
-        EngineKind::Ifma,
-    ]
-    .into_iter()
-    .filter(|kind| {
-        let only = std::env::var("SPINDEX_DIFFERENTIAL_ENGINE");
-        only.map_or(true, |only| only == kind.to_string())
-    })
-    .filter_map(|kind| match engine(kind) {
-        Ok(engine) => Some(engine),
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            None
-        }
-    })
-    .collect()
+    let only = std::env::var("SPINDEX_DIFFERENTIAL_ENGINE").ok();
+    testable()
+        .filter(|entry| entry.kind != EngineKind::LibSecp256k1)
+        .filter(|entry| only.as_ref().is_none_or(|only| only == entry.name))
+        .map(|entry| {
+            let engine = engine(entry.kind, |broken| panic!("{broken}"));
+            engine.expect("it can be tested here")
+        })
+        .collect()
 }
 
 #[test]
@@ -85,14 +78,13 @@ fn engines_equal_libsecp256k1() {
         .map_or(DEFAULT_POINTS, |count| {
             count.parse().expect("a number of points")
         });
-    let exact = engine(EngineKind::LibSecp256k1).expect("it needs nothing of the processor");
     let engines = engines();
     let wallets: Vec<ScanTarget> = (0..WALLETS).map(target).collect();
     assert!(!engines.is_empty(), "no engine to compare");
-    let exact_scanner = exact.scanner(&wallets[0]).expect("valid keys");
+    let exact_scanner = LibSecp256k1.scanner(&wallets[..1]).expect("valid keys");
     let scanners: Vec<_> = engines
         .iter()
-        .map(|engine| engine.scanner(&wallets[0]).expect("valid keys"))
+        .map(|engine| engine.scanner(&wallets[..1]).expect("valid keys"))
         .collect();
 
     let mut compared = 0;
@@ -105,7 +97,7 @@ fn engines_equal_libsecp256k1() {
         }
         let start = chunk * 4 * CHUNK_POINTS as u64;
         let keys = keys(start, 4 * left.min(CHUNK_POINTS));
-        let decompressed = exact.decompress(&keys);
+        let decompressed = LibSecp256k1.decompress(&keys);
         let mut tweaks: Vec<TweakPoint> = decompressed.iter().flatten().copied().collect();
         tweaks.truncate(left.min(CHUNK_POINTS));
         compared += tweaks.len();
@@ -118,11 +110,11 @@ fn engines_equal_libsecp256k1() {
             })
             .collect();
         let groups = groups(&tweaks, |i| keys[i][5].is_multiple_of(3));
-        let multiplied = exact.multiply(&products);
+        let multiplied = LibSecp256k1.multiply(&products);
         let summed = groups
             .each_ref()
-            .map(|(points, ends)| exact.sums(points, ends));
-        exact_scanner.candidates(&tweaks, &mut expected);
+            .map(|(points, ends)| LibSecp256k1.sums(points, ends));
+        exact_scanner.candidates(Batch::of(&tweaks), &mut expected);
         for (engine, scanner) in engines.iter().zip(&scanners) {
             let name = engine.name();
             assert!(
@@ -139,11 +131,15 @@ fn engines_equal_libsecp256k1() {
                     "{name}, chunk {chunk}"
                 );
             }
-            scanner.candidates(&tweaks, &mut candidates);
+            scanner.candidates(Batch::of(&tweaks), &mut candidates);
             assert!(candidates == expected, "{name}, chunk {chunk}");
             let multiples: Vec<TweakPoint> =
                 engine.multiples(&tweaks).into_iter().flatten().collect();
-            scanner.candidates_with_multiples(&tweaks, &multiples, &mut candidates);
+            let batch = Batch {
+                tweaks: &tweaks,
+                multiples: Some(&multiples),
+            };
+            scanner.candidates(batch, &mut candidates);
             assert!(
                 candidates == expected,
                 "{name} with multiples, chunk {chunk}"
@@ -151,7 +147,7 @@ fn engines_equal_libsecp256k1() {
         }
         if chunk % WALLETS_EVERY_CHUNKS == 0 {
             let tweaks = &tweaks[..tweaks.len().min(WALLETS_POINTS)];
-            compare_wallets(&*exact, &engines, &wallets, tweaks);
+            compare_wallets(&engines, &wallets, tweaks);
         }
     }
     for engine in &engines {
@@ -178,23 +174,15 @@ fn groups(
     ]
 }
 
-fn compare_wallets(
-    exact: &dyn Engine,
-    engines: &[Arc<dyn Engine>],
-    wallets: &[ScanTarget],
-    tweaks: &[TweakPoint],
-) {
-    let mut expected = Vec::new();
-    let mut candidates = Vec::new();
-    exact
-        .wallets_scanner(wallets)
-        .expect("valid keys")
-        .candidates(tweaks, &mut expected);
+fn compare_wallets(engines: &[Arc<dyn Engine>], wallets: &[ScanTarget], tweaks: &[TweakPoint]) {
+    let candidates = |engine: &dyn Engine| {
+        let mut candidates = Vec::new();
+        let scanner = engine.scanner(wallets).expect("valid keys");
+        scanner.candidates(Batch::of(tweaks), &mut candidates);
+        candidates
+    };
+    let expected = candidates(&LibSecp256k1);
     for engine in engines {
-        engine
-            .wallets_scanner(wallets)
-            .expect("valid keys")
-            .candidates(tweaks, &mut candidates);
-        assert!(candidates == expected, "{}", engine.name());
+        assert!(candidates(&**engine) == expected, "{}", engine.name());
     }
 }

@@ -416,7 +416,7 @@ fn thousands_of_labels_come_in_chunks() {
         spindex::curve::EngineKind::LibSecp256k1,
         spindex::curve::EngineKind::Auto,
     ] {
-        let engine = spindex::curve::engine(engine).unwrap();
+        let engine = spindex::curve::engine(engine, |broken| panic!("{broken}")).unwrap();
         let scanner = Scanner::new(engine, keys.clone()).unwrap();
         let batches = scanner.scan(
             &tweaks,

@@ -18,7 +18,7 @@ use spindex::bip352::hash::{label_scalar, output_tweak};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SharedSecret, SpendKey};
 use spindex::bip352::label::LabelSet;
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::curve::{self, Engine, EngineKind, TweakPoint};
+use spindex::curve::{self, Batch, Engine, EngineKind, TweakPoint};
 use spindex::private_file::{self, Locked};
 use spindex::scan::{Scanner, TaprootOutput};
 
@@ -167,40 +167,39 @@ fn scans_leave_no_shared_secret_behind() {
         }
     }
     // And x of the candidates of those scanned for first and last: they tell what the wallet waits for.
+    let first_and_last = [targets[0].clone(), targets[wallets.len() - 1].clone()];
     let mut candidates = Vec::new();
-    for target in [&targets[0], &targets[wallets.len() - 1]] {
-        let exact = LibSecp256k1.scanner(target).unwrap();
-        exact.candidates(&tweaks, &mut candidates);
-        secrets.extend(candidates.iter().map(|x| {
-            let mut x = *x;
-            x.reverse();
-            x
-        }));
-    }
+    let exact = LibSecp256k1.scanner(&first_and_last).unwrap();
+    exact.candidates(Batch::of(&tweaks), &mut candidates);
+    secrets.extend(candidates.iter().flatten().map(|x| {
+        let mut x = *x;
+        x.reverse();
+        x
+    }));
     // All batched engines have the same buffers; in those of the portable one secrets are easily told.
     for kind in [EngineKind::Portable, EngineKind::Auto] {
-        let engine = curve::engine(kind).unwrap();
+        let engine = curve::engine(kind, |broken| panic!("{broken}")).unwrap();
         let name = engine.name();
         let multiples: Vec<TweakPoint> = engine.multiples(&tweaks).into_iter().flatten().collect();
         let leaked = leaks(&secrets, true, || {
             let mut candidates = Vec::new();
-            let scanner = engine.scanner(&targets[0]).unwrap();
+            let scanner = engine.scanner(&targets[..1]).unwrap();
             for count in [64, TWEAKS, 20, 100] {
-                scanner.candidates(&tweaks[..count], &mut candidates);
-                scanner.candidates_with_multiples(
-                    &tweaks[..count],
-                    &multiples[..count],
-                    &mut candidates,
-                );
+                scanner.candidates(Batch::of(&tweaks[..count]), &mut candidates);
+                let batch = Batch {
+                    tweaks: &tweaks[..count],
+                    multiples: Some(&multiples[..count]),
+                };
+                scanner.candidates(batch, &mut candidates);
             }
         });
         assert_eq!(leaked, 0, "{name}, one wallet");
         let leaked = leaks(&secrets, true, || {
             let mut candidates = Vec::new();
             // More than share a pass, so that the second one has fewer.
-            let scanner = engine.wallets_scanner(&targets).unwrap();
+            let scanner = engine.scanner(&targets).unwrap();
             for count in [24, 40, 32] {
-                scanner.candidates(&tweaks[..count], &mut candidates);
+                scanner.candidates(Batch::of(&tweaks[..count]), &mut candidates);
             }
         });
         assert_eq!(leaked, 0, "{name}, {} wallets", targets.len());
@@ -213,7 +212,7 @@ fn scanners_leave_no_scan_key_behind() {
     let spend_key = SpendKey::from_bytes(secret(12).secret_bytes()).unwrap();
     let engines = [EngineKind::LibSecp256k1, EngineKind::Portable].map(|kind| {
         // The engine's own tables and checks come before.
-        let engine = curve::engine(kind).unwrap();
+        let engine = curve::engine(kind, |broken| panic!("{broken}")).unwrap();
         (engine.name(), engine)
     });
     for (name, engine) in engines {
@@ -221,8 +220,8 @@ fn scanners_leave_no_scan_key_behind() {
             let scan_key = ScanKey::from_bytes(key.secret_bytes()).unwrap();
             let keys = ReceiverKeys::new(scan_key, spend_key.public_key(), [1]);
             let targets = [keys.scan_target(), keys.scan_target()];
-            drop(engine.scanner(&targets[0]).unwrap());
-            drop(engine.wallets_scanner(&targets).unwrap());
+            drop(engine.scanner(&targets[..1]).unwrap());
+            drop(engine.scanner(&targets).unwrap());
         });
         assert_eq!(leaked, 0, "{name}");
     }

@@ -17,7 +17,7 @@ use bitcoin::{Network, OutPoint, Transaction, Txid};
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::BlockId;
-use crate::chain::{BlockSource, BroadcastError, ChainError};
+use crate::chain::{BlockSource, BroadcastError, ChainError, Node};
 use crate::curve::Engine;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::filter::{FilterKind, spent_item};
@@ -91,8 +91,10 @@ impl Clock {
 /// What answers.
 pub struct Desk {
     store: Arc<Store>,
-    /// The own node, for broadcasting and for details of spends; `None` for `spindex serve`.
-    node: Option<Arc<dyn BlockSource>>,
+    /// For details of spends.
+    blocks: Option<Arc<dyn BlockSource>>,
+    /// For broadcasting.
+    node: Option<Arc<dyn Node>>,
     engine: Arc<dyn Engine>,
     node_timeout: Duration,
     /// A permit per question that reads the index.
@@ -105,10 +107,11 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk over an index, and over the own node if there is one.
+    /// A desk over an index, with the blocks that it was made of and the own node, if they are at hand.
     pub fn new(
         store: Arc<Store>,
-        node: Option<Arc<dyn BlockSource>>,
+        blocks: Option<Arc<dyn BlockSource>>,
+        node: Option<Arc<dyn Node>>,
         settings: DeskSettings,
     ) -> Arc<Self> {
         let clock = Arc::new(Clock::default());
@@ -128,6 +131,7 @@ impl Desk {
             .fetch_max(tip.map_or(0, |tip| tip.height), Ordering::SeqCst);
         Arc::new(Self {
             store,
+            blocks,
             node,
             engine: settings.engine,
             node_timeout: settings.node_timeout,
@@ -195,9 +199,9 @@ impl Desk {
         block: BlockId,
         spends: Vec<SpendRow>,
     ) -> Result<Arc<SpendDetails>, DeskError> {
-        let node = self.node.as_deref().ok_or(DeskError::NoNode)?;
+        let blocks = self.blocks.as_deref().ok_or(DeskError::NoNode)?;
         self.spends
-            .get(node, self.node_timeout, block, spends)
+            .get(blocks, self.node_timeout, block, spends)
             .await
     }
 

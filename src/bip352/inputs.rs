@@ -58,13 +58,6 @@ pub struct WitnessEnd<'a> {
 }
 
 impl<'a> WitnessEnd<'a> {
-    /// Takes the next item.
-    pub fn push(&mut self, item: &'a [u8]) {
-        self.items += 1;
-        self.before_last = self.last;
-        self.last = item;
-    }
-
     /// The internal key in the control block, if it is the witness of a script path spend (BIP341).
     fn internal_key(&self) -> Option<&'a [u8]> {
         let has_annex = self.items >= 2 && self.last.first() == Some(&ANNEX_TAG);
@@ -76,13 +69,22 @@ impl<'a> WitnessEnd<'a> {
     }
 }
 
-impl<'a> From<&'a Witness> for WitnessEnd<'a> {
-    fn from(witness: &'a Witness) -> Self {
+impl<'a> FromIterator<&'a [u8]> for WitnessEnd<'a> {
+    /// From all items, in their order.
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(items: I) -> Self {
         let mut end = Self::default();
-        for item in witness {
-            end.push(item);
+        for item in items {
+            end.items += 1;
+            end.before_last = end.last;
+            end.last = item;
         }
         end
+    }
+}
+
+impl<'a> From<&'a Witness> for WitnessEnd<'a> {
+    fn from(witness: &'a Witness) -> Self {
+        witness.iter().collect()
     }
 }
 

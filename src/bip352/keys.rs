@@ -11,7 +11,8 @@ use zeroize::Zeroize;
 
 use super::address::Address;
 use super::label::{Label, LabelSet};
-use crate::curve::{ScanTarget, TweakPoint, libsecp256k1};
+use crate::curve::point::unpack;
+use crate::curve::{ScanTarget, TweakPoint};
 
 /// b_scan. `Debug` never shows it; wiped on drop.
 #[derive(Clone)]
@@ -87,8 +88,8 @@ impl ScanKey {
 
     /// `b_scan·T`, or `None` if the tweak is off the curve. Constant time.
     pub fn shared_secret(&self, tweak: &TweakPoint) -> Option<SharedSecret> {
-        let mut bytes = shared_secret_point(&libsecp256k1::unpack(tweak)?, &self.0);
-        let point = libsecp256k1::unpack(&TweakPoint::from_bytes(bytes));
+        let mut bytes = shared_secret_point(&unpack(tweak)?, &self.0);
+        let point = unpack(&TweakPoint::from_bytes(bytes));
         bytes.zeroize();
         point.map(SharedSecret)
     }

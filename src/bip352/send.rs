@@ -199,7 +199,7 @@ mod tests {
         let sum = PublicKey::combine_keys(&keys.iter().collect::<Vec<_>>()).expect("not infinity");
         let input_hash = hash::input_hash(&outpoints[0], &sum.serialize()).expect("in range");
         let tweak = sum.mul_tweak(SECP256K1, &input_hash).expect("not 0");
-        let tweak = crate::curve::libsecp256k1::pack(&tweak);
+        let tweak = crate::curve::point::pack(&tweak);
         let shared_secret = receiver.scan_key.shared_secret(&tweak).expect("on curve");
         let t_k = hash::output_tweak(&shared_secret, k).expect("in range");
         let spend_pubkey = address(receiver, label).spend_pubkey;

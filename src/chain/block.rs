@@ -176,7 +176,7 @@ mod tests {
     use bitcoin::{Amount, BlockHash, Transaction, TxMerkleNode, TxOut, Txid, Witness};
 
     use super::*;
-    use crate::chain::simulated::{SimulatedBlock, SimulatedChain, SimulationSettings};
+    use crate::chain::made::simulated::{SimulatedBlock, SimulatedChain, SimulationSettings};
 
     fn valid() -> SimulatedBlock {
         let chain = SimulatedChain::new(SimulationSettings::default());

@@ -2,7 +2,7 @@
 //!
 //! The fastest source: nothing goes through the node, which may run or not. An index of all headers is built in memory at the
 //! start (one small read a block) and kept up to date; nothing is written. Where REST or RPC of the same node is at hand it
-//! names the tip, takes transactions, and stands in for every block that the files do not give: not on the disk yet, in a file
+//! names the tip, and stands in for every block that the files do not give: not on the disk yet, in a file
 //! that is missing, damaged or refused. Without it the tip is the end of the heaviest branch of which the node has connected
 //! the end, and files that cannot be all of the chain are an error.
 //!
@@ -20,6 +20,7 @@ pub mod frames;
 pub mod head;
 pub mod headers;
 mod listing;
+mod open_files;
 mod read;
 mod state;
 mod tip;
@@ -35,17 +36,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::p2p::Magic;
-use bitcoin::{Network, Script, ScriptBuf, Transaction, Txid};
+use bitcoin::{Network, Script, ScriptBuf};
 use futures::future::{BoxFuture, join_all};
 use tokio::task;
 
-use self::folder::Folder;
+use self::folder::{BLOCK_LIMIT_BYTES, Folder};
 use self::read::Miss;
 use self::tip::Trouble;
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use super::{BlockSource, BlockWithPrevouts, ChainError, Node};
 use crate::BlockId;
-
-pub use self::read::read_ranges;
 
 /// How often a block that is not where it was is looked for: once more after a look at what changed, and once in
 /// another place.
@@ -53,6 +52,12 @@ const ATTEMPTS: usize = 3;
 
 /// Most blocks named at a time.
 const BLOCKS_AT_ONCE: usize = 2_000;
+
+/// Most blocks that are read together: as many as are derived together.
+const RUN_BLOCKS: usize = 500;
+
+/// Most bytes of blocks that are read together, unless it is one: no more than one may have.
+const RUN_BYTES: u64 = BLOCK_LIMIT_BYTES as u64;
 
 /// How far below the last block of the files the node's chain is asked for, where the files lack the node's tip.
 const DEEPEST_COMMON: u32 = 1 << 10;
@@ -67,8 +72,8 @@ pub struct FilesSettings {
     /// The challenge of a signet of one's own (the node's `-signetchallenge`), which decides the first bytes of each record;
     /// without it the node is asked, if there is one.
     pub signet_challenge: Option<ScriptBuf>,
-    /// REST or RPC of the node that writes the files, for the tip, for broadcasting, and for blocks not on the disk yet.
-    pub node: Option<Arc<dyn BlockSource>>,
+    /// REST or RPC of the node that writes the files, for the tip and for blocks not on the disk yet.
+    pub node: Option<Arc<dyn Node>>,
 }
 
 impl FilesSettings {
@@ -120,24 +125,6 @@ impl FilesSource {
             folder: Arc::new(folder),
             settings,
         }
-    }
-
-    /// Reads blocks, in the order asked for; neighbours in a file are read in one go. All of them are in memory at a time,
-    /// so that a caller asks for as many as it has room for.
-    pub async fn read(&self, ids: &[BlockId]) -> Vec<Result<BlockWithPrevouts, ChainError>> {
-        let folder = Arc::clone(&self.folder);
-        let wanted = ids.to_vec();
-        let read = blocking(move |stopped| Ok(read_with_patience(&folder, &wanted, stopped))).await;
-        let read = match read {
-            Ok(read) => read,
-            Err(e) => return ids.iter().map(|_| Err(e.clone())).collect(),
-        };
-        join_all(
-            ids.iter()
-                .zip(read)
-                .map(|(id, block)| self.or_from_node(*id, block)),
-        )
-        .await
     }
 
     async fn or_from_node(
@@ -262,14 +249,14 @@ impl FilesSource {
     }
 
     /// Logs, once, what is wrong with the files where the node stands in.
-    fn warn(&self, trouble: String, node: &dyn BlockSource) {
+    fn warn(&self, trouble: String, node: &dyn Node) {
         if self.folder.is_news(&trouble) {
             tracing::warn!("{trouble}; these blocks come from {}", node.describe());
         }
     }
 
     /// Takes the first bytes of records from the node's signet challenge.
-    async fn take_magic(&self, node: &dyn BlockSource) -> Result<(), ChainError> {
+    async fn take_magic(&self, node: &dyn Node) -> Result<(), ChainError> {
         if self.settings.network != Network::Signet {
             return Ok(());
         }
@@ -290,7 +277,7 @@ impl FilesSource {
 
     /// Checks that files which lack the node's tip have blocks of its chain: a copy that has grown old, or files of which
     /// the newest cannot be read.
-    async fn check_branch(&self, node: &dyn BlockSource, tip: BlockId) -> Result<(), ChainError> {
+    async fn check_branch(&self, node: &dyn Node, tip: BlockId) -> Result<(), ChainError> {
         let best = self.folder.read_state().best();
         let (best, folder) = (best.map(|(id, _)| id), self.folder.path().display());
         let distances = std::iter::successors(Some(1), |distance| {
@@ -519,39 +506,42 @@ impl BlockSource for FilesSource {
         })
     }
 
-    /// The files do not say; the node does, where there is one.
-    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
-        Box::pin(async move {
-            match &self.settings.node {
-                Some(node) => node.rejects(id).await,
-                None => Ok(false),
-            }
-        })
-    }
-
-    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
-        Box::pin(async { Ok(self.settings.signet_challenge.clone()) })
-    }
-
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         Box::pin(async move {
-            let mut read = self.read(&[id]).await;
+            let mut read = self.blocks(&[id]).await;
             read.pop().unwrap_or_else(|| {
                 Err(ChainError::NotAvailable(format!("block {id} was not read")))
             })
         })
     }
 
-    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
+    /// As many as have the bytes of a large block; one that no file has is left to the node, alone.
+    fn run_length(&self, ids: &[BlockId]) -> usize {
+        let state = self.folder.read_state();
+        let mut bytes = 0;
+        let sizes = state.block_sizes(ids).take(RUN_BLOCKS);
+        let run = sizes.take_while(|size| {
+            bytes += u64::from(*size);
+            bytes <= RUN_BYTES
+        });
+        run.count().max(1)
+    }
+
+    /// A file is opened once for neighbours in it.
+    fn blocks<'a>(
+        &'a self,
+        ids: &'a [BlockId],
+    ) -> BoxFuture<'a, Vec<Result<BlockWithPrevouts, ChainError>>> {
         Box::pin(async move {
-            match &self.settings.node {
-                Some(node) => node.broadcast(tx).await,
-                None => Err(ChainError::Setup(
-                    "block files take no transactions: broadcasting needs a node; give --node-url with RPC credentials"
-                        .into(),
-                )
-                .into()),
-            }
+            let folder = Arc::clone(&self.folder);
+            let wanted = ids.to_vec();
+            let read = blocking(move |stopped| Ok(read_with_patience(&folder, &wanted, stopped)));
+            let read = match read.await {
+                Ok(read) => read,
+                Err(e) => return ids.iter().map(|_| Err(e.clone())).collect(),
+            };
+            let blocks = ids.iter().zip(read);
+            join_all(blocks.map(|(id, block)| self.or_from_node(*id, block))).await
         })
     }
 }

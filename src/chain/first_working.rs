@@ -8,20 +8,20 @@ use bitcoin::{Network, ScriptBuf, Transaction, Txid};
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Node};
 use crate::BlockId;
 
 /// Several sources of the same blocks, the best first. The first that passes its check is used from then on; until one
-/// does, every call looks for it.
-pub struct FirstWorking {
-    sources: Vec<Arc<dyn BlockSource>>,
+/// does, every call looks for it. Several nodes are a node.
+pub struct FirstWorking<S: ?Sized> {
+    sources: Vec<Arc<S>>,
     network: Network,
-    chosen: OnceCell<Arc<dyn BlockSource>>,
+    chosen: OnceCell<Arc<S>>,
 }
 
-impl FirstWorking {
+impl<S: BlockSource + ?Sized> FirstWorking<S> {
     /// Sources for `network`, the best first.
-    pub fn new(sources: Vec<Arc<dyn BlockSource>>, network: Network) -> Self {
+    pub fn new(sources: Vec<Arc<S>>, network: Network) -> Self {
         Self {
             sources,
             network,
@@ -29,7 +29,7 @@ impl FirstWorking {
         }
     }
 
-    async fn source(&self) -> Result<&Arc<dyn BlockSource>, ChainError> {
+    async fn source(&self) -> Result<&Arc<S>, ChainError> {
         self.chosen.get_or_try_init(|| self.choose()).await
     }
 
@@ -38,8 +38,8 @@ impl FirstWorking {
     /// # Errors
     /// A transient one if that is what any of them has, since it may work later; [`ChainError::Conflict`] of any of them;
     /// otherwise what all of them say.
-    async fn choose(&self) -> Result<Arc<dyn BlockSource>, ChainError> {
-        let mut failed: Vec<(&Arc<dyn BlockSource>, ChainError)> = Vec::new();
+    async fn choose(&self) -> Result<Arc<S>, ChainError> {
+        let mut failed: Vec<(&Arc<S>, ChainError)> = Vec::new();
         for source in &self.sources {
             match source.check(self.network).await {
                 Ok(()) => {}
@@ -84,7 +84,7 @@ impl FirstWorking {
     }
 }
 
-impl BlockSource for FirstWorking {
+impl<S: BlockSource + ?Sized> BlockSource for FirstWorking<S> {
     fn describe(&self) -> String {
         match self.chosen.get() {
             Some(source) => source.describe(),
@@ -120,16 +120,34 @@ impl BlockSource for FirstWorking {
         Box::pin(async move { self.source().await?.blocks_at(heights).await })
     }
 
+    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
+        Box::pin(async move { self.source().await?.block(id).await })
+    }
+
+    fn run_length(&self, ids: &[BlockId]) -> usize {
+        self.chosen.get().map_or(1, |source| source.run_length(ids))
+    }
+
+    fn blocks<'a>(
+        &'a self,
+        ids: &'a [BlockId],
+    ) -> BoxFuture<'a, Vec<Result<BlockWithPrevouts, ChainError>>> {
+        Box::pin(async move {
+            match self.source().await {
+                Ok(source) => source.blocks(ids).await,
+                Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
+            }
+        })
+    }
+}
+
+impl<S: Node + ?Sized> Node for FirstWorking<S> {
     fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
         Box::pin(async move { self.source().await?.signet_challenge().await })
     }
 
     fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
         Box::pin(async move { self.source().await?.rejects(id).await })
-    }
-
-    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
-        Box::pin(async move { self.source().await?.block(id).await })
     }
 
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {

@@ -1,40 +1,41 @@
-//! Where blocks come from. Every source yields the same [`BlockWithPrevouts`].
+//! Where blocks come from ([`BlockSource`]), and what a node can do beside that ([`Node`]). Every source yields the same
+//! [`BlockWithPrevouts`].
 //!
 //! - [`files`]: Bitcoin Core's own block files, with or without a node beside them.
 //! - [`rest`]: a Bitcoin Core node's REST interface, with JSON-RPC for broadcasting.
 //! - [`rpc_source`]: a node's JSON-RPC alone ([`rpc`]), for nodes whose REST interface is off or too old.
 //! - [`first_working`]: the first of several sources that works.
 //! - [`zmq`]: no source, but word from the node that its tip has changed.
-//! - [`simulated`]: a regtest chain made in memory, with a wallet behind it; for the demo and for tests.
-//! - [`generated`]: chains of any length, written as Bitcoin Core's block files, to measure long syncs with.
+//! - [`made`]: chains that are made up, for the demo, for tests and to measure with.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
 pub mod block;
 mod cursor;
 pub mod files;
 pub mod first_working;
-pub mod generated;
 mod http;
 mod in_flight;
 mod info;
+pub mod made;
+mod node;
 pub mod parse;
 pub mod prevouts;
 pub mod raw;
 pub mod rest;
 pub mod rpc;
 pub mod rpc_source;
-pub mod simulated;
 pub mod zmq;
 
 use std::ops::RangeInclusive;
 
-use bitcoin::{Network, ScriptBuf, Transaction, Txid};
+use bitcoin::Network;
 use futures::future::BoxFuture;
 
 use crate::BlockId;
 
 pub use block::BlockWithPrevouts;
 pub use http::check_address;
+pub use node::{BroadcastError, Node};
 pub use parse::block_from_rest_bytes;
 pub use prevouts::Prevouts;
 pub use raw::RawBlock;
@@ -67,18 +68,7 @@ impl ChainError {
     }
 }
 
-/// Why a transaction was not broadcast.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BroadcastError {
-    /// The node refused it; the text is the node's reason.
-    #[error("the node rejected the transaction: {0}")]
-    Rejected(String),
-    /// The node could not be asked.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-}
-
-/// A source of blocks: a node, or the simulated chain.
+/// A source of blocks: a [`Node`], its files, or a chain that is made up.
 pub trait BlockSource: Send + Sync {
     /// What it is, for logs ("Bitcoin Core REST at http://…"). No secrets.
     fn describe(&self) -> String;
@@ -109,20 +99,27 @@ pub trait BlockSource: Send + Sync {
         })
     }
 
-    /// The challenge of the signet that the node is on; `None` where it does not say, or is on none.
-    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    /// Whether the node knows a block and calls it, or one that it builds on, invalid. False where it does not say.
-    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
-        let _ = id;
-        Box::pin(async { Ok(false) })
-    }
-
-    /// A block of any branch the node holds, validated by [`BlockWithPrevouts::new`].
+    /// A block of any branch the source holds, validated by [`BlockWithPrevouts::new`].
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>>;
 
-    /// Hands a transaction to the network.
-    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>>;
+    /// How many of the first of these blocks are best asked for together, by [`BlockSource::blocks`]; at least 1. A source
+    /// that is asked for more of them makes the caller hold more than a large block takes.
+    fn run_length(&self, ids: &[BlockId]) -> usize {
+        let _ = ids;
+        1
+    }
+
+    /// Blocks in the order asked for, each as [`BlockSource::block`] gives it.
+    fn blocks<'a>(
+        &'a self,
+        ids: &'a [BlockId],
+    ) -> BoxFuture<'a, Vec<Result<BlockWithPrevouts, ChainError>>> {
+        Box::pin(async move {
+            let mut blocks = Vec::with_capacity(ids.len());
+            for id in ids {
+                blocks.push(self.block(*id).await);
+            }
+            blocks
+        })
+    }
 }

@@ -7,7 +7,6 @@ use bitcoin::{Block, BlockHash, OutPoint, Script, Transaction, Txid, Wtxid};
 
 use super::cursor::Cursor;
 use super::parse::ParseError;
-use crate::bip352::inputs::WitnessEnd;
 
 /// Bytes of a block header.
 const HEADER_BYTES: usize = 80;
@@ -378,15 +377,6 @@ impl<'a> RawInput<'a> {
             // They were read once before.
             cursor.prefixed("bytes of a witness item").unwrap_or(&[])
         })
-    }
-
-    /// What the last items of its witness are.
-    pub fn witness_end(&self) -> WitnessEnd<'a> {
-        let mut end = WitnessEnd::default();
-        for item in self.witness() {
-            end.push(item);
-        }
-        end
     }
 }
 

@@ -17,7 +17,7 @@ use super::info::{ChainInfo, KnownChain, check_genesis, is_pruned, prune_cure};
 use super::parse::parse_spent_outputs;
 use super::raw::RawBlock;
 use super::rpc::{RpcClient, RpcSettings};
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Node};
 use crate::BlockId;
 
 /// Most bytes of a block: consensus allows a weight of 4,000,000, and a byte weighs at least 1.
@@ -47,7 +47,7 @@ pub struct RestSettings {
     pub url: String,
     /// Longest silence of the node before a request fails, and how long an answer may take besides the time for its bytes.
     pub timeout: Duration,
-    /// JSON-RPC for broadcasting; without it [`BlockSource::broadcast`] is an error.
+    /// JSON-RPC, for what REST does not do: without it [`Node::broadcast`] and [`Node::rejects`] are errors.
     pub rpc: Option<RpcSettings>,
     /// Most requests under way at a time, at least 1. There are fewer while the node's `-rpcworkqueue` is full.
     pub max_in_flight: usize,
@@ -424,34 +424,38 @@ impl BlockSource for RestSource {
         })
     }
 
+    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
+        Box::pin(self.fetch_block(id))
+    }
+}
+
+impl Node for RestSource {
     fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
         Box::pin(async { self.chain_info().await?.signet_challenge(&self.url) })
     }
 
-    /// REST does not say; RPC does, where it is at hand.
     fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
         Box::pin(async move {
             match &self.rpc {
                 Some(rpc) => rpc.rejects(id).await,
-                None => Ok(false),
+                None => Err(no_credentials("asking which blocks are invalid")),
             }
         })
-    }
-
-    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
-        Box::pin(self.fetch_block(id))
     }
 
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
         Box::pin(async move {
             match &self.rpc {
                 Some(rpc) => rpc.broadcast(tx).await,
-                None => Err(ChainError::Setup(
-                    "no RPC credentials configured, and broadcasting needs them; give --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
-                        .into(),
-                )
-                .into()),
+                None => Err(no_credentials("broadcasting").into()),
             }
         })
     }
+}
+
+/// What to say of what only RPC does.
+fn no_credentials(what: &str) -> ChainError {
+    ChainError::Setup(format!(
+        "no RPC credentials configured, and {what} needs them; give --rpc-cookie, or --rpc-user and SPINDEX_RPC_PASSWORD"
+    ))
 }

@@ -1,9 +1,9 @@
 //! A client of a node's JSON-RPC: broadcasting, a check of the credentials, and the calls under
 //! [`rpc_source`](super::rpc_source).
 
-use std::fmt;
-use std::io::ErrorKind;
-use std::path::PathBuf;
+mod answer;
+mod auth;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,10 +14,12 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
-use zeroize::Zeroizing;
 
-use super::http::{self, Http, one_line};
+use self::answer::{Answer, BatchAnswer, not_json};
+pub(super) use self::answer::{CallError, RawAnswer};
+use self::auth::Credentials;
+pub use self::auth::RpcAuth;
+use super::http::{self, Http};
 use super::in_flight::{InFlight, Place};
 use super::info::{ChainInfo, KnownChain, check_genesis};
 use super::{BroadcastError, ChainError};
@@ -25,12 +27,6 @@ use crate::BlockId;
 
 /// Most bytes read of an answer, but for those of [`RpcClient::fetch`]: a few kilobytes, or a batch of small ones.
 const ANSWER_LIMIT_BYTES: usize = 1 << 20;
-
-/// Most bytes read of a cookie file; the node writes about 80.
-const COOKIE_LIMIT_BYTES: u64 = 4096;
-
-/// RPC_IN_WARMUP: the node is still starting.
-const IN_WARMUP: i64 = -28;
 
 /// RPC_METHOD_NOT_FOUND.
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -43,33 +39,6 @@ const FEW_IN_FLIGHT: usize = 4;
 
 /// Most headers that are walked down from the tip of an invalid branch to a block on it.
 const WALK_MAX: u32 = 1_000;
-
-/// How to prove to the node that RPC is allowed. `Debug` never shows the password.
-#[derive(Clone)]
-pub enum RpcAuth {
-    /// The file the node writes at each start, `.cookie` in its data directory. Read anew for each call.
-    CookieFile(PathBuf),
-    /// A name and password configured in the node (`rpcauth`, or `rpcuser` and `rpcpassword`).
-    UserPassword {
-        /// Name, without a colon.
-        user: String,
-        /// Password.
-        password: Zeroizing<String>,
-    },
-}
-
-impl fmt::Debug for RpcAuth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CookieFile(path) => f.debug_tuple("CookieFile").field(path).finish(),
-            Self::UserPassword { user, .. } => f
-                .debug_struct("UserPassword")
-                .field("user", user)
-                .field("password", &format_args!("***"))
-                .finish(),
-        }
-    }
-}
 
 /// Where a node's JSON-RPC is and how to get in.
 #[derive(Debug, Clone)]
@@ -108,62 +77,6 @@ pub struct RpcClient {
     next_id: AtomicU64,
 }
 
-/// Why a call has no result.
-#[derive(Debug)]
-pub(super) enum CallError {
-    /// The node executed the call and refused.
-    Refused { code: i64, message: String },
-    /// The node could not be asked.
-    Chain(ChainError),
-}
-
-impl CallError {
-    /// For calls that no sound node refuses.
-    pub(super) fn unexpected(self, url: &str, method: &str) -> ChainError {
-        match self {
-            Self::Chain(error) => error,
-            Self::Refused { code, message } => {
-                ChainError::Mismatch(format!("{url} refuses {method}: {message} (code {code})"))
-            }
-        }
-    }
-}
-
-impl From<ChainError> for CallError {
-    fn from(error: ChainError) -> Self {
-        Self::Chain(error)
-    }
-}
-
-/// An answer to one call. `result` is missing or null where there is an error.
-#[derive(Deserialize)]
-struct Answer<T> {
-    result: Option<T>,
-    error: Option<AnswerError>,
-}
-
-/// The answer to a call that is no part of a batch. The id comes with errors too, unless the call was not understood.
-#[derive(Deserialize)]
-struct SingleAnswer<T> {
-    id: Option<u64>,
-    result: Option<T>,
-    error: Option<AnswerError>,
-}
-
-#[derive(Deserialize)]
-struct AnswerError {
-    code: i64,
-    message: String,
-}
-
-/// One answer of a batch, which may be in any order.
-#[derive(Deserialize)]
-struct BatchAnswer<T> {
-    id: usize,
-    #[serde(flatten)]
-    answer: Answer<T>,
-}
-
 /// A message that the node publishes by ZMQ, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ZmqNotification {
@@ -172,78 +85,6 @@ pub struct ZmqNotification {
     pub kind: String,
     /// What the node binds, such as `tcp://127.0.0.1:28332`.
     pub address: String,
-}
-
-/// The bytes of an answer, not looked at yet.
-pub(super) struct RawAnswer {
-    reply: http::Reply,
-    url: String,
-    method: &'static str,
-    id: u64,
-    /// Given back with the bytes.
-    _place: Place,
-}
-
-impl RawAnswer {
-    /// The result, which may borrow from the bytes.
-    pub(super) fn result<'a, T: Deserialize<'a>>(&'a self) -> Result<T, CallError> {
-        let (url, method, reply) = (&self.url, self.method, &self.reply);
-        let SingleAnswer { id, result, error } =
-            serde_json::from_slice(&reply.body).map_err(|e| not_json(url, method, reply, &e))?;
-        let is_answer = id == Some(self.id) || id.is_none() && result.is_none();
-        match is_answer {
-            true => Answer { result, error }.into_result(url, method),
-            false => Err(ChainError::Mismatch(format!(
-                "{url} answers another call than this {method}; is --rpc-url a Bitcoin Core node?"
-            ))
-            .into()),
-        }
-    }
-}
-
-impl<T> Answer<T> {
-    fn into_result(self, url: &str, method: &str) -> Result<T, CallError> {
-        match (self.error, self.result) {
-            (None, Some(result)) => Ok(result),
-            (None, None) => Err(ChainError::Mismatch(format!(
-                "{url} answers {method} without a result; is --rpc-url a Bitcoin Core node?"
-            ))
-            .into()),
-            (
-                Some(AnswerError {
-                    code: IN_WARMUP,
-                    message,
-                }),
-                _,
-            ) => Err(ChainError::Unreachable(format!(
-                "{url}: the node is starting: {}",
-                one_line(&message)
-            ))
-            .into()),
-            (Some(AnswerError { code, message }), _) => Err(CallError::Refused {
-                code,
-                message: one_line(&message),
-            }),
-        }
-    }
-}
-
-/// What an answer means that does not parse.
-fn not_json(url: &str, method: &str, reply: &http::Reply, error: &serde_json::Error) -> ChainError {
-    let status = reply.status.as_u16();
-    match reply.status {
-        status if status.is_success() => ChainError::Mismatch(format!(
-            "{url} answers {method} with what no Bitcoin Core node says ({}); check --rpc-url",
-            one_line(&error.to_string())
-        )),
-        _ if reply.is_passing() => ChainError::Unreachable(format!(
-            "{url}: the node is starting, stopping or busy (HTTP {status}: {})",
-            reply.reason()
-        )),
-        _ => ChainError::Mismatch(format!(
-            "{url} answers {method} with HTTP {status} and no JSON-RPC; is --rpc-url a Bitcoin Core node?"
-        )),
-    }
 }
 
 impl RpcClient {
@@ -536,7 +377,7 @@ impl RpcClient {
     /// Sends a request with whatever credentials there are.
     async fn post(&self, body: &Value, limit_bytes: usize) -> Result<http::Reply, ChainError> {
         // A node that is away has taken its cookie along: whether one is missing shows when the node asks for it.
-        let credentials = self.credentials().await.ok();
+        let credentials = self.auth.credentials().await.ok();
         let reply = self
             .post_as(credentials.as_ref(), body, limit_bytes)
             .await?;
@@ -544,7 +385,7 @@ impl RpcClient {
             return Ok(reply);
         }
         // A node that has restarted has written a new cookie, perhaps since it was read.
-        let again = Some(self.credentials().await?);
+        let again = Some(self.auth.credentials().await?);
         match again == credentials {
             true => Ok(reply),
             false => self.post_as(again.as_ref(), body, limit_bytes).await,
@@ -563,126 +404,8 @@ impl RpcClient {
         }
         self.http.send(request, &self.url, limit_bytes).await
     }
-
-    async fn credentials(&self) -> Result<Credentials, ChainError> {
-        let path = match &self.auth {
-            RpcAuth::UserPassword { user, password } => {
-                return Ok(Credentials {
-                    user: Zeroizing::new(user.clone()),
-                    password: password.clone(),
-                });
-            }
-            RpcAuth::CookieFile(path) => path,
-        };
-        let cookie = read_cookie(path).await.map_err(|e| {
-            ChainError::Setup(format!(
-                "cannot read the RPC cookie file {} ({e}); {}",
-                path.display(),
-                cookie_cure(e.kind())
-            ))
-        })?;
-        match cookie.trim_end().split_once(':') {
-            Some((user, password)) if !user.is_empty() => Ok(Credentials {
-                user: Zeroizing::new(user.to_owned()),
-                password: Zeroizing::new(password.to_owned()),
-            }),
-            _ => Err(ChainError::Setup(format!(
-                "{} is no RPC cookie file; does --rpc-cookie name the file .cookie in the node's data directory?",
-                path.display()
-            ))),
-        }
-    }
-}
-
-/// What to do about a cookie file that cannot be read.
-fn cookie_cure(error: ErrorKind) -> &'static str {
-    match error {
-        ErrorKind::PermissionDenied => {
-            "start bitcoind with -rpccookieperms=group, put this user into its group, and let that group into the data directory; or give --rpc-user and SPINDEX_RPC_PASSWORD"
-        }
-        _ => "is the node running, and does --rpc-cookie name the file in its data directory?",
-    }
 }
 
 fn request(id: u64, method: &str, params: &Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
-}
-
-#[derive(PartialEq, Eq)]
-struct Credentials {
-    user: Zeroizing<String>,
-    password: Zeroizing<String>,
-}
-
-async fn read_cookie(path: &PathBuf) -> std::io::Result<Zeroizing<String>> {
-    let file = tokio::fs::File::open(path).await?;
-    let mut cookie = Zeroizing::new(String::new());
-    file.take(COOKIE_LIMIT_BYTES)
-        .read_to_string(&mut cookie)
-        .await?;
-    Ok(cookie)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn password_settings() -> RpcSettings {
-        RpcSettings {
-            url: "http://127.0.0.1:1".into(),
-            auth: RpcAuth::UserPassword {
-                user: "alice".into(),
-                password: Zeroizing::new("s3cret".into()),
-            },
-        }
-    }
-
-    #[test]
-    fn debug_masks_the_password() {
-        let client = RpcClient::new(password_settings(), Duration::from_secs(1)).unwrap();
-        for text in [format!("{:?}", password_settings()), format!("{client:?}")] {
-            assert!(text.contains("alice"), "{text}");
-            assert!(!text.contains("s3cret"), "{text}");
-        }
-    }
-
-    /// The tests' user may read everything where that is root.
-    #[test]
-    fn a_cookie_file_of_another_user_names_the_option_for_it() {
-        assert!(cookie_cure(ErrorKind::PermissionDenied).contains("-rpccookieperms"));
-        assert!(cookie_cure(ErrorKind::NotFound).contains("is the node running"));
-    }
-
-    #[tokio::test]
-    async fn a_missing_or_odd_cookie_file_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(".cookie");
-        let client = RpcClient::new(
-            RpcSettings {
-                auth: RpcAuth::CookieFile(path.clone()),
-                ..password_settings()
-            },
-            Duration::from_secs(1),
-        )
-        .unwrap();
-
-        let error = client.credentials().await.err().unwrap();
-        assert!(matches!(error, ChainError::Setup(_)), "{error:?}");
-        assert!(
-            error.to_string().contains(path.to_str().unwrap()),
-            "{error}"
-        );
-        // Without a node nobody knows whether one is missing.
-        let error = client.version().await.unwrap_err();
-        assert!(matches!(error, ChainError::Unreachable(_)), "{error:?}");
-
-        std::fs::write(&path, "no colon here").unwrap();
-        let error = client.credentials().await.err().unwrap();
-        assert!(matches!(error, ChainError::Setup(_)), "{error:?}");
-        assert!(
-            error.to_string().contains("is no RPC cookie file"),
-            "{error}"
-        );
-        assert!(!error.to_string().contains("no colon here"), "{error}");
-    }
 }

@@ -22,7 +22,7 @@ use tokio::task;
 
 use super::info::{is_pruned, prune_cure};
 use super::rpc::{CallError, OUT_OF_RANGE, RpcClient, RpcSettings};
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Prevouts, RawBlock};
+use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Node, Prevouts, RawBlock};
 use crate::BlockId;
 
 /// Most bytes read of a block's JSON. A full block answers with some 20 MB; one that spends thousands of scripts of
@@ -360,6 +360,12 @@ impl BlockSource for RpcSource {
         Box::pin(self.hashes(first..=last))
     }
 
+    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
+        Box::pin(self.fetch_block(id))
+    }
+}
+
+impl Node for RpcSource {
     fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
         Box::pin(async {
             let info = self.client.chain_info().await?;
@@ -369,10 +375,6 @@ impl BlockSource for RpcSource {
 
     fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
         Box::pin(self.client.rejects(id))
-    }
-
-    fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
-        Box::pin(self.fetch_block(id))
     }
 
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use self::copy::{Copied, End, copy};
 use super::check_self;
-use crate::chain::BlockSource;
+use crate::chain::{BlockSource, Node};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexError, IndexSettings, Indexer, blocking};
 use crate::runtime::Stop;
@@ -73,6 +73,8 @@ pub struct Repair<'a> {
     pub options: StoreOptions,
     /// Where blocks come from, and how they are indexed; `None` if no node is at hand.
     pub source: Option<Arc<dyn BlockSource>>,
+    /// Who is asked which blocks are invalid.
+    pub node: Option<Arc<dyn Node>>,
     /// For the tweaks.
     pub engine: Arc<dyn Engine>,
     /// How the blocks of the source are indexed.
@@ -231,7 +233,7 @@ async fn connect(
     let Some(source) = &repair.source else {
         return Err(RepairError::NeedsNode { from });
     };
-    let indexer = Indexer::new(
+    let mut indexer = Indexer::new(
         Arc::clone(new),
         Arc::clone(source),
         Arc::clone(&repair.engine),
@@ -239,6 +241,9 @@ async fn connect(
         repair.stop.clone(),
         on_batch,
     );
+    if let Some(node) = &repair.node {
+        indexer = indexer.with_node(Arc::clone(node));
+    }
     indexer.check_source().await?;
     if repair.stop.is_requested() {
         return Err(RepairError::Stopped);

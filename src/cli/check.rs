@@ -15,7 +15,8 @@ use secp256k1::rand;
 use self::report::{NodeReport, Report, place, print, state};
 use super::config::{self, CommonSettings, ServerSettings};
 use super::output::{SyncProgress, progress_bar, write_stdout};
-use super::server::{block_on, index_file, index_settings, node};
+use super::server::{block_on, index_file, index_settings};
+use super::sources::{Sources, sources};
 use crate::chain::{BlockSource, ChainError};
 use crate::check::{
     CompareError, Damage, Finding, Repair, check_against_source, check_self, compare, repair,
@@ -102,7 +103,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
             failure: None,
         };
         let store = job.open(&path)?;
-        let mut source = None;
+        let mut sources = None;
         let mut sample = BTreeSet::new();
         if let Some(store) = &store {
             let snapshot = store.snapshot()?;
@@ -112,15 +113,15 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
                 job.check_against(&snapshot, server, &sample).await?;
             }
             if blocks > 0 || with_repair {
-                source = job.node(&common, &server).await?;
+                sources = job.node(&common, &server).await?;
             } else {
                 job.note("not compared with a node (--blocks 0)");
             }
-            if let Some(source) = &source {
+            if let Some(sources) = &sources {
                 let engine = common.compute.engine()?;
                 job.check_node(
                     &snapshot,
-                    source.as_ref(),
+                    sources.blocks.as_ref(),
                     engine.as_ref(),
                     &sample,
                     store.undo_depth(),
@@ -128,7 +129,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
                 .await?;
             }
         } else if with_repair {
-            source = job.node(&common, &server).await?;
+            sources = job.node(&common, &server).await?;
         }
         if with_repair && !job.report.wrong.is_empty() {
             let stop = Stop::new();
@@ -136,7 +137,8 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
             let repair = Repair {
                 path: &path,
                 options: job.remains.options.clone().unwrap_or(job.options.clone()),
-                source,
+                source: sources.as_ref().map(|sources| sources.blocks.clone()),
+                node: sources.and_then(|sources| sources.node),
                 engine: common.compute.engine()?,
                 settings: index_settings(&server, Some(WAIT))?,
                 stop,
@@ -258,15 +260,15 @@ impl Job {
         Ok(())
     }
 
-    /// The node, if it answers.
+    /// The node and its files, if they answer.
     async fn node(
         &mut self,
         common: &CommonSettings,
         server: &ServerSettings,
-    ) -> Result<Option<Arc<dyn BlockSource>>> {
-        let source = node(common, server)?.source;
-        match source.check(common.network()).await {
-            Ok(()) => Ok(Some(source)),
+    ) -> Result<Option<Sources>> {
+        let sources = sources(common, server)?;
+        match sources.blocks.check(common.network()).await {
+            Ok(()) => Ok(Some(sources)),
             Err(error) => {
                 let is_named = server.node_url.is_some() || server.rpc_url.is_some();
                 if is_named && !error.is_transient() {
@@ -313,9 +315,6 @@ impl Job {
         )
         .await;
         bar.finish_and_clear();
-        if engine.status().is_broken {
-            self.note(crate::curve::EngineStatus::BROKEN);
-        }
         let check = match check {
             Ok(check) => check,
             // A pruned node passes the check and has not all blocks.

@@ -17,8 +17,9 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
+use super::engine::{EngineName, engine};
 use crate::chain::zmq::ZmqAddress;
-use crate::curve::{self, Engine, EngineKind, UnknownEngine};
+use crate::curve::{Engine, EngineKind};
 use crate::store::{Keep, TweakForm};
 
 /// Wrong usage: the process exits with status 2.
@@ -78,18 +79,6 @@ impl FromStr for SignetChallenge {
                 "no script in hex ({e}); give what the node has in -signetchallenge"
             )),
         }
-    }
-}
-
-/// An engine of the curve work by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct EngineName(EngineKind);
-
-impl FromStr for EngineName {
-    type Err = UnknownEngine;
-
-    fn from_str(name: &str) -> Result<Self, UnknownEngine> {
-        name.parse().map(Self)
     }
 }
 
@@ -331,7 +320,7 @@ impl ComputeSettings {
     /// This processor cannot run the engine asked for.
     pub(super) fn engine(&self) -> Result<Arc<dyn Engine>> {
         let kind = self.engine.map_or(EngineKind::Auto, |name| name.0);
-        let engine = curve::engine(kind).map_err(|error| usage!("{error}"))?;
+        let engine = engine(kind).map_err(|error| usage!("{error}"))?;
         tracing::info!("curve engine: {}", engine.name());
         Ok(engine)
     }

@@ -20,10 +20,10 @@ use super::server::{block_on, desk, serve_api};
 use super::wallet::WalletFile;
 use crate::bip352::descriptor::DescriptorKey;
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use crate::chain::simulated::builder::{
+use crate::chain::made::simulated::builder::{
     InputKind, SpendableOutput, build_transaction, op_return_output,
 };
-use crate::chain::simulated::{PaidOutput, SimulatedChain, SimulationSettings};
+use crate::chain::made::simulated::{PaidOutput, SimulatedChain, SimulationSettings};
 use crate::client::{
     Found, HttpOracle, HttpSettings, Identity, LightSettings, Oracle, Spend, State, WalletId,
 };
@@ -157,8 +157,12 @@ async fn run(args: DemoArgs) -> Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", args.bind))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let node: Arc<dyn crate::chain::BlockSource> = chain.clone();
-    let desk = desk(store, Some(node), engine.clone());
+    let desk = desk(
+        store,
+        Some(chain.clone()),
+        Some(chain.clone()),
+        engine.clone(),
+    );
     let serving = serve_api(listener, desk, None, stop.clone());
     let serving = tokio::spawn(serving);
     let oracle = Arc::new(HttpOracle::new(&url, HttpSettings::default())?);

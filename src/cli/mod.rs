@@ -6,9 +6,11 @@ mod compaction;
 mod config;
 mod core_dumps;
 mod demo;
+mod engine;
 mod output;
 mod scan;
 mod server;
+mod sources;
 mod tweaks;
 mod wallet;
 

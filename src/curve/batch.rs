@@ -6,7 +6,8 @@
 )]
 
 use super::arch::{Backend, Portable, Task};
-use super::field::{FieldElement, Tight};
+use super::backend::Tight;
+use super::field::FieldElement;
 use super::group::{
     Add, AddX, AffinePoint, CHAINS, Double, DoubleAdd, DoubleAddEnd, Each, Formula, Group, Operand,
 };

@@ -2,6 +2,29 @@
 
 use super::arch::Backend;
 
+/// Tweaks that a scanner gains from getting at once: a full batch of the backend with the smallest elements.
+pub const SCAN_BATCH: usize = 2048;
+
+/// Transactions that tweak computation gains from getting at once.
+pub const TWEAK_BATCH: usize = 512;
+
+/// Fewest items worth a batch: below this it loses more than a further core gains.
+pub const LEAST_BATCH: usize = 64;
+
+/// How many items to hand an engine at a time where `threads` share `items`: as many batches of the same size for each
+/// thread, of `most` items at most and, unless there are fewer, [`LEAST_BATCH`] at least.
+///
+/// Make each batch a task of its own: rayon would otherwise hand out runs of them, which nobody can take over from a
+/// thread that is late.
+pub fn batch_for_threads(items: usize, threads: usize, most: usize) -> usize {
+    let threads = threads.max(1);
+    let batches = threads * items.div_ceil(threads * most).max(1);
+    items.div_ceil(batches).max(LEAST_BATCH)
+}
+
+/// Fewer points than this are left to libsecp256k1: their share of the inversions would cost more than it saves.
+pub(super) const MIN_POINTS: usize = 16;
+
 /// Room for a coordinate of all points of a full batch. A scan has some 17 such columns, which the cache of a core should hold.
 const COLUMN_BYTES: usize = 80 << 10;
 
@@ -104,5 +127,30 @@ mod tests {
                 sizes(2048, 1024)
             );
         }
+    }
+
+    #[test]
+    fn threads_get_as_many_batches_of_a_fitting_size() {
+        for threads in [1, 2, 3, 8] {
+            for items in (0..10_000).step_by(7) {
+                let batch = batch_for_threads(items, threads, SCAN_BATCH);
+                assert!(
+                    (LEAST_BATCH..=SCAN_BATCH).contains(&batch),
+                    "{items}, {threads}"
+                );
+                if items > threads * LEAST_BATCH {
+                    // The busiest thread has hardly more than its share: an item for each of its batches.
+                    let most = items.div_ceil(batch).div_ceil(threads);
+                    assert!(
+                        most * batch <= items / threads + most + 1,
+                        "{items}, {threads}"
+                    );
+                }
+            }
+        }
+        assert_eq!(batch_for_threads(16_384, 2, SCAN_BATCH), 2048);
+        assert_eq!(batch_for_threads(2_049, 1, SCAN_BATCH), 1025);
+        assert_eq!(batch_for_threads(2_049, 2, SCAN_BATCH), 1025);
+        assert_eq!(batch_for_threads(10, 4, SCAN_BATCH), LEAST_BATCH);
     }
 }

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Engine;
 use super::arch::{Backend, Portable, Task};
-use super::field::{Difference, Element, FieldElement, NegatedSum, Sum, Tight};
+use super::backend::{Difference, NegatedSum, Sum, Tight};
+use super::engine::Engine;
+use super::field::{Element, FieldElement};
 use super::kernel::Kernel;
 
 /// The batched engine, which passes its self-check and computes wrongly after it has stored `correct_stores` values more.

@@ -3,17 +3,13 @@
 //! Two forms, on purpose:
 //!
 //! * [`FieldElement`] is one canonical value in 256 bits. Tables, tweaks and results are stored in it.
-//! * [`Element`] is what a [backend](super::arch::Backend) computes with: one or several values side by side in
+//! * [`Element`] is what a [backend](super::backend::Backend) computes with: one or several values side by side in
 //!   limbs with spare bits, so that sums and differences need no carries. Its *magnitude* says how many
 //!   spare bits are used up, is part of its type, and is checked when the program is compiled.
 
 use std::fmt;
 
 use zeroize::Zeroize;
-
-use super::arch::Backend;
-#[cfg(test)]
-use super::arch::Portable;
 
 /// The field's prime, p = 2^256 - 2^32 - 977, as words with the least significant first.
 pub(crate) const P: [u64; 4] = [0xffff_fffe_ffff_fc2f, u64::MAX, u64::MAX, u64::MAX];
@@ -94,15 +90,6 @@ impl FieldElement {
         }
         Self(words)
     }
-
-    /// a·b, on the portable backend.
-    #[cfg(test)]
-    pub(crate) fn times(&self, other: &Self) -> Self {
-        let product = Portable.mul(&Portable.splat(self), &Portable.splat(other));
-        let mut out = [Self::ZERO];
-        Portable.store(&product, &mut out);
-        out[0]
-    }
 }
 
 impl fmt::Debug for FieldElement {
@@ -136,79 +123,14 @@ pub(crate) fn words_to_be_bytes(words: &[u64; 4]) -> [u8; 32] {
 }
 
 /// A backend's limbs. `MAGNITUDE` says how large they may be: about so many times as large as those of a product, and
-/// exactly what the form's `largest_limbs` gives.
-///
-/// | magnitude | made by | value |
-/// |---|---|---|
-/// | 1 ([`Tight`]) | products, loads, [`Backend::tighten`] | a |
-/// | 2 ([`Sum`]) | [`Backend::add`] | a + b |
-/// | 3 ([`Difference`]) | [`Backend::sub`] | a - b, plus a multiple of p |
-/// | 4 ([`NegatedSum`]) | [`Backend::negated_sum`] | -(a + b), plus a multiple of p |
-///
-/// Two elements can be multiplied if the product of their magnitudes is at most [`MAX_PRODUCT`]. None of these
-/// forms is canonical; only [`Backend::store`] reduces fully.
+/// exactly what the form's `largest_limbs` gives. Two elements can be multiplied if the product of their magnitudes is at
+/// most [`MAX_PRODUCT`].
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Element<L, const MAGNITUDE: u32>(pub(super) L);
 
 /// Largest product of two factors' magnitudes for which no backend overflows: `docs/kernel.md`, "Bounds".
 pub(crate) const MAX_PRODUCT: u32 = 7;
-
-/// What products are.
-pub(crate) type Tight<B> = Element<<B as Backend>::Limbs, 1>;
-/// a + b of tight elements.
-pub(crate) type Sum<B> = Element<<B as Backend>::Limbs, 2>;
-/// a - b of tight elements.
-pub(crate) type Difference<B> = Element<<B as Backend>::Limbs, 3>;
-/// -(a + b) of tight elements.
-pub(crate) type NegatedSum<B> = Element<<B as Backend>::Limbs, 4>;
-
-/// The chain of [`square_root`]: power `from`, squared so many times, times power `by`. Power 0 is a itself.
-///
-/// p is 3 mod 4, and (p+1)/4 in binary is 223 ones, a zero, 22 ones, and 00001100. The ones are built in runs of the
-/// length that the comments say; two zeros are left at the end.
-const ROOT_CHAIN: [(usize, u32, usize); 13] = [
-    (0, 1, 0),   // 1: 2 ones
-    (1, 1, 0),   // 2: 3
-    (2, 3, 2),   // 3: 6
-    (3, 3, 2),   // 4: 9
-    (4, 2, 1),   // 5: 11
-    (5, 11, 5),  // 6: 22
-    (6, 22, 6),  // 7: 44
-    (7, 44, 7),  // 8: 88
-    (8, 88, 8),  // 9: 176
-    (9, 44, 7),  // 10: 220
-    (10, 3, 2),  // 11: 223
-    (11, 23, 6), // 12: a zero and 22 ones more
-    (12, 6, 1),  // 13: 0000 and two ones more
-];
-/// a^((p+1)/4) for each of several independent elements: a square root if there is one, else a root of -a.
-///
-/// 253 squarings and 13 products; several elements at once because each chain waits for its own last result.
-#[inline(always)]
-pub(crate) fn square_root<B: Backend, const N: usize>(
-    backend: B,
-    a: &[Tight<B>; N],
-) -> [Tight<B>; N] {
-    let mut powers = [*a; ROOT_CHAIN.len() + 1];
-    for (step, (from, squarings, by)) in ROOT_CHAIN.into_iter().enumerate() {
-        let mut power = powers[from];
-        for _ in 0..squarings {
-            for element in &mut power {
-                *element = backend.square(element);
-            }
-        }
-        for (element, factor) in power.iter_mut().zip(&powers[by]) {
-            *element = backend.mul(element, factor);
-        }
-        powers[step + 1] = power;
-    }
-    let mut root = powers[ROOT_CHAIN.len()];
-    for element in &mut root {
-        *element = backend.square(&backend.square(element));
-    }
-    root
-}
 
 #[cfg(test)]
 mod tests;

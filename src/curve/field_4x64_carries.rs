@@ -1,9 +1,10 @@
 //! Carries in four words: operands of any value below 2^256, canonical or not, against the slow twin.
 
 use super::arch::{Backend, Portable};
-use super::field::{FOLD, FieldElement, square_root};
+use super::field::{FOLD, FieldElement};
 use super::field_4x64::{self as words, Words};
 use super::reference::{self, P};
+use super::square_root::square_root;
 
 /// Words at which carries begin and end.
 fn words_at_carries() -> Vec<Words> {

@@ -21,8 +21,8 @@
     reason = "limbs are counted through several arrays at once"
 )]
 
-use super::arch::{Backend, Task};
-use super::field::{Difference, Element, FOLD, FieldElement, MAX_PRODUCT, NegatedSum, Sum, Tight};
+use super::backend::{Backend, Difference, NegatedSum, Sum, Task, Tight};
+use super::field::{Element, FOLD, FieldElement, MAX_PRODUCT};
 
 /// Limbs of an element.
 pub(crate) const LIMBS: usize = 5;

@@ -17,8 +17,8 @@
     reason = "chains and limbs are counted through several arrays at once"
 )]
 
-use super::arch::{Backend, Task};
-use super::field::{Difference, Element, FieldElement, MAX_PRODUCT, NegatedSum, Sum, Tight};
+use super::backend::{Backend, Difference, NegatedSum, Sum, Task, Tight};
+use super::field::{Element, FieldElement, MAX_PRODUCT};
 
 /// Limbs of an element.
 pub(crate) const LIMBS: usize = 9;

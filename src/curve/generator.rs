@@ -12,7 +12,7 @@ use secp256k1::{PublicKey, SECP256K1, SecretKey};
 use super::arch::{Backend, Portable, Task};
 use super::batch::{Degenerate, Lockstep, MAX_LANES, Points, groups_for};
 use super::group::{AffinePoint, Constant};
-use super::libsecp256k1;
+use super::point::pack;
 
 /// Bits of a window: 12 bits are 22 windows and 5.5 MB, which a processor's outer cache holds.
 const WINDOW_BITS: usize = 12;
@@ -94,7 +94,7 @@ fn power(bit: usize) -> Result<AffinePoint, Degenerate> {
 }
 
 fn affine(point: &PublicKey) -> Result<AffinePoint, Degenerate> {
-    libsecp256k1::pack(point).to_affine().ok_or(Degenerate)
+    pack(point).to_affine().ok_or(Degenerate)
 }
 
 /// The entries of a window: those with bit l set are those without it, plus `2^(12j + l)·G`.

@@ -16,8 +16,8 @@
 
 use zeroize::Zeroize;
 
-use super::arch::Backend;
-use super::field::{FieldElement, Sum, Tight};
+use super::backend::{Backend, Sum, Tight};
+use super::field::FieldElement;
 
 /// Vectors that a formula works on at a time, and independent chains of products in a shared inversion.
 pub(crate) const CHAINS: usize = 4;

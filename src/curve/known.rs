@@ -1,22 +1,23 @@
 //! Results that are known, of every kind that an engine computes: what it is held against before and during its use.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use secp256k1::hashes::{Hash, sha256};
 use secp256k1::{SECP256K1, SecretKey};
 
-use super::arch::Backend;
-use super::kernel::{Core, MIN_POINTS};
-use super::libsecp256k1::{self, LibSecp256k1};
-use super::scanner;
-use super::{Engine, Product, ScanTarget, TweakPoint};
+use super::batch_sizes::MIN_POINTS;
+use super::engine::Engine;
+use super::libsecp256k1::LibSecp256k1;
+use super::point::{Product, TweakPoint, pack};
+use super::scan::{Batch, ScanTarget};
 
 /// Inputs for a few batches that use every lane, with libsecp256k1's results.
 pub(super) struct Known {
-    target: ScanTarget,
+    pub(super) target: ScanTarget,
     pub(super) tweaks: Vec<TweakPoint>,
-    multiples: Vec<TweakPoint>,
-    candidates: Vec<[u8; 32]>,
+    pub(super) multiples: Vec<TweakPoint>,
+    /// Of the tweaks, for the target.
+    pub(super) candidates: Vec<[u8; 32]>,
     pub(super) products: Vec<Product>,
     pub(super) multiplied: Vec<Option<TweakPoint>>,
     pub(super) keys: Vec<[u8; 33]>,
@@ -50,7 +51,7 @@ impl Known {
             let key = public(i)?;
             keys.push(key.serialize());
             products.push(Product {
-                point: libsecp256k1::pack(&key),
+                point: pack(&key),
                 scalar: secret(i + 1)?.secret_bytes(),
             });
         }
@@ -58,12 +59,12 @@ impl Known {
         let tweaks: Vec<TweakPoint> = products.iter().map(|product| product.point).collect();
         let ends: Vec<usize> = (1..=tweaks.len()).step_by(3).collect();
         let mut candidates = Vec::new();
-        let scanner = exact.scanner(&target).ok()?;
-        scanner.candidates(&tweaks, &mut candidates);
+        let scanner = exact.scanner(std::slice::from_ref(&target)).ok()?;
+        scanner.candidates(Batch::of(&tweaks), &mut candidates);
         let multiples = exact.multiples(&tweaks);
         Some(Self {
             multiples: multiples.into_iter().collect::<Option<_>>()?,
-            candidates,
+            candidates: candidates.pop()?,
             multiplied: exact.multiply(&products),
             points: exact.decompress(&keys),
             sums: exact.sums(&tweaks, &ends),
@@ -73,31 +74,5 @@ impl Known {
             keys,
             ends,
         })
-    }
-
-    /// Whether a scan for one wallet gives what it must; `None` if none can be prepared.
-    pub(super) fn one_wallet_agrees<B: Backend>(
-        &self,
-        backend: B,
-        core: &Arc<Core>,
-    ) -> Option<bool> {
-        let scanner = scanner::one_wallet(backend, core, &self.target).ok()?;
-        let (mut plain, mut with_multiples) = (Vec::new(), Vec::new());
-        scanner.candidates(&self.tweaks, &mut plain);
-        scanner.candidates_with_multiples(&self.tweaks, &self.multiples, &mut with_multiples);
-        Some(plain == self.candidates && with_multiples == self.candidates)
-    }
-
-    /// Whether a scan for many gives what it must; `None` if none can be prepared.
-    pub(super) fn many_wallets_agree<B: Backend>(
-        &self,
-        backend: B,
-        core: &Arc<Core>,
-    ) -> Option<bool> {
-        let targets = [self.target.clone(), self.target.clone()];
-        let scanner = scanner::many_wallets(backend, core, &targets).ok()?;
-        let mut candidates = Vec::new();
-        scanner.candidates(&self.tweaks, &mut candidates);
-        Some(candidates.iter().all(|wallet| *wallet == self.candidates))
     }
 }

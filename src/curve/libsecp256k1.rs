@@ -8,9 +8,11 @@ use std::ops::Range;
 use secp256k1::hashes::{Hash, HashEngine, sha256t_hash_newtype};
 use secp256k1::{PublicKey, SECP256K1, Scalar};
 
-use super::{
-    CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget,
-    TweakPoint, chunk_numbers,
+use super::engine::Engine;
+use super::point::{Product, TweakPoint, pack, unpack};
+use super::sampling::Sampled;
+use super::scan::{
+    Batch, CandidateChunk, CandidateScanner, InvalidTarget, ScanTarget, chunk_numbers,
 };
 
 /// Tweaks whose first outputs are held at the same time.
@@ -23,26 +25,6 @@ sha256t_hash_newtype! {
     /// A tagged hash of a shared secret and a counter.
     #[hash_newtype(forward)]
     struct OutputTweakHash(_);
-}
-
-/// See [`TweakPoint::from_compressed`].
-pub(crate) fn decompress(bytes: &[u8; 33]) -> Option<TweakPoint> {
-    PublicKey::from_slice(bytes).ok().as_ref().map(pack)
-}
-
-/// The point of a public key, without arithmetic.
-pub(crate) fn pack(point: &PublicKey) -> TweakPoint {
-    let sec1 = point.serialize_uncompressed();
-    let mut bytes = [0; 64];
-    bytes.copy_from_slice(&sec1[1..]);
-    TweakPoint::from_bytes(bytes)
-}
-
-/// The public key of a point; `None` if it is off the curve. Checks the curve equation, no more.
-pub(crate) fn unpack(point: &TweakPoint) -> Option<PublicKey> {
-    let mut sec1 = [4; 65];
-    sec1[1..].copy_from_slice(point.as_bytes());
-    PublicKey::from_slice(&sec1).ok()
 }
 
 /// `t_k = H_"BIP0352/SharedSecret"(serP(S) || ser32(k))`; `None` if the hash is 0 or not below the group order.
@@ -71,8 +53,8 @@ impl Engine for LibSecp256k1 {
         "libsecp256k1"
     }
 
-    fn scanner(&self, target: &ScanTarget) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-        Ok(Box::new(Scanner::new(target)?))
+    fn scanner(&self, targets: &[ScanTarget]) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
+        Ok(Box::new(Scanner::new(targets)?))
     }
 
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
@@ -87,7 +69,7 @@ impl Engine for LibSecp256k1 {
     }
 
     fn decompress(&self, keys: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
-        keys.iter().map(decompress).collect()
+        keys.iter().map(TweakPoint::from_compressed).collect()
     }
 
     fn sums(&self, points: &[TweakPoint], ends: &[usize]) -> Vec<Option<TweakPoint>> {
@@ -105,15 +87,22 @@ impl Engine for LibSecp256k1 {
     }
 }
 
-/// A target with its keys parsed.
+/// A scan for wallets one after the other.
 pub(super) struct Scanner {
+    wallets: Vec<Wallet>,
+}
+
+/// A target with its keys parsed.
+pub(super) struct Wallet {
+    /// Its place among the targets.
+    number: usize,
     /// On the heap, so that moving it leaves no copy. Wiped on drop.
     scan_key: Box<Scalar>,
     spend_key: PublicKey,
     labels: Vec<PublicKey>,
 }
 
-impl Drop for Scanner {
+impl Drop for Wallet {
     fn drop(&mut self) {
         self.scan_key.non_secure_erase();
     }
@@ -125,13 +114,14 @@ enum FirstOutput {
     Infinity,
 }
 
-impl Scanner {
+impl Wallet {
     /// See [`Engine::scanner`].
-    pub(super) fn new(target: &ScanTarget) -> Result<Self, InvalidTarget> {
+    fn new(number: usize, target: &ScanTarget) -> Result<Self, InvalidTarget> {
         let point =
             |bytes: &[u8; 33], name| PublicKey::from_slice(bytes).map_err(|_| InvalidTarget(name));
         let scan_key = nonzero_scalar(target.scan_key).ok_or(InvalidTarget("scan key"))?;
         Ok(Self {
+            number,
             scan_key: Box::new(scan_key),
             spend_key: point(&target.spend_key, "spend key")?,
             labels: target
@@ -142,7 +132,39 @@ impl Scanner {
         })
     }
 
-    /// The candidates of a tweak with these numbers, as [`CandidateScanner::chunks`] counts them.
+    pub(super) fn candidates_per_tweak(&self) -> usize {
+        1 + self.labels.len()
+    }
+
+    /// Hands over the candidates with these numbers of every tweak, as [`CandidateScanner::scan`] does with all.
+    ///
+    /// # Panics
+    /// If there are none with these numbers.
+    pub(super) fn scan(
+        &self,
+        tweaks: &[TweakPoint],
+        numbers: Range<usize>,
+        take: &mut dyn FnMut(CandidateChunk<'_>),
+    ) {
+        let mut keys = Vec::new();
+        for (run, tweaks) in tweaks.chunks(CHUNK_TWEAKS).enumerate() {
+            let outputs: Vec<_> = tweaks.iter().map(|t| self.first_output(t)).collect();
+            for numbers in chunk_numbers(numbers.clone(), tweaks.len()) {
+                keys.clear();
+                for output in &outputs {
+                    keys.extend(numbers.clone().map(|n| self.candidate(output.as_ref(), n)));
+                }
+                take(CandidateChunk {
+                    wallet: self.number,
+                    first_tweak: run * CHUNK_TWEAKS,
+                    numbers,
+                    keys: &keys,
+                });
+            }
+        }
+    }
+
+    /// The candidates of a tweak with these numbers.
     ///
     /// # Panics
     /// If there are none with these numbers.
@@ -162,7 +184,7 @@ impl Scanner {
         })
     }
 
-    /// One candidate of the tweak with this first output, as [`CandidateScanner::chunks`] numbers them.
+    /// One candidate of the tweak with this first output, by its number.
     fn candidate(&self, output: Option<&FirstOutput>, number: usize) -> [u8; 32] {
         let label = number.checked_sub(1).map(|label| &self.labels[label]);
         match (output, label) {
@@ -176,34 +198,36 @@ impl Scanner {
     }
 }
 
+impl Scanner {
+    /// See [`Engine::scanner`].
+    pub(super) fn new(targets: &[ScanTarget]) -> Result<Self, InvalidTarget> {
+        let wallets = targets.iter().enumerate();
+        let wallets = wallets.map(|(number, target)| Wallet::new(number, target));
+        Ok(Self {
+            wallets: wallets.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// In the order of their targets.
+    pub(super) fn wallets(&self) -> &[Wallet] {
+        &self.wallets
+    }
+}
+
 impl Sampled for Scanner {}
 
 impl CandidateScanner for Scanner {
-    fn candidates_per_tweak(&self) -> usize {
-        1 + self.labels.len()
+    fn wallets(&self) -> usize {
+        self.wallets.len()
     }
 
-    fn chunks(
-        &self,
-        tweaks: &[TweakPoint],
-        _: Option<&[TweakPoint]>,
-        numbers: Range<usize>,
-        take: &mut dyn FnMut(CandidateChunk<'_>),
-    ) {
-        let mut keys = Vec::new();
-        for (run, tweaks) in tweaks.chunks(CHUNK_TWEAKS).enumerate() {
-            let outputs: Vec<_> = tweaks.iter().map(|t| self.first_output(t)).collect();
-            for numbers in chunk_numbers(numbers.clone(), tweaks.len()) {
-                keys.clear();
-                for output in &outputs {
-                    keys.extend(numbers.clone().map(|n| self.candidate(output.as_ref(), n)));
-                }
-                take(CandidateChunk {
-                    first_tweak: run * CHUNK_TWEAKS,
-                    numbers,
-                    keys: &keys,
-                });
-            }
+    fn candidates_per_tweak(&self, wallet: usize) -> usize {
+        self.wallets[wallet].candidates_per_tweak()
+    }
+
+    fn scan(&self, batch: Batch<'_>, take: &mut dyn FnMut(CandidateChunk<'_>)) {
+        for wallet in &self.wallets {
+            wallet.scan(batch.tweaks, 0..wallet.candidates_per_tweak(), take);
         }
     }
 }

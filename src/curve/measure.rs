@@ -5,16 +5,9 @@
     reason = "chains and limbs are counted through several arrays at once"
 )]
 
-use super::EngineKind;
-use super::arch::{Backend, Portable, Task};
-#[cfg(target_arch = "x86_64")]
-use super::arch::{avx2::Avx2Words, avx512::Avx512Words, ifma::IfmaWords};
+use super::arch::{Backend, Task};
 use super::batch::{Lockstep, Points, groups_for};
 use super::batch_sizes::full_batch;
-#[cfg(target_arch = "x86_64")]
-use super::field_5x52::Field5x52;
-#[cfg(target_arch = "x86_64")]
-use super::field_9x29::Field9x29;
 use super::group::{AffinePoint, CHAINS, Constant, Group};
 
 /// Something to be timed.
@@ -25,20 +18,6 @@ pub struct Operation {
     pub count: usize,
     /// Does it.
     pub run: Box<dyn FnMut()>,
-}
-
-/// The field operations and the steps of a backend; none if the processor cannot run it.
-pub fn operations(kind: EngineKind) -> Vec<Operation> {
-    match kind {
-        EngineKind::Portable => operations_of(Portable),
-        #[cfg(target_arch = "x86_64")]
-        EngineKind::Avx2 => Avx2Words::new().map_or(vec![], |v| operations_of(Field9x29(v))),
-        #[cfg(target_arch = "x86_64")]
-        EngineKind::Avx512 => Avx512Words::new().map_or(vec![], |v| operations_of(Field9x29(v))),
-        #[cfg(target_arch = "x86_64")]
-        EngineKind::Ifma => IfmaWords::new().map_or(vec![], |v| operations_of(Field5x52(v))),
-        _ => Vec::new(),
-    }
 }
 
 /// Each vector replaced by its power: products or squares, [`CHAINS`] independent ones at a time.
@@ -70,7 +49,8 @@ impl<B: Backend> Task for Powers<'_, B> {
     }
 }
 
-fn operations_of<B: Backend>(backend: B) -> Vec<Operation> {
+/// The field operations and the steps of a backend.
+pub(super) fn operations<B: Backend>(backend: B) -> Vec<Operation> {
     let groups = groups_for::<B>(full_batch::<B>());
     let generator = AffinePoint::generator();
     // 2G everywhere, so that G can be added.
@@ -134,4 +114,22 @@ fn operations_of<B: Backend>(backend: B) -> Vec<Operation> {
             }),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::curve::{ENGINES, EngineKind};
+
+    #[test]
+    fn each_backend_that_runs_here_can_be_measured() {
+        for entry in &ENGINES {
+            let names: Vec<_> = entry.operations().iter().map(|o| o.name).collect();
+            let is_batched = entry.kind != EngineKind::LibSecp256k1;
+            let expected: &[&str] = match is_batched && entry.is_available() {
+                true => &["multiply", "square", "2P", "P + Q", "2P + Q", "x of P + Q"],
+                false => &[],
+            };
+            assert_eq!(names, expected, "{}", entry.name);
+        }
+    }
 }

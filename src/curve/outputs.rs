@@ -10,9 +10,10 @@ use super::batch::{Degenerate, Lockstep, Points, StoreColumn};
 use super::field::FieldElement;
 use super::generator::{Gather, GeneratorTable, WINDOWS};
 use super::group::{AffinePoint, Constant};
-use super::libsecp256k1;
+use super::point::pack;
 use super::scalar::Scalar;
-use super::sha256::{State, TaggedHash};
+use super::sha256::State;
+use super::tagged_hash::TaggedHash;
 
 /// Bytes of a compressed point and of the counter k = 0 after it.
 const MESSAGE_BYTES: usize = 33 + 4;
@@ -24,7 +25,7 @@ pub(crate) struct OutputTargets {
 }
 
 impl OutputTargets {
-    /// `None` if one of the points is the excess itself or a label is -B, so that a sum is infinity.
+    /// `None` if B, or its sum with a label, is the excess itself, so that nothing is left.
     pub(crate) fn new(
         table: &GeneratorTable,
         spend_key: &PublicKey,
@@ -32,7 +33,7 @@ impl OutputTargets {
     ) -> Option<Self> {
         let excess = table.excess.negate(secp256k1::SECP256K1);
         let start = spend_key.combine(&excess).ok()?;
-        let affine = |point: &PublicKey| libsecp256k1::pack(point).to_affine();
+        let affine = |point: &PublicKey| pack(point).to_affine();
         let mut sums = Vec::with_capacity(1 + labels.len());
         sums.push(affine(&start)?);
         for label in labels {

@@ -2,8 +2,9 @@
 
 use super::arch::{Backend, Task};
 use super::batch::{Degenerate, Lockstep, MAX_LANES, Points, groups_for};
-use super::field::{FieldElement, square_root};
+use super::field::FieldElement;
 use super::group::{AffinePoint, CHAINS, curve_right_side};
+use super::square_root::square_root;
 
 /// Expands SEC1 compressed points; `None` for bytes that are not one.
 pub(crate) fn decompress<B: Backend>(backend: B, keys: &[[u8; 33]]) -> Vec<Option<AffinePoint>> {

@@ -7,21 +7,24 @@ mod engines;
 use secp256k1::hashes::{Hash, sha256};
 use secp256k1::{PublicKey, SECP256K1, SecretKey};
 
-use super::TweakPoint;
 use super::arch::{Backend, Task};
+use super::backend::{Difference, NegatedSum, Sum, Tight};
 use super::batch::{Degenerate, Lockstep, Points, StoreColumn, groups_for};
-use super::field::{Difference, Element, FieldElement, NegatedSum, Sum, Tight, square_root};
+use super::engines::{Detect, ENGINES};
+use super::field::{Element, FieldElement};
 use super::group::{AffinePoint, CHAINS, Constant};
-use super::libsecp256k1::{pack, unpack};
+use super::point::{TweakPoint, pack, unpack};
 use super::reference::{self, Number, P};
 use super::scalar::Scalar;
+use super::selection::is_testable;
+use super::square_root::square_root;
 
 pub(crate) use batches::*;
 pub(crate) use engines::*;
 
-/// Tests of a backend, given an `Option` of its token; without it they say that they were skipped.
+/// Tests of a backend, which say that they are skipped where the processor cannot run it.
 macro_rules! backend_suite {
-    ($backend:expr) => {
+    ($backend:ty) => {
         crate::curve::suite::backend_suite! { $backend;
             operations_equal_the_reference
             lanes_do_not_mix
@@ -45,14 +48,13 @@ macro_rules! backend_suite {
             decompression_in_batches_equals_the_library
         }
     };
-    ($backend:expr; $($name:ident)+) => {
+    ($backend:ty; $($name:ident)+) => {
         mod suite {
             $(
                 #[test]
                 fn $name() {
-                    match $backend {
-                        Some(backend) => crate::curve::suite::$name(backend),
-                        None => println!("skipped: this processor lacks the instructions"),
+                    if let Some(backend) = crate::curve::suite::testable::<$backend>() {
+                        crate::curve::suite::$name(backend);
                     }
                 }
             )+
@@ -60,6 +62,13 @@ macro_rules! backend_suite {
     };
 }
 pub(crate) use backend_suite;
+
+/// A backend, if tests can be run on it here.
+pub(crate) fn testable<B: Detect>() -> Option<B> {
+    let entry = ENGINES.iter().find(|entry| entry.name == B::NAME);
+    is_testable(entry.expect("an engine of each backend"))
+        .then(|| B::detect().expect("it is available"))
+}
 
 /// A secret key for each number.
 pub(crate) fn secret(i: u64) -> SecretKey {

@@ -87,7 +87,7 @@ pub fn tweak_candidates(
         let inputs = inputs.map(|(input, prevout)| SpendingInput {
             previous_output: input.previous_output(),
             script_sig: input.script_sig(),
-            witness: input.witness_end(),
+            witness: input.witness().collect(),
             script_pubkey: prevout.script_pubkey,
         });
         let scripts = tx.outputs().map(|output| output.script_pubkey());

@@ -3,28 +3,26 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitcoin::BlockHash;
-use tokio::task::JoinHandle;
 
+use super::batch::{Batch, Commit, Committed, Lap, Meter, wait_for};
 use super::fetch::fetch_blocks;
 use super::patience::Patience;
-use super::pipeline::{
-    BusyClock, Derived, Deriver, End, HELD_BYTES, Stage, derive_ahead, limiting_stage,
-};
+use super::pipeline::{Deriver, End, HELD_BYTES, Stage, derive_ahead, limiting_stage};
 use super::reorg::{Fork, find_fork};
 use crate::BlockId;
 use crate::chain::zmq::TipSignal;
-use crate::chain::{BlockSource, ChainError};
-use crate::curve::{Engine, EngineStatus};
+use crate::chain::{BlockSource, ChainError, Node};
+use crate::curve::Engine;
 use crate::runtime::Stop;
-use crate::store::{Applied, BlockRecord, Locating, Snapshot, Store, StoreError, Update};
+use crate::store::{Applied, Locating, Snapshot, Store, StoreError};
 
 /// How an [`Indexer`] works; affects speed and memory, never the result.
 #[derive(Debug, Clone)]
 pub struct IndexSettings {
-    /// Requests to the node under way at a time.
+    /// Requests to the source under way at a time, each for as many blocks as it gives best together.
     pub in_flight: usize,
     /// Serialized bytes of fetched blocks held in memory.
     pub budget_bytes: usize,
@@ -53,10 +51,6 @@ impl Default for IndexSettings {
 
 /// Most blocks one commit takes, so that a chain of tiny blocks is committed now and then too.
 const BATCH_BLOCKS: usize = 20_000;
-
-/// Longest time between the starts of two commits, as long as there is anything to commit: as much work as a crash may
-/// lose.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(20);
 
 /// How often a fork is looked at again until the node says the same twice.
 const LOOKS_AT_A_FORK: usize = 5;
@@ -123,9 +117,8 @@ pub struct BatchReport {
 pub struct Indexer {
     store: Arc<Store>,
     source: Arc<dyn BlockSource>,
+    node: Option<Arc<dyn Node>>,
     engine: Arc<dyn Engine>,
-    /// Whether it was said that the engine found itself wrong.
-    engine_reported: AtomicBool,
     /// Whether the node has proved to be the right one: what goes wrong from then on is waited out.
     is_settled: AtomicBool,
     settings: IndexSettings,
@@ -146,13 +139,20 @@ impl Indexer {
         Self {
             store,
             source,
+            node: None,
             engine,
-            engine_reported: AtomicBool::new(false),
             is_settled: AtomicBool::new(false),
             settings,
             stop,
             on_batch: Box::new(on_batch),
         }
+    }
+
+    /// Has the node asked whether it calls the index's last blocks invalid, where its chain ends below them: they then go
+    /// before there are others in their place. Nobody but a node can tell.
+    pub fn with_node(mut self, node: Arc<dyn Node>) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// Waits until the source answers and is the right one for the index.
@@ -308,11 +308,8 @@ impl Indexer {
                 return Ok(Progress::AtTip);
             }
             let mut meter = Meter::new(Arc::default());
-            let batch = Batch {
-                disconnect,
-                ..Batch::default()
-            };
-            let commit = self.spawn_commit(batch, &meter);
+            let batch = Batch::after(disconnect);
+            let commit = batch.commit(self.store.clone(), &meter);
             let done = wait_for(&mut Some(commit)).await?;
             self.report(done, target, &mut meter);
             return Ok(Progress::Moved);
@@ -339,10 +336,10 @@ impl Indexer {
     /// The node's tip, and what it means for the index's. Blocks are disconnected only where the node, checked again, says
     /// the same twice: one wrong answer, or one of another node in its place, is no reason.
     async fn agreed_fork(&self, snapshot: &Snapshot) -> Result<(BlockId, Fork), IndexError> {
-        let source = self.source.as_ref();
+        let (source, node) = (self.source.as_ref(), self.node.as_deref());
         let look = async || -> Result<(BlockId, Fork), IndexError> {
             let tip = source.tip().await?;
-            Ok((tip, find_fork(snapshot, source, tip).await?))
+            Ok((tip, find_fork(snapshot, source, node, tip).await?))
         };
         let mut before = look().await?;
         for _ in 0..LOOKS_AT_A_FORK {
@@ -405,10 +402,7 @@ impl Indexer {
         let mut derived = derive_ahead(deriver, fetched, parent, self.settings.batch_bytes);
 
         let mut meter = Meter::new(clock);
-        let mut gathered = Batch {
-            disconnect,
-            ..Batch::default()
-        };
+        let mut gathered = Batch::after(disconnect);
         let mut committing: Option<Commit> = None;
         let mut committed = 0;
         let mut end = None;
@@ -420,7 +414,7 @@ impl Indexer {
                 let mut batch = std::mem::take(&mut gathered);
                 batch.defer = is_long && batch.disconnect == 0;
                 committed += batch.records.len();
-                committing = Some(self.spawn_commit(batch, &meter));
+                committing = Some(batch.commit(self.store.clone(), &meter));
             }
             if end.is_some() && committing.is_none() {
                 break;
@@ -441,7 +435,6 @@ impl Indexer {
                 () = self.stop.requested(), if end.is_none() => end = Some(End::Complete),
                 () = tokio::time::sleep(due), if committing.is_none() && !gathered.records.is_empty() => {}
             }
-            self.report_engine();
         }
         Ok((committed, end.unwrap_or(End::Complete)))
     }
@@ -453,37 +446,9 @@ impl Indexer {
             || meter.due_in().is_zero()
     }
 
-    /// Says loudly, once, that the engine found itself wrong.
-    fn report_engine(&self) {
-        if self.engine.status().is_news(&self.engine_reported) {
-            tracing::error!("{}", EngineStatus::BROKEN);
-        }
-    }
-
     async fn snapshot(&self) -> Result<Snapshot, IndexError> {
         let store = self.store.clone();
         Ok(blocking(move || store.snapshot()).await??)
-    }
-
-    fn spawn_commit(&self, batch: Batch, meter: &Meter) -> Commit {
-        let store = self.store.clone();
-        let clock = meter.commit.clone();
-        tokio::task::spawn_blocking(move || {
-            let _at_work = clock.start();
-            let applied = match batch.defer {
-                true => store.extend(&batch.records)?,
-                false => store.apply(Update {
-                    disconnect: batch.disconnect,
-                    connect: &batch.records,
-                })?,
-            };
-            let tweaks = batch.records.iter().map(|record| record.transactions.len());
-            Ok(Committed {
-                applied,
-                tweaks: tweaks.sum(),
-                bytes: batch.block_bytes,
-            })
-        })
     }
 
     fn report(&self, done: Committed, target: u32, meter: &mut Meter) {
@@ -503,86 +468,6 @@ impl Indexer {
             limit: limiting_stage(elapsed, deriving, committing),
         });
     }
-}
-
-/// What a commit did.
-struct Committed {
-    applied: Applied,
-    tweaks: usize,
-    bytes: usize,
-}
-
-type Commit = JoinHandle<Result<Committed, StoreError>>;
-
-/// What the commit did; to be asked once, with a commit.
-async fn wait_for(commit: &mut Option<Commit>) -> Result<Committed, IndexError> {
-    match commit {
-        Some(commit) => {
-            let done = commit.await;
-            Ok(done.map_err(|error| IndexError::Worker(error.to_string()))??)
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Rows for one commit.
-#[derive(Default)]
-struct Batch {
-    /// Blocks that go before these come.
-    disconnect: u32,
-    /// Whether their locators are left for the end of the sync.
-    defer: bool,
-    records: Vec<BlockRecord>,
-    block_bytes: usize,
-    row_bytes: usize,
-}
-
-impl Batch {
-    fn push(&mut self, rows: Derived) {
-        self.records.extend(rows.records);
-        self.block_bytes += rows.block_bytes;
-        self.row_bytes += rows.row_bytes;
-    }
-}
-
-/// What the time between two commits is spent on.
-struct Meter {
-    started: Instant,
-    derive: Arc<BusyClock>,
-    commit: Arc<BusyClock>,
-}
-
-impl Meter {
-    fn new(derive: Arc<BusyClock>) -> Self {
-        Self {
-            started: Instant::now(),
-            derive,
-            commit: Arc::default(),
-        }
-    }
-
-    /// Time until the next commit is due, however little there is to write.
-    fn due_in(&self) -> Duration {
-        COMMIT_INTERVAL.saturating_sub(self.started.elapsed())
-    }
-
-    /// What happened since the last call.
-    fn lap(&mut self) -> Lap {
-        let elapsed = self.started.elapsed();
-        self.started = Instant::now();
-        Lap {
-            elapsed,
-            deriving: self.derive.take(),
-            committing: self.commit.take(),
-        }
-    }
-}
-
-/// Time between two commits, and how much of it rows were computed and written.
-struct Lap {
-    elapsed: Duration,
-    deriving: Duration,
-    committing: Duration,
 }
 
 enum Progress {

@@ -3,6 +3,7 @@
 //! [`derive_records`] is pure; [`Indexer`] drives a [`BlockSource`](crate::chain::BlockSource) and a
 //! [`Store`](crate::store::Store) with it.
 
+mod batch;
 mod derive;
 mod fetch;
 mod fork;

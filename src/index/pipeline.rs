@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 
 use super::IndexError;
 use super::derive::derive_records;
-use super::fetch::FetchedBlock;
-use crate::chain::ChainError;
+use super::fetch::FetchedRun;
+use crate::chain::{BlockWithPrevouts, ChainError};
 use crate::curve::Engine;
 use crate::store::{BlockRecord, TweakForm};
 
@@ -26,7 +26,7 @@ use crate::store::{BlockRecord, TweakForm};
 /// over many cores.
 pub(super) const UNIT_BYTES: usize = 16 << 20;
 
-/// Most blocks derived together.
+/// Blocks derived together, or as many more as were fetched at once.
 const UNIT_BLOCKS: usize = 500;
 
 /// Units under way at a time, so that the next one fills the cores that the last chunks of one leave idle.
@@ -148,7 +148,7 @@ pub(super) struct Deriver {
 /// `parent` is the hash that the first block must name, if any is known.
 pub(super) fn derive_ahead(
     deriver: Deriver,
-    fetched: mpsc::Receiver<Result<FetchedBlock, ChainError>>,
+    fetched: mpsc::Receiver<Result<FetchedRun, ChainError>>,
     parent: Option<BlockHash>,
     unit_bytes: usize,
 ) -> mpsc::Receiver<Result<Derived, End>> {
@@ -168,17 +168,17 @@ pub(super) fn derive_ahead(
 }
 
 /// Blocks to be derived together, or the end.
-type Unit = Result<Vec<FetchedBlock>, End>;
+type Unit = Result<Vec<FetchedRun>, End>;
 
 /// Cuts the blocks into units: whatever is there, up to the size of a unit, so that nothing waits where blocks come
 /// slowly. The last one is the end.
 fn units(
-    fetched: mpsc::Receiver<Result<FetchedBlock, ChainError>>,
+    fetched: mpsc::Receiver<Result<FetchedRun, ChainError>>,
     parent: Option<BlockHash>,
     unit_bytes: usize,
 ) -> impl Stream<Item = Unit> {
     struct Source {
-        fetched: mpsc::Receiver<Result<FetchedBlock, ChainError>>,
+        fetched: mpsc::Receiver<Result<FetchedRun, ChainError>>,
         parent: Option<BlockHash>,
         end: Option<End>,
         ended: bool,
@@ -193,9 +193,9 @@ fn units(
         if source.ended {
             return None;
         }
-        let mut unit: Vec<FetchedBlock> = Vec::new();
-        let mut bytes = 0;
-        while source.end.is_none() && bytes < unit_bytes && unit.len() < UNIT_BLOCKS {
+        let mut unit: Vec<FetchedRun> = Vec::new();
+        let (mut bytes, mut blocks) = (0, 0);
+        while source.end.is_none() && bytes < unit_bytes && blocks < UNIT_BLOCKS {
             let next = match unit.is_empty() {
                 true => source.fetched.recv().await,
                 false => match source.fetched.try_recv() {
@@ -207,19 +207,26 @@ fn units(
             match next {
                 None => source.end = Some(End::Complete),
                 Some(Err(error)) => source.end = Some(End::Failed(error)),
-                Some(Ok(next)) => {
-                    let parent = next.block.block.header().prev_blockhash;
-                    if source.parent.is_some_and(|expected| expected != parent) {
+                Some(Ok(mut run)) => {
+                    let linked = run.blocks.iter().take_while(|block| {
+                        let parent = block.block.header().prev_blockhash;
+                        let expected = source.parent.replace(block.id.hash);
+                        expected.is_none_or(|expected| expected == parent)
+                    });
+                    let linked = linked.count();
+                    if let Some(unlinked) = run.blocks.get(linked) {
                         let error = format!(
                             "the node's block {} does not follow the block before it",
-                            next.block.id
+                            unlinked.id
                         );
                         source.end = Some(End::Unlinked(ChainError::Mismatch(error)));
-                        break;
+                        run.blocks.truncate(linked);
                     }
-                    source.parent = Some(next.block.id.hash);
-                    bytes += next.size_bytes;
-                    unit.push(next);
+                    if !run.blocks.is_empty() {
+                        bytes += run.size_bytes();
+                        blocks += run.blocks.len();
+                        unit.push(run);
+                    }
                 }
             }
         }
@@ -237,10 +244,11 @@ async fn derive(deriver: Deriver, unit: Unit) -> Result<Derived, End> {
     let unit = unit?;
     let derived = tokio::task::spawn_blocking(move || {
         let _at_work = deriver.clock.start();
-        let block_bytes = unit.iter().map(|fetched| fetched.size_bytes).sum();
+        let block_bytes = unit.iter().map(FetchedRun::size_bytes).sum();
         // The shares of the fetch budget go with the blocks, after the rows are made.
-        let (blocks, _permits): (Vec<_>, Vec<_>) =
-            unit.into_iter().map(FetchedBlock::into_parts).unzip();
+        let (runs, _permits): (Vec<_>, Vec<_>) =
+            unit.into_iter().map(FetchedRun::into_parts).unzip();
+        let blocks: Vec<BlockWithPrevouts> = runs.into_iter().flatten().collect();
         let records = derive_records(deriver.engine.as_ref(), &blocks, deriver.tweak_form);
         let row_bytes = records.iter().map(BlockRecord::size_bytes).sum();
         Derived {

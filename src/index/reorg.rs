@@ -3,7 +3,7 @@
 use super::IndexError;
 use super::fork::{Held, Search, Seen, Step};
 use crate::BlockId;
-use crate::chain::{BlockSource, ChainError};
+use crate::chain::{BlockSource, ChainError, Node};
 use crate::store::Snapshot;
 
 /// What has to happen to the index's tip before blocks can be connected.
@@ -26,6 +26,7 @@ pub(super) enum Fork {
 pub(super) async fn find_fork(
     snapshot: &Snapshot,
     source: &dyn BlockSource,
+    node: Option<&dyn Node>,
     node_tip: BlockId,
 ) -> Result<Fork, IndexError> {
     let Some(tip) = snapshot.tip() else {
@@ -44,7 +45,7 @@ pub(super) async fn find_fork(
             Step::OnChain => return Ok(Fork::None),
             Step::NodeBehind => return Ok(Fork::NodeBehind),
             Step::AskIfInvalid(depth) => {
-                return Ok(match is_rejected(source, tip).await {
+                return Ok(match is_rejected(node, tip).await {
                     true => Fork::Disconnect(depth),
                     false => Fork::NodeBehind,
                 });
@@ -74,8 +75,11 @@ pub(super) async fn find_fork(
 }
 
 /// Whether the node calls the index's tip invalid; one that does not say so has not said it.
-async fn is_rejected(source: &dyn BlockSource, tip: BlockId) -> bool {
-    let rejected = source.rejects(tip).await.inspect_err(|error| {
+async fn is_rejected(node: Option<&dyn Node>, tip: BlockId) -> bool {
+    let Some(node) = node else {
+        return false;
+    };
+    let rejected = node.rejects(tip).await.inspect_err(|error| {
         tracing::debug!("the node does not say whether block {tip} is valid to it: {error}");
     });
     rejected.unwrap_or(false)

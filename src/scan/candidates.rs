@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::curve::{CandidateChunk, CandidateScanner, SCAN_BATCH, TweakPoint, batch_for_threads};
+use crate::curve::{
+    Batch, CandidateChunk, CandidateScanner, SCAN_BATCH, TweakPoint, batch_for_threads,
+};
 
 /// See [`super::Scanner::scan`].
 pub(super) fn scan<T: Send>(
@@ -13,7 +15,6 @@ pub(super) fn scan<T: Send>(
     begin: &(impl Fn(Range<usize>) -> T + Sync),
     take: &(impl Fn(&mut T, CandidateChunk<'_>) + Sync),
 ) -> Vec<T> {
-    let numbers = 0..engine.candidates_per_tweak();
     let batch = batch_for_threads(tweaks.len(), rayon::current_num_threads(), SCAN_BATCH);
     tweaks
         .par_chunks(batch)
@@ -22,15 +23,8 @@ pub(super) fn scan<T: Send>(
         .map(|(number, tweaks)| {
             let start = number * batch;
             let mut batch = begin(start..start + tweaks.len());
-            engine.chunks(tweaks, None, numbers.clone(), &mut |chunk| {
-                let first_tweak = start + chunk.first_tweak;
-                take(
-                    &mut batch,
-                    CandidateChunk {
-                        first_tweak,
-                        ..chunk
-                    },
-                );
+            engine.scan(Batch::of(tweaks), &mut |chunk| {
+                take(&mut batch, chunk.behind(start));
             });
             batch
         })

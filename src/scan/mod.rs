@@ -11,15 +11,12 @@ mod failing_engine;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use bitcoin::OutPoint;
 use zeroize::Zeroize;
 
 use crate::bip352::keys::ReceiverKeys;
-use crate::curve::{
-    CandidateChunk, CandidateScanner, Engine, EngineStatus, InvalidTarget, TweakPoint, covered,
-};
+use crate::curve::{CandidateChunk, CandidateScanner, Engine, InvalidTarget, TweakPoint, covered};
 
 /// An output of a transaction that is checked in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,9 +77,6 @@ pub struct Unverified(
 /// Scans for one wallet.
 pub struct Scanner {
     keys: ReceiverKeys,
-    engine: Arc<dyn Engine>,
-    /// Whether it was said that the engine found itself wrong.
-    engine_reported: AtomicBool,
     scanner: Box<dyn CandidateScanner>,
 }
 
@@ -100,10 +94,9 @@ impl Scanner {
     /// # Errors
     /// [`InvalidTarget`] if the engine refuses a key, which keys from [`ReceiverKeys`] never cause.
     pub fn new(engine: Arc<dyn Engine>, keys: ReceiverKeys) -> Result<Self, InvalidTarget> {
+        let target = keys.scan_target();
         Ok(Self {
-            scanner: engine.scanner(&keys.scan_target())?,
-            engine,
-            engine_reported: AtomicBool::new(false),
+            scanner: engine.scanner(std::slice::from_ref(&target))?,
             keys,
         })
     }
@@ -115,7 +108,7 @@ impl Scanner {
 
     /// How many candidates a tweak has: one for the plain address and one for each label.
     pub fn candidates_per_tweak(&self) -> usize {
-        self.scanner.candidates_per_tweak()
+        self.scanner.candidates_per_tweak(0)
     }
 
     /// Computes the candidates of every tweak, in batches of tweaks on rayon, and hands them over chunk by chunk, so that
@@ -132,11 +125,7 @@ impl Scanner {
         take: impl Fn(&mut T, CandidateChunk<'_>) + Sync,
     ) -> Vec<T> {
         let scanner = self.scanner.as_ref();
-        let batches = covered(scanner, || candidates::scan(scanner, tweaks, &begin, &take));
-        if self.engine.status().is_news(&self.engine_reported) {
-            tracing::error!("{}", EngineStatus::BROKEN);
-        }
-        batches
+        covered(scanner, || candidates::scan(scanner, tweaks, &begin, &take))
     }
 
     /// The full rule for one transaction (BIP352, "Scanning"): k from 0, labels, K_MAX.

@@ -170,7 +170,7 @@ fn what_a_larger_undo_depth_lets_a_reorganisation_reach_is_not_settled() {
         };
         let backend = redb::backends::InMemoryBackend::new();
         let store = Store::open_with_backend(backend, &options).expect("opens");
-        let desk = Desk::new(Arc::new(store), None, DeskSettings::default());
+        let desk = Desk::new(Arc::new(store), None, None, DeskSettings::default());
         assert_eq!(desk.horizon(), horizon, "{undo_depth}");
     }
 }

@@ -70,7 +70,7 @@ async fn all_sockets_are_served_with_the_same_places_until_the_shutdown() {
         let shutdown = async move {
             let _ = stopped.await;
         };
-        let desk = Desk::new(store.store.clone(), None, DeskSettings::default());
+        let desk = Desk::new(store.store.clone(), None, None, DeskSettings::default());
         let mut serving = Box::pin(serve(listeners, desk, shutdown, settings.clone()));
         assert!(futures::poll!(&mut serving).is_pending(), "{sockets}");
         let serving = tokio::spawn(serving);

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};
 
 use super::fixture::{
-    Out, Plan, RecordingNode, Server, TestChain, TestStore, hex, pays, sample_chain, sweeps,
+    Out, Plan, RecordingNode, Server, TestChain, TestStore, hex, json_of, pays, sample_chain,
+    sweeps,
 };
 
 const NODE_FAILED: &str = "the node could not give the block, try again later";
@@ -61,6 +63,25 @@ async fn spends_name_their_spender_and_its_data() {
     for entry in 0..2 {
         assert_eq!(fourth["data"][entry]["op_return"], json!([state, ""]));
     }
+}
+
+#[tokio::test]
+async fn blocks_alone_tell_spenders_and_take_no_transaction() {
+    let chain = sample_chain();
+    let store = TestStore::new(Network::Regtest, 1);
+    store.connect(&chain.records());
+    let blocks = RecordingNode::new(&chain);
+    let server = Server::start_with_blocks(&store, blocks.clone()).await;
+    let body = server.ok("spends/3").await;
+    assert_eq!(without_op_return(body), expected(&chain, 3));
+    let transaction = &chain.at(2).block.txdata[1];
+    let body = json!({"data": serialize_hex(transaction)}).to_string();
+    let request = server.client.post(server.url("forward-tx")).body(body);
+    let request = request.header("content-type", "application/json");
+    let answer = json_of(request.send().await.expect("an answer")).await;
+    let refusal = json!({"error": "this server has no node to ask"});
+    assert_eq!(answer, (503, refusal));
+    assert!(blocks.sent.lock().expect("not poisoned").is_empty());
 }
 
 #[tokio::test]

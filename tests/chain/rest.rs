@@ -8,11 +8,11 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Amount, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut};
 use secp256k1::SecretKey;
 use spindex::BlockId;
+use spindex::chain::made::simulated::builder::{InputKind, SpendableOutput, build_transaction};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::chain::rpc::{RpcAuth, RpcSettings};
-use spindex::chain::simulated::builder::{InputKind, SpendableOutput, build_transaction};
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
-use spindex::chain::{BlockSource, BroadcastError, ChainError};
+use spindex::chain::{BlockSource, BroadcastError, ChainError, Node};
 use zeroize::Zeroizing;
 
 use crate::support::fake_node::{FakeNode, Reply, spent_bytes};

@@ -8,10 +8,10 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, ScriptBuf, Txid};
 use spindex::BlockId;
 use spindex::chain::first_working::FirstWorking;
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::chain::rpc::{RpcAuth, RpcSettings};
 use spindex::chain::rpc_source::RpcSource;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, ChainError};
 use zeroize::Zeroizing;
 
@@ -452,7 +452,7 @@ async fn headers_that_do_not_fit_are_refused() {
     assert!(matches!(error, ChainError::NotAvailable(_)), "{error:?}");
 }
 
-fn auto(node: &FakeNode, rpc_url: &str) -> FirstWorking {
+fn auto(node: &FakeNode, rpc_url: &str) -> FirstWorking<dyn BlockSource> {
     let sources: Vec<Arc<dyn BlockSource>> = vec![
         rest(&node.url()),
         rpc_with(rpc_url, password("alice", "s3cret")),

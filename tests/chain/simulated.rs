@@ -3,9 +3,11 @@
 use bitcoin::consensus::serialize;
 use spindex::BlockId;
 use spindex::chain::BlockSource;
+use spindex::chain::made::simulated::builder::InputKind;
+use spindex::chain::made::simulated::{
+    Orphaned, PaymentRequest, SimulatedChain, SimulationSettings,
+};
 use spindex::chain::rest::{RestSettings, RestSource};
-use spindex::chain::simulated::builder::InputKind;
-use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, SimulationSettings};
 
 use crate::support::node::TestNode;
 

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use bitcoin::Network;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use spindex::chain::simulated::builder::InputKind;
-use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::builder::InputKind;
+use spindex::chain::made::simulated::{
+    Orphaned, PaymentRequest, SimulatedChain, SimulationSettings,
+};
 use spindex::store::FILE_NAME;
 
 use crate::support::index::{Contents, fresh_store};

@@ -16,7 +16,7 @@ use bitcoin::{BlockHash, Network, OutPoint, Txid};
 use secp256k1::rand::rngs::StdRng;
 use secp256k1::rand::seq::SliceRandom;
 use secp256k1::rand::{Rng, SeedableRng};
-use spindex::chain::simulated::SimulatedChain;
+use spindex::chain::made::simulated::SimulatedChain;
 use spindex::client::{
     ClientError, Found, HttpOracle, HttpSettings, Identity, LightClient, LightSettings, ScanReport,
     State, WalletId, Watched,

@@ -18,8 +18,8 @@ use spindex::api::{self, Listener, ServeSettings};
 use spindex::bip352::inputs::taproot_output_key;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::bip352::tweak::transaction_tweak;
-use spindex::chain::simulated::builder::{InputKind, SpendableOutput, build_transaction};
-use spindex::chain::simulated::{
+use spindex::chain::made::simulated::builder::{InputKind, SpendableOutput, build_transaction};
+use spindex::chain::made::simulated::{
     Orphaned, PaidOutput, PaymentRequest, SimulatedBlock, SimulatedChain, SimulationSettings,
 };
 use spindex::client::{
@@ -106,7 +106,12 @@ impl Scene {
             Stop::new(),
             |_| (),
         );
-        let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
+        let desk = Desk::new(
+            store,
+            Some(chain.clone()),
+            Some(chain.clone()),
+            DeskSettings::default(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut server = JoinSet::new();

@@ -6,7 +6,7 @@ use std::path::Path;
 use bitcoin::hex::DisplayHex;
 use redb::{ReadableTable, WriteTransaction};
 use serde_json::Value;
-use spindex::chain::simulated::Orphaned;
+use spindex::chain::made::simulated::Orphaned;
 use spindex::store::column::Column;
 use spindex::store::schema::{
     BLOCKS, COMPRESSED, DIGEST, FILTERS, HEIGHTS, LOCATOR, MARKS, MULTIPLES, OUTPUTS, SPENT,

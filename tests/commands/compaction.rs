@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use redb::TableDefinition;
 use spindex::chain::files::{FilesSettings, FilesSource};
-use spindex::chain::generated::{ChainLength, ChainParameters, Target, generate};
+use spindex::chain::made::generated::{ChainLength, ChainParameters, Target, generate};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use spindex::BlockId;
 use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::{self, Listener, ServeSettings};
-use spindex::chain::simulated::Orphaned;
+use spindex::chain::made::simulated::Orphaned;
 use spindex::runtime::Stop;
 use spindex::store::schema::{BLOCKS, BlockRow, DIGEST, TWEAKS};
 use spindex::store::{DIGEST_START, Store, roll_digest};
@@ -32,7 +32,7 @@ async fn serve(path: &Path) -> (String, Stop) {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = Stop::new();
     let requested = stop.clone();
-    let desk = Desk::new(store, None, DeskSettings::default());
+    let desk = Desk::new(store, None, None, DeskSettings::default());
     tokio::spawn(api::serve(
         vec![Listener::http(listener)],
         desk,

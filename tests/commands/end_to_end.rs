@@ -10,7 +10,7 @@ use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::{self, Listener, ServeSettings};
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use spindex::chain::BlockSource;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::client::{
     HttpOracle, HttpSettings, Identity, LightClient, LightSettings, State, WalletId,
 };
@@ -49,7 +49,12 @@ fn chain() -> Arc<SimulatedChain> {
 /// Serves an index of the chain; the base address behind a proxy with a path in front.
 async fn serve(chain: &Arc<SimulatedChain>) -> String {
     let store = fresh_store(chain.clone()).await;
-    let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
+    let desk = Desk::new(
+        store,
+        Some(chain.clone()),
+        Some(chain.clone()),
+        DeskSettings::default(),
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let never = std::future::pending();

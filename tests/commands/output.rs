@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::chain::parse::block_from_rest_bytes;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::curve::testable;
 use spindex::store::{Store, StoreOptions, TweakForm};
 
-use crate::support::index::{fill, options, runnable_engines};
+use crate::support::index::{fill, options};
 use crate::support::spindex::{command, run, stderr, stdout};
 
 fn succeed(home: &Path, args: &[&str]) -> String {
@@ -40,7 +41,7 @@ fn the_demo_finds_every_payment_and_the_spend() {
     let stages: Vec<&String> = report["seconds"].as_object().unwrap().keys().collect();
     assert_eq!(stages, ["index", "scan", "simulate", "spend"]);
     // The same seed, the same chain; and the same finds, whatever engine computes them.
-    for (_, engine) in runnable_engines() {
+    for engine in testable().map(|entry| entry.name) {
         let args = [&args[..], &["--engine", engine]].concat();
         let again: Value = serde_json::from_str(&succeed(home.path(), &args)).unwrap();
         assert_eq!(again["found"], report["found"], "{engine}");
@@ -294,10 +295,7 @@ fn a_bench_reports_every_engine_beside_the_library() {
         let args = [&["bench", job], &few[..]].concat();
         let report: Value = serde_json::from_str(&succeed(home.path(), &args)).unwrap();
         let rows = report["rows"].as_array().unwrap();
-        for (_, engine) in runnable_engines()
-            .into_iter()
-            .filter(|(_, name)| *name != "auto")
-        {
+        for engine in testable().map(|entry| entry.name) {
             let rows: Vec<&Value> = rows.iter().filter(|row| row["backend"] == engine).collect();
             assert!(!rows.is_empty(), "{job}: no row for {engine}");
             for row in rows {
@@ -339,7 +337,7 @@ fn the_path_from_bytes_to_rows_is_measured_stage_by_stage() {
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["block"]["is_made_up"], false);
     let rows = report["rows"].as_array().unwrap();
-    let engines = runnable_engines().len() - 1;
+    let engines = testable().count();
     assert_eq!(
         rows.len(),
         2 * engines,
@@ -383,7 +381,7 @@ fn the_path_from_bytes_to_rows_is_measured_without_any_file() {
     );
     assert!(block["eligible"].as_u64().unwrap() > 0, "{block}");
     let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), runnable_engines().len() - 1);
+    assert_eq!(rows.len(), testable().count());
     for row in rows {
         assert!(row["tweaks_per_s"].as_f64().unwrap() > 0.0, "{row}");
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use redb::{ReadableTable, WriteTransaction};
 use serde_json::Value;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;

@@ -12,8 +12,8 @@ use super::support::index::{fill, options};
 use super::support::served;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Amount, ScriptBuf, TxOut};
-use spindex::chain::simulated::builder::InputKind;
-use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain};
+use spindex::chain::made::simulated::builder::InputKind;
+use spindex::chain::made::simulated::{Orphaned, PaymentRequest, SimulatedChain};
 use spindex::store::{Keep, Store, StoreOptions, TweakForm};
 
 /// Where the indexes begin: blocks below it are unknown to them.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use redb::{ReadableTable, ReadableTableMetadata, TableHandle};
 use serde_json::Value;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::store::schema::{
     BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, META, MULTIPLES, OUTPUTS, SPENDS, SPENT,
     TWEAKS, TXIDS,

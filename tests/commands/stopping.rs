@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitcoin::secp256k1::rand::rngs::StdRng;
 use bitcoin::secp256k1::rand::{Rng, SeedableRng};
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::store::FILE_NAME;
 use tokio::runtime::Runtime;
 

@@ -6,7 +6,7 @@ use bitcoin::consensus::serialize;
 use bitcoin::{Amount, Network, Script, ScriptBuf, Txid, VarInt};
 use spindex::chain::files::frames::ObfuscationKey;
 use spindex::chain::files::undo::undo_checksum;
-use spindex::chain::simulated::{SimulatedBlock, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedBlock, SimulatedChain, SimulationSettings};
 
 use super::{block_files, rpc_block, stored_rows};
 use crate::support::fake_node::block_json;

@@ -9,11 +9,11 @@ use bitcoin::{OutPoint, Txid};
 use spindex::BlockId;
 use spindex::bip352::inputs::taproot_output_key;
 use spindex::bip352::tweak::transaction_tweak;
+use spindex::chain::made::simulated::SimulatedBlock;
 use spindex::chain::parse::block_from_rest_bytes;
-use spindex::chain::simulated::SimulatedBlock;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::{
-    CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget, TweakPoint,
+    self, CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget, TweakPoint,
 };
 use spindex::index::{IndexError, Indexer, derive_records};
 use spindex::runtime::Stop;
@@ -21,7 +21,7 @@ use spindex::store::{RowFilter, StoreError, TweakForm};
 
 use super::scene::{chain, doubled_64_times, quick};
 use crate::support::by_height::ByHeight as _;
-use crate::support::index::{fresh_store, memory_store_of, runnable_engines};
+use crate::support::index::{fresh_store, memory_store_of};
 
 /// What the index must say about each block, read off the blocks in the plainest way.
 struct Expected {
@@ -217,17 +217,10 @@ fn every_engine_derives_the_same_rows() {
         .map(|block| block.with_prevouts().unwrap())
         .collect();
     let expected = derive_records(&LibSecp256k1, &blocks, TweakForm::Point);
-    let engines = runnable_engines();
-    assert!(
-        engines.len() >= 3,
-        "auto, libsecp256k1 and portable run everywhere: {engines:?}"
-    );
-    for (kind, name) in engines {
-        let engine = spindex::curve::engine(kind).unwrap();
-        assert!(
-            derive_records(engine.as_ref(), &blocks, TweakForm::Point) == expected,
-            "{name}"
-        );
+    for entry in curve::testable() {
+        let engine = curve::engine(entry.kind, |broken| panic!("{broken}")).unwrap();
+        let derived = derive_records(engine.as_ref(), &blocks, TweakForm::Point);
+        assert!(derived == expected, "{}", entry.name);
     }
 }
 
@@ -241,8 +234,8 @@ impl Engine for Forgetful {
         "forgetful"
     }
 
-    fn scanner(&self, target: &ScanTarget) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-        LibSecp256k1.scanner(target)
+    fn scanner(&self, targets: &[ScanTarget]) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
+        LibSecp256k1.scanner(targets)
     }
 
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
@@ -285,18 +278,4 @@ async fn a_multiple_that_is_missing_is_an_error_and_nothing_is_written() {
     );
     assert!(error.to_string().contains("multiples"), "{error}");
     assert_eq!(store.snapshot().unwrap().tip(), None);
-}
-
-#[test]
-fn a_broken_engine_is_reported_once() {
-    use std::sync::atomic::AtomicBool;
-    let reported = AtomicBool::new(false);
-    let fine = spindex::curve::EngineStatus::default();
-    let broken = spindex::curve::EngineStatus {
-        is_broken: true,
-        ..fine
-    };
-    assert!(!fine.is_news(&reported));
-    assert!(broken.is_news(&reported));
-    assert!(!broken.is_news(&reported));
 }

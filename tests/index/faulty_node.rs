@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
-use spindex::chain::{BlockSource, ChainError};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::{ChainError, Node};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
@@ -31,15 +31,15 @@ fn chain() -> Arc<SimulatedChain> {
 
 fn indexer(
     store: &Arc<Store>,
-    source: Arc<dyn BlockSource>,
+    node: Arc<dyn Node>,
     stop: &Stop,
 ) -> (Indexer, mpsc::UnboundedReceiver<Option<BlockId>>) {
-    indexer_with(store, source, stop, None)
+    indexer_with(store, node, stop, None)
 }
 
 fn indexer_with(
     store: &Arc<Store>,
-    source: Arc<dyn BlockSource>,
+    node: Arc<dyn Node>,
     stop: &Stop,
     give_up_after: Option<Duration>,
 ) -> (Indexer, mpsc::UnboundedReceiver<Option<BlockId>>) {
@@ -52,7 +52,7 @@ fn indexer_with(
     };
     let indexer = Indexer::new(
         store.clone(),
-        source,
+        node.clone(),
         Arc::new(LibSecp256k1),
         settings,
         stop.clone(),
@@ -60,7 +60,7 @@ fn indexer_with(
             let _ = sender.send(report.applied.tip);
         },
     );
-    (indexer, tips)
+    (indexer.with_node(node), tips)
 }
 
 /// Every block of the index is one of the chain.

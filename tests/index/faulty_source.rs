@@ -1,15 +1,16 @@
 //! A source that goes away or lies.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bitcoin::{Network, Transaction, Txid};
+use bitcoin::Network;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
-use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::{BlockSource, BlockWithPrevouts, ChainError};
 use spindex::index::IndexSettings;
 
 use super::scene::{chain, indexer, quick};
@@ -21,7 +22,12 @@ struct Faulty {
     fault: Fault,
     /// How often the fault strikes before the source is honest.
     strikes: AtomicU32,
+    /// How many blocks it gives together.
+    together: usize,
 }
+
+/// Blocks one by one, and in runs of which one has a fault in its middle, and one is larger than the chain.
+const TOGETHER: [usize; 3] = [1, 7, 1_000];
 
 #[derive(Clone, Copy)]
 enum Fault {
@@ -63,6 +69,24 @@ impl BlockSource for Faulty {
         }
     }
 
+    fn blocks_at(
+        &self,
+        heights: RangeInclusive<u32>,
+    ) -> BoxFuture<'_, Result<Vec<BlockId>, ChainError>> {
+        async move {
+            let mut ids = Vec::new();
+            for height in heights {
+                ids.extend(self.block_at(height).await?);
+            }
+            Ok(ids)
+        }
+        .boxed()
+    }
+
+    fn run_length(&self, _: &[BlockId]) -> usize {
+        self.together
+    }
+
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         match self.fault {
             Fault::Away(at) if at == id.height && self.strikes() => {
@@ -71,50 +95,53 @@ impl BlockSource for Faulty {
             _ => self.chain.block(id),
         }
     }
-
-    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
-        self.chain.broadcast(tx)
-    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_goes_away_is_waited_for() {
     let chain = chain(6, 110);
-    let source = Arc::new(Faulty {
-        chain: chain.clone(),
-        fault: Fault::Away(60),
-        strikes: AtomicU32::new(2),
-    });
-    let patient = IndexSettings {
-        give_up_after: None,
-        batch_bytes: 3_000,
-        ..quick()
-    };
-    let store = memory_store();
-    let tip = indexer(&store, source, patient).sync(None).await.unwrap();
-    assert_eq!(tip, Some(chain.tip_id()));
-    let hash = content(&store);
-    assert_eq!(hash, fresh_content(chain).await);
+    let fresh = fresh_content(chain.clone()).await;
+    for together in TOGETHER {
+        let source = Arc::new(Faulty {
+            chain: chain.clone(),
+            fault: Fault::Away(60),
+            strikes: AtomicU32::new(2),
+            together,
+        });
+        let patient = IndexSettings {
+            give_up_after: None,
+            batch_bytes: 3_000,
+            ..quick()
+        };
+        let store = memory_store();
+        let tip = indexer(&store, source, patient).sync(None).await.unwrap();
+        assert_eq!(tip, Some(chain.tip_id()));
+        assert_eq!(content(&store), fresh, "{together}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stays_away_ends_the_sync_with_what_is_committed() {
     let chain = chain(7, 110);
-    let source = Arc::new(Faulty {
-        chain: chain.clone(),
-        fault: Fault::Away(60),
-        strikes: AtomicU32::new(u32::MAX),
-    });
-    let store = memory_store();
-    let error = indexer(&store, source, quick())
-        .sync(None)
-        .await
-        .unwrap_err();
-    assert_eq!(error.to_string(), "connection reset");
-    assert_eq!(
-        store.snapshot().unwrap().tip(),
-        chain.block_at(59).await.unwrap()
-    );
+    for together in TOGETHER {
+        let source = Arc::new(Faulty {
+            chain: chain.clone(),
+            fault: Fault::Away(60),
+            strikes: AtomicU32::new(u32::MAX),
+            together,
+        });
+        let store = memory_store();
+        let error = indexer(&store, source, quick())
+            .sync(None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "connection reset");
+        assert_eq!(
+            store.snapshot().unwrap().tip(),
+            chain.block_at(59).await.unwrap(),
+            "{together}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,11 +149,14 @@ async fn blocks_that_do_not_link_are_never_committed() {
     let chain = chain(8, 110);
     let orphan = chain.block_at(100).await.unwrap().unwrap();
     chain.reorganize(20, 20, Orphaned::Drop).unwrap();
-    for (strikes, recovers) in [(1, true), (u32::MAX, false)] {
+    let fresh = fresh_content(chain.clone()).await;
+    let cases = TOGETHER.map(|together| [(together, 1, true), (together, u32::MAX, false)]);
+    for (together, strikes, recovers) in cases.into_iter().flatten() {
         let source = Arc::new(Faulty {
             chain: chain.clone(),
             fault: Fault::Unlinked(100, orphan),
             strikes: AtomicU32::new(strikes),
+            together,
         });
         let patient = IndexSettings {
             give_up_after: Some(Duration::from_secs(60)),
@@ -137,11 +167,12 @@ async fn blocks_that_do_not_link_are_never_committed() {
         let snapshot = store.snapshot().unwrap();
         if recovers {
             assert_eq!(result.unwrap(), Some(chain.tip_id()));
-            assert_eq!(content(&store), fresh_content(chain.clone()).await);
+            assert_eq!(content(&store), fresh, "{together}");
         } else {
             let error = result.unwrap_err().to_string();
             assert!(error.contains(&orphan.to_string()), "{error}");
-            assert_eq!(snapshot.tip(), chain.block_at(99).await.unwrap());
+            let last = chain.block_at(99).await.unwrap();
+            assert_eq!(snapshot.tip(), last, "{together}");
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bitcoin::{Network, Transaction, Txid};
+use bitcoin::Network;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
-use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::{BlockSource, BlockWithPrevouts, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{BatchReport, IndexSettings, Indexer};
 use spindex::runtime::Stop;
@@ -84,10 +84,6 @@ impl BlockSource for Follow {
         .boxed()
     }
 
-    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
-        self.chain.rejects(id)
-    }
-
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         async move {
             self.answers()?;
@@ -104,10 +100,6 @@ impl BlockSource for Follow {
             self.chain.block(id).await
         }
         .boxed()
-    }
-
-    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
-        self.chain.broadcast(tx)
     }
 }
 
@@ -163,6 +155,7 @@ async fn a_node_is_followed_through_restarts_and_changes_of_mind() {
             let _ = sender.send(report.applied.tip);
         },
     );
+    let indexer = indexer.with_node(chain.clone());
     let following = tokio::spawn(async move { indexer.follow(None).await });
     let mut reached = async |what: &str| {
         let tip = Some(chain.tip_id());
@@ -229,7 +222,7 @@ async fn a_sync_waits_for_a_node_that_is_far_behind_only_as_long_as_it_may() {
         give_up_after: Some(Duration::from_secs(60)),
         ..quick()
     };
-    let indexer = indexer(&store, chain.clone(), settings);
+    let indexer = indexer(&store, chain.clone(), settings).with_node(chain.clone());
     indexer.sync(None).await.unwrap();
     let before = content(&store);
     chain.disconnect(30, Orphaned::Drop).unwrap();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bitcoin::{Network, Transaction, Txid};
+use bitcoin::Network;
 use futures::future::BoxFuture;
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
-use spindex::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::{BlockSource, BlockWithPrevouts, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
@@ -99,10 +99,6 @@ impl BlockSource for Node {
             assert!(!self.is_broken.load(Ordering::Relaxed), "a bug");
             self.chain().block(id).await
         })
-    }
-
-    fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
-        self.chain().broadcast(tx)
     }
 }
 

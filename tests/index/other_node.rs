@@ -10,8 +10,8 @@ use bitcoin::{Network, ScriptBuf};
 use serde_json::json;
 use spindex::BlockId;
 use spindex::chain::first_working::FirstWorking;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
-use spindex::chain::{BlockSource, ChainError};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::{BlockSource, ChainError, Node};
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::{FILE_NAME, Store, StoreOptions};
@@ -31,7 +31,7 @@ const LONG: Duration = Duration::from_secs(700);
 
 fn indexer(
     store: &Arc<Store>,
-    source: Arc<dyn BlockSource>,
+    source: Arc<dyn Node>,
     give_up_after: Option<Duration>,
     stop: &Stop,
 ) -> (Indexer, mpsc::UnboundedReceiver<Option<BlockId>>) {
@@ -51,7 +51,7 @@ struct Following {
 }
 
 impl Following {
-    async fn start(store: Arc<Store>, source: Arc<dyn BlockSource>) -> Self {
+    async fn start(store: Arc<Store>, source: Arc<dyn Node>) -> Self {
         let stop = Stop::new();
         let (indexer, tips) = indexer(&store, source, None, &stop);
         let task = tokio::spawn(follow_from_the_start(indexer));

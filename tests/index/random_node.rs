@@ -12,8 +12,8 @@ use bitcoin::secp256k1::rand::rngs::StdRng;
 use bitcoin::secp256k1::rand::seq::SliceRandom;
 use bitcoin::secp256k1::rand::{Rng, SeedableRng};
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
-use spindex::chain::{BlockSource, ChainError};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::{ChainError, Node};
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::{Store, StoreOptions};
@@ -172,7 +172,7 @@ struct World {
     rng: StdRng,
     chain: Arc<SimulatedChain>,
     node: FakeNode,
-    source: Arc<dyn BlockSource>,
+    source: Arc<dyn Node>,
     store: Arc<Store>,
     settings: IndexSettings,
     counts: Counts,

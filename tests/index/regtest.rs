@@ -13,17 +13,18 @@ use secp256k1::{Scalar, SecretKey};
 use serde_json::{Value, json};
 use spindex::bip352::descriptor::DescriptorKey;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use spindex::chain::rest::{RestSettings, RestSource};
-use spindex::chain::simulated::builder::{
+use spindex::chain::made::simulated::builder::{
     InputKind, SpendableOutput, build_transaction, op_return_output,
 };
-use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, SimulationSettings};
-use spindex::curve::TweakPoint;
+use spindex::chain::made::simulated::{
+    Orphaned, PaymentRequest, SimulatedChain, SimulationSettings,
+};
+use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::curve::{TweakPoint, testable};
 use spindex::scan::{Scanner, TaprootOutput};
 use spindex::store::FILE_NAME;
 
-use crate::support::index::runnable_engines;
 use crate::support::index::{content_of_file, fresh_content};
 use crate::support::node::TestNode;
 use crate::support::random_seed;
@@ -196,7 +197,7 @@ fn payments_from_every_input_type_are_found_and_their_spends_seen() {
     let url = server.url();
     server.wait_for_height(chain.tip_id().height);
     // The same whatever engine computes it, each with a fresh state.
-    for (_, engine) in runnable_engines() {
+    for engine in testable().map(|entry| entry.name) {
         let state = home.path().join(engine);
         let state = format!("--state={}", state.display());
         let arguments = ["--from=0", "--engine", engine, &state];

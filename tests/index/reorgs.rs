@@ -11,8 +11,10 @@ use proptest::test_runner::TestRunner;
 use spindex::BlockId;
 use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::{self, Listener, ServeSettings};
-use spindex::chain::simulated::builder::InputKind;
-use spindex::chain::simulated::{Orphaned, PaymentRequest, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::builder::InputKind;
+use spindex::chain::made::simulated::{
+    Orphaned, PaymentRequest, SimulatedChain, SimulationSettings,
+};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
@@ -55,6 +57,7 @@ fn indexer(store: &Arc<Store>, chain: &Arc<SimulatedChain>, batch_bytes: usize) 
         Stop::new(),
         |_| (),
     )
+    .with_node(chain.clone())
 }
 
 /// A chain, and coins made early on it that nothing spends but [`spend`].
@@ -182,7 +185,7 @@ async fn assert_serve_the_same(stores: [&Arc<Store>; 2], heights: &[u32]) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         urls.push(format!("http://{}", listener.local_addr().unwrap()));
         let store = store.clone();
-        let desk = Desk::new(store, None, DeskSettings::default());
+        let desk = Desk::new(store, None, None, DeskSettings::default());
         let listener = vec![Listener::http(listener)];
         let stop = stop.clone();
         let stopped = async move { stop.requested().await };

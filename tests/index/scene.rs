@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use secp256k1::PublicKey;
 use spindex::BlockId;
-use spindex::chain::BlockSource;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::{BlockSource, Node};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
@@ -69,10 +69,10 @@ pub(crate) fn small_chain(seed: u64, blocks: u32) -> Arc<SimulatedChain> {
     Arc::new(chain)
 }
 
-/// An indexer, and the tips of its commits.
+/// An indexer of a node's chain, and the tips of its commits.
 pub(crate) fn reporting_indexer(
     store: &Arc<Store>,
-    source: Arc<dyn BlockSource>,
+    node: Arc<dyn Node>,
     settings: IndexSettings,
     stop: &Stop,
 ) -> (Indexer, UnboundedReceiver<Option<BlockId>>) {
@@ -83,13 +83,13 @@ pub(crate) fn reporting_indexer(
     };
     let indexer = Indexer::new(
         store.clone(),
-        source,
+        node.clone(),
         engine,
         settings,
         stop.clone(),
         on_batch,
     );
-    (indexer, tips)
+    (indexer.with_node(node), tips)
 }
 
 /// What `run` does.

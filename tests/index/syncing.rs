@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use spindex::BlockId;
-use spindex::chain::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{BatchReport, IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
@@ -159,7 +159,7 @@ proptest! {
         runtime.block_on(async {
             let chain = chain(seed, 130);
             let store = memory_store_of(form);
-            let indexer = indexer(&store, chain.clone(), quick());
+            let indexer = indexer(&store, chain.clone(), quick()).with_node(chain.clone());
             indexer.sync(None).await.unwrap();
             let mut before = chain.tip_id();
             for event in events {

@@ -321,8 +321,8 @@ fn what_remains_of_an_index_says_what_it_is() {
         };
         for remains in [of_the_open_one, remains(&path, &like)] {
             let said = remains.options.expect("its meta can be read");
-            assert_eq!(said.keep, options.keep);
-            assert_eq!(said.tweak_form, options.tweak_form);
+            let kind = |options: &StoreOptions| (options.keep, options.tweak_form);
+            assert_eq!(kind(&said), kind(&options));
             assert_eq!(said.network, options.network);
             assert_eq!(said.first_height, options.first_height);
             assert_eq!(said.undo_depth, options.undo_depth);

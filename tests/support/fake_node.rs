@@ -27,7 +27,7 @@ use bitcoin::secp256k1::rand::{Rng, SeedableRng};
 use bitcoin::{BlockHash, Txid, VarInt};
 use serde_json::{Value, json};
 use spindex::chain::BlockSource;
-use spindex::chain::simulated::{SimulatedBlock, SimulatedChain};
+use spindex::chain::made::simulated::{SimulatedBlock, SimulatedChain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

@@ -7,18 +7,9 @@ use bitcoin::Network;
 use spindex::BlockId;
 use spindex::chain::BlockSource;
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::curve::{self, EngineKind};
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::{Store, StoreOptions, Summed, TweakForm};
-
-/// The engines this processor can run, with their names.
-pub(crate) fn runnable_engines() -> Vec<(EngineKind, &'static str)> {
-    let engines = EngineKind::NAMES.into_iter();
-    engines
-        .filter(|(kind, _)| curve::engine(*kind).is_ok())
-        .collect()
-}
 
 /// Regtest, from the genesis block on.
 pub(crate) fn options() -> StoreOptions {

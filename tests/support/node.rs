@@ -24,7 +24,7 @@ use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 use bitcoin::{Block, BlockHash, Script, Transaction};
 use serde_json::{Value, json};
 use spindex::BlockId;
-use spindex::chain::simulated::SimulatedChain;
+use spindex::chain::made::simulated::SimulatedChain;
 use tempfile::TempDir;
 
 use super::node_rpc::{NodeRpc, RpcFailure};

@@ -1,10 +1,10 @@
-//! A node as a source of blocks, by REST and by RPC.
+//! A node, by REST and by RPC.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use spindex::BlockId;
-use spindex::chain::BlockSource;
+use spindex::chain::Node;
 use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::chain::rpc::{RpcAuth, RpcSettings};
 use spindex::chain::rpc_source::RpcSource;
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Self; 2] = [Self::Rest, Self::Rpc];
 
-    pub(crate) fn source(self, url: &str) -> Arc<dyn BlockSource> {
+    pub(crate) fn source(self, url: &str) -> Arc<dyn Node> {
         match self {
             Self::Rest => rest(url, None),
             Self::Rpc => Arc::new(RpcSource::new(rpc_settings(url), TIMEOUT, 8).unwrap()),
@@ -50,7 +50,7 @@ impl Kind {
 }
 
 /// Blocks by REST, with RPC beside it at this address.
-pub(crate) fn rest(url: &str, rpc_url: Option<&str>) -> Arc<dyn BlockSource> {
+pub(crate) fn rest(url: &str, rpc_url: Option<&str>) -> Arc<dyn Node> {
     let settings = RestSettings {
         timeout: TIMEOUT,
         rpc: rpc_url.map(rpc_settings),

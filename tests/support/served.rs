@@ -8,7 +8,7 @@ use bitcoin::Network;
 use spindex::api::desk::{Desk, DeskSettings};
 use spindex::api::http::router;
 use spindex::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::store::Store;
 
 use super::index::fresh_store_from;
@@ -46,7 +46,12 @@ pub(crate) async fn serve(
     store: Arc<Store>,
     between: impl FnOnce(Router) -> Router,
 ) -> SocketAddr {
-    let desk = Desk::new(store, Some(chain.clone()), DeskSettings::default());
+    let desk = Desk::new(
+        store,
+        Some(chain.clone()),
+        Some(chain.clone()),
+        DeskSettings::default(),
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = between(router(desk));

@@ -31,10 +31,6 @@ impl BlockSource for Hanging {
     fn block(&self, _: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         std::future::pending().boxed()
     }
-
-    fn broadcast<'a>(&'a self, _: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
-        std::future::pending().boxed()
-    }
 }
 
 /// The clock is tokio's own and moves only when nothing else is to be done.

@@ -88,14 +88,14 @@ impl SpendAnswers {
     /// [`DeskError::BlockFailed`], [`DeskError::SpendsMismatch`]; nothing is kept then.
     pub(super) async fn get(
         &self,
-        node: &dyn BlockSource,
+        blocks: &dyn BlockSource,
         node_timeout: Duration,
         block: BlockId,
         spends: Vec<SpendRow>,
     ) -> Result<Arc<SpendDetails>, DeskError> {
         let made = self
             .recent
-            .get_or_insert_async(&block.hash, self.make(node, block, spends));
+            .get_or_insert_async(&block.hash, self.make(blocks, block, spends));
         // While a node hangs, each in line would otherwise wait for all before it, one after the other.
         tokio::time::timeout(node_timeout, made)
             .await
@@ -107,27 +107,27 @@ impl SpendAnswers {
 
     async fn make(
         &self,
-        node: &dyn BlockSource,
+        blocks: &dyn BlockSource,
         block: BlockId,
         spends: Vec<SpendRow>,
     ) -> Result<Arc<SpendDetails>, DeskError> {
         if spends.is_empty() {
             return Ok(Arc::default());
         }
-        let fetched = self.fetch(node, block).await?;
+        let fetched = self.fetch(blocks, block).await?;
         tokio::task::spawn_blocking(move || join_spends(block, &fetched, &spends).map(Arc::new))
             .await
             .map_err(|error| DeskError::Internal(error.to_string()))?
     }
 
-    async fn fetch(&self, node: &dyn BlockSource, block: BlockId) -> Result<RawBlock, DeskError> {
+    async fn fetch(&self, blocks: &dyn BlockSource, block: BlockId) -> Result<RawBlock, DeskError> {
         let failed = |source| DeskError::BlockFailed { block, source };
         let _permit = self
             .fetches
             .acquire()
             .await
             .map_err(|error| DeskError::Internal(error.to_string()))?;
-        let fetched = node.block(block).await.map_err(failed)?;
+        let fetched = blocks.block(block).await.map_err(failed)?;
         if fetched.block.hash() != block.hash {
             return Err(DeskError::SpendsMismatch { block });
         }

@@ -23,7 +23,7 @@ async fn whoever_asks_for_the_same_as_others_waits_as_long_as_one_and_no_longer(
     };
     let store = Store::open(&directory.path().join("index"), &options).expect("opens");
     let settings = ServeSettings::default();
-    let desk = Desk::new(Arc::new(store), None, DeskSettings::default());
+    let desk = Desk::new(Arc::new(store), None, None, DeskSettings::default());
     let context = Context {
         receiver: Arc::new(Receiver::new(settings.body_timeout)),
         answers: Arc::new(Answers::new(settings.kept_answer_bytes, 100)),

@@ -26,7 +26,7 @@ use super::undo_file::UndoFile;
 use crate::chain::ChainError;
 
 /// Most bytes of a block: consensus allows a weight of 4,000,000, and a byte weighs at least 1.
-const BLOCK_LIMIT_BYTES: u32 = 4_000_000;
+pub(super) const BLOCK_LIMIT_BYTES: u32 = 4_000_000;
 
 /// Most bytes of an undo record: a block has fewer than 24,391 inputs, each spending a script of at most 10,000 bytes with
 /// at most 20 of height, amount and length, and fewer than 16,667 transactions with a count of at most 3 bytes.
@@ -136,7 +136,7 @@ impl Folder {
     }
 
     /// The folder's key; without the file there is none.
-    pub(super) fn key(&self) -> Result<ObfuscationKey, ChainError> {
+    fn read_key(&self) -> Result<ObfuscationKey, ChainError> {
         let path = self.path.join("xor.dat");
         let read = open_file(&path).and_then(|file| {
             let mut bytes = Vec::new();
@@ -159,7 +159,7 @@ impl Folder {
 
     /// Whether there are block files that can be read, of the right network and with the right key.
     pub(super) fn check(&self) -> Result<(), ChainError> {
-        let key = self.key()?;
+        let key = self.read_key()?;
         let listing = self.list()?;
         // An empty one says nothing; where all are, the first is named.
         let filled = |(_, (length, _)): &&(u32, Seen)| *length > 0;
@@ -231,7 +231,9 @@ impl Folder {
             .refreshing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let framing = self.block_framing(self.key()?);
+        let key = self.read_key()?;
+        self.write_state().key = key;
+        let framing = self.block_framing(key);
         let tasks = self.tasks()?;
         let first_time = self.read_state().index.is_empty() && tasks.len() > SCAN_THREADS;
         if first_time {
@@ -331,7 +333,7 @@ impl Folder {
     pub(super) fn undo_file<T>(
         &self,
         number: u32,
-        is_needed: impl Fn(&UndoFile) -> bool,
+        is_needed: impl FnOnce(&UndoFile) -> bool,
         use_it: impl FnOnce(&UndoFile) -> T,
     ) -> Result<T, ChainError> {
         let shared = self.kept_undo_file(number);
@@ -347,7 +349,8 @@ impl Folder {
                         *seen = Some((meta.len(), meta.modified().ok()));
                     }
                     let file = io::BufReader::with_capacity(1 << 20, file);
-                    undo.extend(file, self.undo_framing(self.key()?), candidates)
+                    let framing = self.undo_framing(self.read_state().key);
+                    undo.extend(file, framing, candidates)
                         .map_err(|e| self.unreadable(&path, &e))?;
                 }
                 // Written with the first block that is connected.

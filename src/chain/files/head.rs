@@ -65,7 +65,7 @@ mod tests {
     use bitcoin::constants::genesis_block;
 
     use super::*;
-    use crate::chain::simulated::{SimulatedChain, SimulationSettings};
+    use crate::chain::made::simulated::{SimulatedChain, SimulationSettings};
 
     #[test]
     fn heads_are_read_from_the_first_bytes_alone() {

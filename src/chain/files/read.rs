@@ -1,29 +1,19 @@
 //! Blocks with their undo records, from the folder.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
 
 use bitcoin::OutPoint;
 use bitcoin::hashes::Hash;
-use rayon::prelude::*;
 
 use super::folder::Folder;
-use super::frames::ObfuscationKey;
 use super::headers::{Location, Node};
-use super::listing::open_file;
+use super::open_files::OpenFiles;
 use super::state::State;
 use super::undo::{CHECKSUM_BYTES, parse_undo, undo_checksum};
 use super::undo_file::{NoRecord, UndoRecord};
 use crate::BlockId;
 use crate::chain::{BlockWithPrevouts, ChainError, Prevouts, RawBlock};
-
-/// Neighbours are read in one go, up to this many bytes.
-const PIECE_BYTES: u64 = 8 << 20;
-
-/// A gap between neighbours that is read and dropped rather than skipped.
-const GAP_BYTES: u64 = 64 << 10;
 
 /// Why a block was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,102 +48,50 @@ struct Place {
     rivals: Vec<Node>,
 }
 
-/// Offset and length in a file.
-type Range = (u64, u32);
-
 impl Folder {
-    /// Reads blocks, neighbours in one go. A block that is in several places is read from another one on each attempt.
+    /// Reads blocks. One that is in several places is read from another one on each attempt.
     pub(super) fn read(
         &self,
         ids: &[BlockId],
         attempt: usize,
     ) -> Vec<Result<BlockWithPrevouts, Miss>> {
-        let key = match self.key() {
-            Ok(key) => key,
-            Err(e) => return ids.iter().map(|_| Err(e.clone().into())).collect(),
+        let (places, key) = {
+            let state = self.read_state();
+            let places = ids.iter().map(|id| place(&state, *id, attempt));
+            (places.collect::<Vec<_>>(), state.key)
         };
-        let places = self.places(ids, attempt);
-        let mut by_file: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (index, place) in places.iter().enumerate() {
-            if let Ok(place) = place
-                && place.rivals.is_empty()
-            {
-                by_file.entry(place.location.file).or_default().push(index);
+        let mut files = OpenFiles::new(self, key);
+        let read = places.into_iter().map(|place| {
+            let place = place?;
+            match place.rivals.is_empty() {
+                true => self.read_block(&place, &mut files),
+                false => self.read_contested(&place, &mut files),
             }
-        }
-        let mut bytes: HashMap<usize, Result<(Vec<u8>, Undo), Miss>> = HashMap::new();
-        for (number, indices) in by_file {
-            let in_file: Vec<&Place> = indices
-                .iter()
-                .filter_map(|index| places.get(*index)?.as_ref().ok())
-                .collect();
-            let read = self.read_file(number, key, &in_file);
-            bytes.extend(indices.into_iter().zip(read));
-        }
-        let work: Vec<_> = places
-            .into_iter()
-            .enumerate()
-            .map(|(index, place)| (place, bytes.remove(&index)))
-            .collect();
-        work.into_par_iter()
-            .map(|(place, bytes)| match (place?, bytes) {
-                (place, Some(bytes)) => {
-                    let (block, undo) = bytes?;
-                    self.join(&place, self.parse(&place, block)?, undo)
-                }
-                (place, None) => self.read_contested(&place, key),
-            })
-            .collect()
+        });
+        read.collect()
     }
 
-    fn places(&self, ids: &[BlockId], attempt: usize) -> Vec<Result<Place, Miss>> {
-        let state = self.read_state();
-        ids.iter().map(|id| place(&state, *id, attempt)).collect()
-    }
-
-    /// Bytes of blocks of one file, and of their undo records.
-    fn read_file(
+    fn read_block(
         &self,
-        number: u32,
-        key: ObfuscationKey,
-        places: &[&Place],
-    ) -> Vec<Result<(Vec<u8>, Undo), Miss>> {
-        let read = || {
-            let records = self.undo_file(
-                number,
-                |undo| {
-                    let mut places = places.iter();
-                    places.any(|place| !place.is_genesis && undo.record(place.node).is_none())
-                },
-                |undo| -> Vec<Option<UndoRecord>> {
-                    places.iter().map(|place| undo.record(place.node)).collect()
-                },
-            )?;
-            let ranges: Vec<Range> = places.iter().map(|place| block_range(place)).collect();
-            let blocks = self.read_ranges(&self.block_path(number), key, &ranges)?;
-            let known = records.iter().flatten();
-            let ranges: Vec<Range> = known.map(undo_range).collect();
-            let mut undo = Vec::new();
-            if !ranges.is_empty() {
-                undo = self.read_ranges(&self.undo_path(number), key, &ranges)?;
-            }
-            Ok::<_, Miss>((records, blocks, undo))
-        };
-        let (records, blocks, undo) = match read() {
-            Ok(read) => read,
-            Err(miss) => return places.iter().map(|_| Err(miss.clone())).collect(),
-        };
-        let mut undo = undo.into_iter();
-        let all = places.iter().zip(blocks).zip(records);
-        all.map(|((place, block), record)| {
-            let undo = match record {
-                _ if place.is_genesis => Undo::Genesis,
-                None => return Err(self.no_undo(place)),
-                Some(record) => Undo::Record(record, undo.next().flatten().unwrap_or_default()),
-            };
-            Ok((block.unwrap_or_default(), undo))
-        })
-        .collect()
+        place: &Place,
+        files: &mut OpenFiles<'_>,
+    ) -> Result<BlockWithPrevouts, Miss> {
+        let block = self.parse(place, files.block(place.location)?)?;
+        if place.is_genesis {
+            return self.join(place, block, Undo::Genesis);
+        }
+        let number = place.location.file;
+        let record = self.undo_file(
+            number,
+            |undo| {
+                let is_missing = undo.record(place.node).is_none();
+                is_missing && (files.looked_at.insert(number) || undo.is_empty())
+            },
+            |undo| undo.record(place.node),
+        )?;
+        let record = record.ok_or_else(|| self.no_undo(place))?;
+        let bytes = files.undo(number, record)?;
+        self.join(place, block, Undo::Record(record, bytes))
     }
 
     fn parse(&self, place: &Place, bytes: Vec<u8>) -> Result<RawBlock, Miss> {
@@ -204,18 +142,17 @@ impl Folder {
     fn read_contested(
         &self,
         place: &Place,
-        key: ObfuscationKey,
+        files: &mut OpenFiles<'_>,
     ) -> Result<BlockWithPrevouts, Miss> {
         let number = place.location.file;
-        let block = self.parse(place, self.read_range(number, key, block_range(place))?)?;
+        let block = self.parse(place, files.block(place.location)?)?;
         let mut owners = vec![place.node];
         let mut alike = false;
         for rival in &place.rivals {
             owners.push(*rival);
             let places = self.read_state().index.locations(*rival);
             for location in places.iter().filter(|place| place.file == number) {
-                let range = (u64::from(location.offset), location.length);
-                let other = RawBlock::parse(self.read_range(number, key, range)?).ok();
+                let other = RawBlock::parse(files.block(*location)?).ok();
                 // One that cannot be read may be alike.
                 alike |= other.is_none_or(|other| spends_alike(&block, &other));
             }
@@ -229,13 +166,11 @@ impl Folder {
             },
         )?;
         for record in records {
-            let path = self.undo_path(number);
-            let bytes = self.read_ranges(&path, key, &[undo_range(&record)])?;
-            let bytes = bytes.into_iter().next().flatten().unwrap_or_default();
+            let bytes = files.undo(number, record)?;
             let Ok(joined) = self.join(place, block.clone(), Undo::Record(record, bytes)) else {
                 continue;
             };
-            if !alike || self.is_what_it_spends(place.node, &joined, key)? {
+            if !alike || self.is_what_it_spends(place.node, &joined, files)? {
                 return Ok(joined);
             }
         }
@@ -247,7 +182,7 @@ impl Folder {
         &self,
         node: Node,
         block: &BlockWithPrevouts,
-        key: ObfuscationKey,
+        files: &mut OpenFiles<'_>,
     ) -> Result<bool, Miss> {
         let mut sources: HashMap<u32, RawBlock> = HashMap::new();
         for (_, inputs) in block.spending_transactions() {
@@ -265,9 +200,7 @@ impl Folder {
                     let Some(location) = self.read_state().ancestor_location(node, created) else {
                         return Ok(false);
                     };
-                    let range = (u64::from(location.offset), location.length);
-                    let bytes = self.read_range(location.file, key, range)?;
-                    let Ok(source) = RawBlock::parse(bytes) else {
+                    let Ok(source) = RawBlock::parse(files.block(location)?) else {
                         return Ok(false);
                     };
                     vacant.insert(source);
@@ -397,24 +330,6 @@ impl Folder {
             }
         }
     }
-
-    fn read_range(&self, number: u32, key: ObfuscationKey, range: Range) -> Result<Vec<u8>, Miss> {
-        let read = self.read_ranges(&self.block_path(number), key, &[range])?;
-        Ok(read.into_iter().next().flatten().unwrap_or_default())
-    }
-
-    fn read_ranges(
-        &self,
-        path: &Path,
-        key: ObfuscationKey,
-        ranges: &[Range],
-    ) -> Result<Vec<Option<Vec<u8>>>, Miss> {
-        let read = open_file(path).and_then(|mut file| read_ranges(&mut file, key, ranges));
-        read.map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => Miss::Pruned,
-            _ => self.unreadable(path, &e).into(),
-        })
-    }
 }
 
 /// Bytes that tell what a block spends.
@@ -423,14 +338,6 @@ enum Undo {
     Genesis,
     /// Payload and checksum of a record.
     Record(UndoRecord, Vec<u8>),
-}
-
-fn block_range(place: &Place) -> Range {
-    (u64::from(place.location.offset), place.location.length)
-}
-
-fn undo_range(record: &UndoRecord) -> Range {
-    (record.offset, record.length + CHECKSUM_BYTES as u32)
 }
 
 fn place(state: &State, id: BlockId, attempt: usize) -> Result<Place, Miss> {
@@ -485,58 +392,3 @@ fn spends_alike(block: &RawBlock, other: &RawBlock) -> bool {
             .all(|(tx, other)| tx.len() == other.len())
         && block != other
 }
-
-/// Reads ranges of a file in the order of the file, neighbours in one go, and gives them back in the order asked for;
-/// `None` for one that the file does not reach.
-///
-/// # Errors
-/// Of the reader.
-pub fn read_ranges(
-    reader: &mut (impl Read + Seek),
-    key: ObfuscationKey,
-    ranges: &[(u64, u32)],
-) -> io::Result<Vec<Option<Vec<u8>>>> {
-    let mut sorted: Vec<(usize, u64, u64)> = ranges
-        .iter()
-        .enumerate()
-        .map(|(index, (start, length))| (index, *start, start.saturating_add(u64::from(*length))))
-        .collect();
-    sorted.sort_unstable_by_key(|(_, start, _)| *start);
-    let file_end = reader.seek(SeekFrom::End(0))?;
-    sorted.retain(|(_, _, end)| *end <= file_end);
-
-    let mut read = vec![None; ranges.len()];
-    let mut rest = sorted.as_slice();
-    while let Some((_, start, first_end)) = rest.first().copied() {
-        let mut end = first_end;
-        let mut count = 1;
-        for (_, next_start, next_end) in rest.iter().skip(1) {
-            if *next_start > end + GAP_BYTES || next_end - start > PIECE_BYTES {
-                break;
-            }
-            end = end.max(*next_end);
-            count += 1;
-        }
-        let (here, after) = rest.split_at(count);
-        rest = after;
-
-        reader.seek(SeekFrom::Start(start))?;
-        let mut piece = Vec::with_capacity((end - start) as usize);
-        reader.take(end - start).read_to_end(&mut piece)?;
-        key.apply(start, &mut piece);
-        if let [(index, ..)] = here {
-            if piece.len() as u64 == end - start {
-                read[*index] = Some(piece);
-            }
-            continue;
-        }
-        for (index, from, to) in here {
-            let range = (from - start) as usize..(to - start) as usize;
-            read[*index] = piece.get(range).map(<[u8]>::to_vec);
-        }
-    }
-    Ok(read)
-}
-
-#[cfg(test)]
-mod tests;

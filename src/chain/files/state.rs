@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use bitcoin::BlockHash;
 
-use super::frames::FRAME_BYTES;
+use super::frames::{FRAME_BYTES, ObfuscationKey};
 use super::head::Head;
 use super::headers::{HeaderIndex, Location, Node};
 use super::listing::{Listing, Unread};
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) newest_undo: Option<u32>,
     /// Whether somebody who knows has named the tip.
     pub(super) tip_is_known: bool,
+    /// The folder's key at the last look.
+    pub(super) key: ObfuscationKey,
 }
 
 /// Most missing numbers that are looked for.
@@ -72,6 +74,7 @@ impl State {
             unread: BTreeMap::new(),
             newest_undo: None,
             tip_is_known: false,
+            key: ObfuscationKey::default(),
         }
     }
 
@@ -218,6 +221,15 @@ impl State {
                 })
             })
             .collect()
+    }
+
+    /// Bytes of each of the first of these blocks, up to one that is in no file.
+    pub(super) fn block_sizes(&self, ids: &[BlockId]) -> impl Iterator<Item = u32> {
+        ids.iter().map_while(|id| {
+            let block = self.index.block(self.index.find(&id.hash)?)?;
+            let there = !self.is_missing(block.location.file);
+            there.then_some(block.location.length)
+        })
     }
 
     /// Where a block's ancestor at a height is (itself at its own).

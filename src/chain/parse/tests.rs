@@ -6,7 +6,7 @@ use bitcoin::{Amount, Network, ScriptBuf, TxOut};
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::simulated::{SimulatedBlock, SimulatedChain, SimulationSettings};
+use crate::chain::made::simulated::{SimulatedBlock, SimulatedChain, SimulationSettings};
 
 /// Encoded by `bitcoin`'s own code, not by this module.
 fn encode_spent(prevouts: &Vec<Vec<TxOut>>) -> Vec<u8> {

@@ -3,7 +3,7 @@ use bitcoin::{Amount, TxOut, Witness};
 use proptest::prelude::*;
 
 use super::*;
-use crate::chain::simulated::{SimulatedChain, SimulationSettings};
+use crate::chain::made::simulated::{SimulatedChain, SimulationSettings};
 
 /// A block with inputs of every kind.
 fn block() -> Block {
@@ -36,7 +36,6 @@ fn assert_same(raw: &RawBlock, block: &Block) {
             assert_eq!(raw.previous_output(), input.previous_output);
             assert_eq!(raw.script_sig(), &*input.script_sig);
             assert!(raw.witness().eq(&input.witness));
-            assert_eq!(raw.witness_end(), WitnessEnd::from(&input.witness));
         }
         let outputs = raw.outputs().map(|output| TxOut {
             value: Amount::from_sat(output.value_sat()),

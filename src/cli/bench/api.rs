@@ -13,9 +13,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::config::whole;
+use super::super::engine::engine;
 use super::super::output::{progress_bar, write_stdout};
 use super::{cpu_name, median};
-use crate::curve;
+use crate::curve::EngineKind;
 use cores::Cores;
 use load::{Load, Measured};
 use nginx::Nginx;
@@ -86,7 +87,7 @@ struct Subject {
 }
 
 pub(super) fn bench_api(args: ApiBenchArgs) -> Result<()> {
-    let engine = curve::engine(curve::EngineKind::Auto).context("no engine")?;
+    let engine = engine(EngineKind::Auto)?;
     let index = subject::index(args.index.as_deref(), args.blocks, args.transactions)?;
     let cores = Cores::split(args.serving_threads);
     let serving = cores.as_ref().map(|cores| cores.serving.as_slice());

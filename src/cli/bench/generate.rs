@@ -9,8 +9,7 @@ use clap::Args;
 use super::super::config::ComputeSettings;
 use super::super::output::{progress_bar, write_stdout};
 use super::pool;
-use crate::chain::generated::{ChainLength, ChainParameters, Summary, Target, generate};
-use crate::curve::EngineStatus;
+use crate::chain::made::generated::{ChainLength, ChainParameters, Summary, Target, generate};
 
 #[derive(Args)]
 pub(super) struct GenerateArgs {
@@ -84,8 +83,8 @@ pub(super) fn bench_generate(args: GenerateArgs) -> Result<()> {
     // An engine that was broken before left everything to libsecp256k1.
     if !was_broken && !engine.confirm() {
         bail!(
-            "{}. The files written may hold wrong keys: remove them, and generate them again",
-            EngineStatus::BROKEN
+            "the curve engine computed a wrong result: the files written may hold wrong keys, so remove them, and generate \
+             them again"
         );
     }
     print(&summary, started.elapsed().as_secs_f64(), args.json)

@@ -16,6 +16,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::Serialize;
 
+use super::super::engine::engine;
 use super::super::output::{progress_bar, write_stdout};
 use super::super::tweaks::read_block;
 use super::{Measuring, cpu_name, engines, median, pool};
@@ -23,10 +24,10 @@ use crate::BlockId;
 use crate::bip352::inputs::TweakInputs;
 use crate::bip352::tweak::tweaks;
 use crate::chain::files::{FilesSettings, FilesSource};
-use crate::chain::generated::{ChainLength, ChainParameters, Summary, Target, generate};
+use crate::chain::made::generated::{ChainLength, ChainParameters, Summary, Target, generate};
 use crate::chain::parse::parse_spent_outputs;
-use crate::chain::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, RawBlock};
-use crate::curve::{self, Engine, EngineKind, TWEAK_BATCH};
+use crate::chain::{BlockSource, BlockWithPrevouts, ChainError, RawBlock};
+use crate::curve::{Engine, EngineKind, TWEAK_BATCH};
 use crate::index::{IndexSettings, Indexer, derive_records, tweak_candidates};
 use crate::private_file::PrivateFolder;
 use crate::runtime::Stop;
@@ -237,7 +238,7 @@ async fn made_up_block(transactions: u32, scratch: &Scratch) -> Result<BlockWith
         xor: false,
         most_file_bytes: None,
     };
-    let engine = curve::engine(EngineKind::Auto)?;
+    let engine = engine(EngineKind::Auto)?;
     let bar = progress_bar(u64::from(MADE_UP_BLOCKS), "blocks made up");
     let progress = |summary: &Summary| bar.set_position(u64::from(summary.height));
     generate(&parameters, length, &target, engine.as_ref(), progress)?;
@@ -513,10 +514,6 @@ impl BlockSource for ReplaySource {
             read.await.map_err(stopping)?
         }
         .boxed()
-    }
-
-    fn broadcast<'a>(&'a self, _: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
-        async { Err(BroadcastError::Rejected("this is a replay".to_owned())) }.boxed()
     }
 }
 

@@ -17,6 +17,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::config::{MOST_THREADS, whole};
+use super::engine::engine;
 use super::output::{progress_bar, write_stdout};
 use crate::curve::{self, Engine, EngineKind};
 
@@ -199,18 +200,13 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Every engine that runs here, libsecp256k1 first; with the names of engine and backend in a [`Row`].
 fn engines() -> Vec<(Arc<dyn Engine>, Row)> {
-    let kinds = EngineKind::NAMES
-        .iter()
-        .filter(|(kind, _)| *kind != EngineKind::Auto);
-    kinds
-        .filter_map(|(kind, name)| {
-            let engine = curve::engine(*kind).ok()?;
-            let family = if *kind == EngineKind::LibSecp256k1 {
-                name
-            } else {
-                "batched"
+    curve::available()
+        .filter_map(|entry| {
+            let family = match entry.kind {
+                EngineKind::LibSecp256k1 => entry.name,
+                _ => "batched",
             };
-            Some((engine, Row::new(family, name)))
+            Some((engine(entry.kind).ok()?, Row::new(family, entry.name)))
         })
         .collect()
 }

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 use secp256k1::hashes::{Hash, HashEngine, sha256t_hash_newtype};
 use secp256k1::{PublicKey, SECP256K1, Scalar, SecretKey};
 
+use super::super::engine::engine;
 use super::{BATCHES_PER_THREAD, Measuring, Row, Subject, engines, measure, pool, print};
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use crate::curve::{
-    CandidateScanner, Engine, LEAST_BATCH, SCAN_BATCH, ScanTarget, TweakPoint, WalletsScanner,
+    Batch, CandidateScanner, Engine, EngineKind, LEAST_BATCH, SCAN_BATCH, ScanTarget, TweakPoint,
 };
 
 sha256t_hash_newtype! {
@@ -88,7 +89,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
         let batch = (count / BATCHES_PER_THREAD).clamp(LEAST_BATCH, SCAN_BATCH);
         let batches: Vec<&[TweakPoint]> = points.chunks(batch).collect();
         for threads in args.measuring.thread_counts() {
-            let scanner: Arc<dyn CandidateScanner> = engine.scanner(&target(0, 1)?)?.into();
+            let scanner: Arc<dyn CandidateScanner> = engine.scanner(&[target(0, 1)?])?.into();
             let pool = pool(threads)?;
             let batches = batches.clone();
             subjects.push(Subject {
@@ -106,7 +107,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
                             .with_max_len(1)
                             .map(|number| batches[number % batches.len()])
                             .for_each_init(Vec::new, |candidates, points| {
-                                scanner.candidates(points, candidates);
+                                scanner.candidates(Batch::of(points), candidates);
                                 black_box(&candidates);
                             });
                     });
@@ -114,7 +115,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
             });
         }
         for labels in [0, 11] {
-            let scanner = engine.scanner(&target(0, labels)?)?;
+            let scanner = engine.scanner(&[target(0, labels)?])?;
             subjects.push(Subject {
                 row: Row {
                     labels,
@@ -129,7 +130,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
         let compressed = tweaks.compressed.get(..count).context(TOO_FEW)?;
         let multiples = tweaks.multiples.get(..count).context(TOO_FEW)?;
         for stored in [33, 128] {
-            let scanner = engine.scanner(&target(0, 1)?)?;
+            let scanner = engine.scanner(&[target(0, 1)?])?;
             let engine = engine.clone();
             subjects.push(Subject {
                 row: Row {
@@ -149,7 +150,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
             let targets: Vec<ScanTarget> = (0..wallets)
                 .map(|wallet| target(wallet, 1))
                 .collect::<Result<_>>()?;
-            let scanner = engine.wallets_scanner(&targets)?;
+            let scanner = engine.scanner(&targets)?;
             let count = count / wallets as usize;
             let points = points.get(..count).context(TOO_FEW)?;
             subjects.push(Subject {
@@ -160,7 +161,7 @@ pub(super) fn bench_scan(args: ScanBenchArgs) -> Result<()> {
                 tweaks: count,
                 baseline: 0,
                 one_thread: subjects.len(),
-                run: Box::new(move || scan_wallets(scanner.as_ref(), points)),
+                run: Box::new(move || scan_points(scanner.as_ref(), points)),
             });
         }
     }
@@ -178,11 +179,10 @@ impl Tweaks {
         let points: Option<Vec<TweakPoint>> =
             compressed.iter().map(TweakPoint::from_compressed).collect();
         let points = points.context("a public key is no point")?;
-        let multiples: Option<Vec<TweakPoint>> =
-            crate::curve::engine(crate::curve::EngineKind::Auto)?
-                .multiples(&points)
-                .into_iter()
-                .collect();
+        let multiples: Option<Vec<TweakPoint>> = engine(EngineKind::Auto)?
+            .multiples(&points)
+            .into_iter()
+            .collect();
         Ok(Self {
             compressed,
             points,
@@ -212,7 +212,7 @@ fn target(wallet: u32, labels: usize) -> Result<ScanTarget> {
 fn scan_points(scanner: &dyn CandidateScanner, points: &[TweakPoint]) {
     let mut candidates = Vec::new();
     for points in points.chunks(SCAN_BATCH) {
-        scanner.candidates(points, &mut candidates);
+        scanner.candidates(Batch::of(points), &mut candidates);
         black_box(&candidates);
     }
 }
@@ -221,7 +221,7 @@ fn scan_compressed(engine: &dyn Engine, scanner: &dyn CandidateScanner, tweaks: 
     let mut candidates = Vec::new();
     for tweaks in tweaks.chunks(SCAN_BATCH) {
         let points: Vec<TweakPoint> = engine.decompress(tweaks).into_iter().flatten().collect();
-        scanner.candidates(&points, &mut candidates);
+        scanner.candidates(Batch::of(&points), &mut candidates);
         black_box(&candidates);
     }
 }
@@ -232,16 +232,9 @@ fn scan_with_multiples(
     multiples: &[TweakPoint],
 ) {
     let mut candidates = Vec::new();
-    for (points, multiples) in points.chunks(SCAN_BATCH).zip(multiples.chunks(SCAN_BATCH)) {
-        scanner.candidates_with_multiples(points, multiples, &mut candidates);
-        black_box(&candidates);
-    }
-}
-
-fn scan_wallets(scanner: &dyn WalletsScanner, points: &[TweakPoint]) {
-    let mut candidates = Vec::new();
-    for points in points.chunks(SCAN_BATCH) {
-        scanner.candidates(points, &mut candidates);
+    for (tweaks, multiples) in points.chunks(SCAN_BATCH).zip(multiples.chunks(SCAN_BATCH)) {
+        let multiples = Some(multiples);
+        scanner.candidates(Batch { tweaks, multiples }, &mut candidates);
         black_box(&candidates);
     }
 }

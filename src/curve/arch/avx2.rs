@@ -130,6 +130,4 @@ fn transpose([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
 }
 
 #[cfg(test)]
-crate::curve::suite::backend_suite!(
-    super::Avx2Words::new().map(crate::curve::field_9x29::Field9x29)
-);
+crate::curve::suite::backend_suite!(crate::curve::field_9x29::Field9x29<super::Avx2Words>);

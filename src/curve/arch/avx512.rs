@@ -149,6 +149,4 @@ fn transpose_halves([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
 }
 
 #[cfg(test)]
-crate::curve::suite::backend_suite!(
-    super::Avx512Words::new().map(crate::curve::field_9x29::Field9x29)
-);
+crate::curve::suite::backend_suite!(crate::curve::field_9x29::Field9x29<super::Avx512Words>);

@@ -111,6 +111,4 @@ fn run<T: Task>(task: T) -> T::Output {
 }
 
 #[cfg(test)]
-crate::curve::suite::backend_suite!(
-    super::IfmaWords::new().map(crate::curve::field_5x52::Field5x52)
-);
+crate::curve::suite::backend_suite!(crate::curve::field_5x52::Field5x52<super::IfmaWords>);

@@ -4,9 +4,8 @@
 //! above is written for all backends.
 
 use super::{Backend, Task};
-use crate::curve::field::{
-    Difference, Element, FieldElement, MAX_PRODUCT, NegatedSum, P, Sum, Tight,
-};
+use crate::curve::backend::{Difference, NegatedSum, Sum, Tight};
+use crate::curve::field::{Element, FieldElement, MAX_PRODUCT, P};
 use crate::curve::field_4x64::{self as words, Words};
 
 /// The token of this backend; it needs nothing of the processor.
@@ -109,4 +108,15 @@ impl Backend for Portable {
 }
 
 #[cfg(test)]
-crate::curve::suite::backend_suite!(Some(super::Portable));
+impl FieldElement {
+    /// a·b.
+    pub(crate) fn times(&self, other: &Self) -> Self {
+        let product = Portable.mul(&Portable.splat(self), &Portable.splat(other));
+        let mut out = [Self::ZERO];
+        Portable.store(&product, &mut out);
+        out[0]
+    }
+}
+
+#[cfg(test)]
+crate::curve::suite::backend_suite!(super::Portable);

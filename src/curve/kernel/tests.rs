@@ -3,20 +3,35 @@
 mod samples;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use secp256k1::{Parity, SECP256K1, XOnlyPublicKey};
 
 use super::*;
 use crate::curve::arch::Portable;
-use crate::curve::covered;
 use crate::curve::failing::{Fault, Faulty};
-use crate::curve::suite::{public, secret};
-use crate::curve::{CHUNK_CANDIDATES, LEAST_BATCH, SCAN_BATCH, batch_for_threads};
+use crate::curve::health::CHECK_INTERVAL;
+use crate::curve::point::pack;
+use crate::curve::scan::CHUNK_CANDIDATES;
+use crate::curve::suite::{exact_candidates, public, scanner, secret};
+use crate::curve::{Batch, Match, ShortKeys, covered, suite};
 
 impl<B: Backend> Kernel<B> {
+    /// After the self-check.
+    fn checked(backend: B) -> Self {
+        let kernel = Self::unchecked(backend);
+        kernel.check_itself();
+        kernel
+    }
+
+    /// Without the self-check, and nobody is told.
+    pub(in crate::curve) fn unchecked(backend: B) -> Self {
+        Self::new(backend, BatchSizes::full::<B>(), |_| ())
+    }
+
     /// Without the self-check, in batches of at most so many points, and two wallets in a pass.
     pub(in crate::curve) fn in_small_batches(backend: B, points: usize) -> Self {
-        Self::with_sizes(backend, BatchSizes::small(points))
+        Self::new(backend, BatchSizes::small(points), |_| ())
     }
 
     /// What its scanners share with it.
@@ -24,11 +39,9 @@ impl<B: Backend> Kernel<B> {
         &self.core
     }
 
-    /// Has the result compared at once that is in the batch after so many more.
+    /// See [`Health::sample_after`].
     pub(in crate::curve) fn sample_after(&self, batches: u64) {
-        let batch = &self.core.health.batches;
-        let sampled = batch.load(Ordering::Relaxed) / CHECK_INTERVAL + 1000;
-        batch.store(sampled * CHECK_INTERVAL - batches, Ordering::Relaxed);
+        self.core.health.sample_after(batches);
     }
 }
 
@@ -42,22 +55,32 @@ fn target() -> ScanTarget {
 
 fn tweaks() -> Vec<TweakPoint> {
     (0..MIN_POINTS as u64 + 4)
-        .map(|i| libsecp256k1::pack(&public(100 + i)))
+        .map(|i| pack(&public(100 + i)))
         .collect()
 }
 
 fn candidates(engine: &dyn Engine) -> Vec<[u8; 32]> {
-    let mut candidates = Vec::new();
-    let scanner = engine.scanner(&target()).expect("valid keys");
-    scanner.candidates(&tweaks(), &mut candidates);
-    candidates
+    let scanner = scanner(engine, &target());
+    suite::candidates(&*scanner, Batch::of(&tweaks()))
 }
 
 #[test]
 fn a_backend_that_is_wrong_from_the_start_is_not_used() {
-    let kernel = Kernel::new(Faulty::new(Fault::Doubled, 0));
+    let told = Arc::new(AtomicUsize::new(0));
+    let report = {
+        let told = Arc::clone(&told);
+        move |_| {
+            told.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let backend = Faulty::new(Fault::Doubled, 0);
+    let kernel = Kernel::new(backend, BatchSizes::full::<Faulty>(), report);
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    kernel.check_itself();
     assert!(kernel.status().is_broken);
+    assert_eq!(told.load(Ordering::Relaxed), 1);
     assert_eq!(candidates(&kernel), candidates(&LibSecp256k1));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -69,11 +92,9 @@ fn a_wrong_result_in_the_sample_ends_the_use_of_the_backend() {
     assert!(kernel.status().is_broken);
 
     let kernel = Kernel::unchecked(Faulty::new(Fault::Doubled, 0));
-    let scanner = kernel
-        .wallets_scanner(&[target(), target()])
-        .expect("valid keys");
+    let scanner = kernel.scanner(&[target(), target()]).expect("valid keys");
     let mut by_wallet = Vec::new();
-    scanner.candidates(&tweaks(), &mut by_wallet);
+    scanner.candidates(Batch::of(&tweaks()), &mut by_wallet);
     assert_eq!(
         by_wallet,
         [candidates(&LibSecp256k1), candidates(&LibSecp256k1)]
@@ -91,17 +112,17 @@ fn a_wrong_result_in_the_sample_ends_the_use_of_the_backend() {
 #[test]
 fn a_fault_between_samples_is_found_by_a_later_one() {
     let backend = Faulty::new(Fault::Doubled, usize::MAX);
-    let kernel = Kernel::new(backend);
+    let kernel = Kernel::checked(backend);
     assert!(!kernel.status().is_broken);
     assert_eq!(candidates(&kernel), candidates(&LibSecp256k1));
     backend.fail();
-    let scanner = kernel.scanner(&target()).expect("valid keys");
+    let scanner = scanner(&kernel, &target());
     let mut candidates = Vec::new();
     for _ in 0..CHECK_INTERVAL {
         if kernel.status().is_broken {
             break;
         }
-        scanner.candidates(&tweaks(), &mut candidates);
+        scanner.candidates(Batch::of(&tweaks()), &mut candidates);
     }
     assert!(kernel.status().is_broken);
 }
@@ -114,25 +135,16 @@ fn all_covered(engine: &dyn Engine) -> impl PartialEq + std::fmt::Debug + use<> 
         .into_iter()
         .flatten()
         .collect();
-    let scanner = engine.scanner(&target()).expect("valid keys");
-    let scanned = |with_multiples: bool| {
+    let scanned = |wallets: usize, multiples| {
+        let scanner = engine.scanner(&vec![target(); wallets]);
+        let scanner = scanner.expect("valid keys");
         covered(scanner.as_ref(), || {
             let mut candidates = Vec::new();
-            match with_multiples {
-                true => scanner.candidates_with_multiples(&tweaks, &multiples, &mut candidates),
-                false => scanner.candidates(&tweaks, &mut candidates),
-            }
+            let tweaks = &tweaks;
+            scanner.candidates(Batch { tweaks, multiples }, &mut candidates);
             candidates
         })
     };
-    let wallets = engine
-        .wallets_scanner(&[target(), target()])
-        .expect("valid keys");
-    let by_wallet = covered(wallets.as_ref(), || {
-        let mut candidates = Vec::new();
-        wallets.candidates(&tweaks, &mut candidates);
-        candidates
-    });
     let scalar = secret(5).secret_bytes();
     let products: Vec<Product> = (tweaks.iter())
         .map(|point| Product {
@@ -147,9 +159,9 @@ fn all_covered(engine: &dyn Engine) -> impl PartialEq + std::fmt::Debug + use<> 
     keys[3][32] = 5;
     let ends: Vec<usize> = (1..=tweaks.len()).step_by(3).collect();
     (
-        scanned(false),
-        scanned(true),
-        by_wallet,
+        scanned(1, None),
+        scanned(1, Some(&multiples)),
+        scanned(2, None),
         covered(engine, || engine.multiply(&products)),
         covered(engine, || engine.multiples(&tweaks)),
         covered(engine, || engine.decompress(&keys)),
@@ -163,14 +175,14 @@ fn whenever_an_engine_fails_what_is_covered_is_right() {
     let backend = Faulty::new(Fault::Doubled, usize::MAX);
     let kernel = Kernel::unchecked(backend);
     // No sample is due by itself for long.
-    kernel.core.health.batches.store(1, Ordering::Relaxed);
+    kernel.core.health.set_batches(1);
     assert_eq!(all_covered(&kernel), exact);
     assert!(!kernel.status().is_broken);
     let stores = backend.stored();
     for fault in [Fault::Doubled, Fault::Denied] {
         for correct in (0..stores).step_by(stores / 13) {
             let kernel = Kernel::unchecked(Faulty::new(fault, correct));
-            kernel.core.health.batches.store(1, Ordering::Relaxed);
+            kernel.core.health.set_batches(1);
             // Not printed: there is much of it.
             assert!(all_covered(&kernel) == exact, "{correct} of {stores}");
             // A denied equation in the results that are known for sums is harmless: these are left to libsecp256k1.
@@ -195,7 +207,7 @@ fn a_point_that_is_taken_for_none_is_noticed_without_a_sample() {
     let keys: Vec<[u8; 33]> = tweaks().iter().map(TweakPoint::to_compressed).collect();
     let kernel = || {
         let kernel = Kernel::unchecked(Faulty::new(Fault::Denied, 0));
-        kernel.core.health.batches.store(1, Ordering::Relaxed);
+        kernel.core.health.set_batches(1);
         kernel
     };
     let (scanning, multiplying, expanding, adding) = (kernel(), kernel(), kernel(), kernel());
@@ -215,40 +227,19 @@ fn a_point_that_is_taken_for_none_is_noticed_without_a_sample() {
     }
 }
 
-#[test]
-fn what_another_call_is_comparing_is_not_confirmed_yet() {
-    let health = Health::default();
-    std::thread::scope(|scope| {
-        let (begun, has_begun) = std::sync::mpsc::channel();
-        let health = &health;
-        scope.spawn(move || {
-            health.confirm(|| {
-                begun.send(()).expect("received below");
-                // As if it took long: whoever asks meanwhile would be through by now.
-                std::thread::yield_now();
-                false
-            })
-        });
-        has_begun.recv().expect("sent above");
-        assert!(!health.confirm(|| true));
-    });
-}
-
 /// The numbers of each chunk that a scan hands over for the first run of tweaks, and all candidates put together.
-fn chunks(
-    scanner: &dyn CandidateScanner,
-    numbers: Range<usize>,
-) -> (Vec<Range<usize>>, Vec<[u8; 32]>) {
+fn chunks(scanner: &dyn CandidateScanner) -> (Vec<Range<usize>>, Vec<[u8; 32]>) {
     let tweaks = tweaks();
+    let per_tweak = scanner.candidates_per_tweak(0);
     let mut seen = Vec::new();
-    let mut all = vec![None; tweaks.len() * numbers.len()];
-    scanner.chunks(&tweaks, None, numbers.clone(), &mut |chunk| {
+    let mut all = vec![None; tweaks.len() * per_tweak];
+    scanner.scan(Batch::of(&tweaks), &mut |chunk| {
         assert!(chunk.keys.len() <= CHUNK_CANDIDATES.max(tweaks.len()));
         if chunk.first_tweak == 0 {
             seen.push(chunk.numbers.clone());
         }
         for (tweak, keys) in chunk.by_tweak() {
-            let start = tweak * numbers.len() + chunk.numbers.start - numbers.start;
+            let start = tweak * per_tweak + chunk.numbers.start;
             for (place, key) in all[start..].iter_mut().zip(keys) {
                 assert_eq!(place.replace(*key), None, "a candidate again");
             }
@@ -264,23 +255,13 @@ fn many_labels_come_in_chunks_of_bounded_size() {
         labels: (0..10).map(|i| public(3 + i).serialize()).collect(),
         ..target()
     };
-    let mut expected = Vec::new();
-    let exact = LibSecp256k1.scanner(&target).expect("valid keys");
-    exact.candidates(&tweaks(), &mut expected);
-    let kernel = Kernel::new(Portable);
-    let scanner = kernel.scanner(&target).expect("valid keys");
-    // 20 tweaks leave room for three candidates each.
-    let (seen, all) = chunks(&*scanner, 0..11);
-    assert_eq!(seen, [0..3, 3..6, 6..9, 9..11]);
-    assert_eq!(all, expected);
-    assert_eq!(chunks(&*exact, 0..11), (seen, all));
-    // Some of them alone.
-    for scanner in [&*scanner, &*exact] {
-        let (seen, some) = chunks(scanner, 4..9);
-        assert_eq!(seen, [4..7, 7..9]);
-        for (some, all) in some.chunks(5).zip(expected.chunks(11)) {
-            assert_eq!(some, &all[4..9]);
-        }
+    let expected = exact_candidates(&target, &tweaks());
+    let kernel = Kernel::checked(Portable);
+    for engine in [&kernel as &dyn Engine, &LibSecp256k1] {
+        // 20 tweaks leave room for three candidates each.
+        let (seen, all) = chunks(&*scanner(engine, &target));
+        assert_eq!(seen, [0..3, 3..6, 6..9, 9..11]);
+        assert_eq!(all, expected);
     }
 }
 
@@ -291,21 +272,16 @@ fn a_fault_in_a_later_chunk_leaves_the_rest_to_the_library() {
         ..target()
     };
     // The last label is minus what one tweak pays to: its sum has no slope, whatever the chunks before.
-    let mut expected = Vec::new();
-    let exact = LibSecp256k1.scanner(&target).expect("valid keys");
-    exact.candidates(&tweaks(), &mut expected);
-    let key = XOnlyPublicKey::from_slice(&expected[0]).expect("a point");
+    let key = exact_candidates(&target, &tweaks())[0];
+    let key = XOnlyPublicKey::from_slice(&key).expect("a point");
     let first = key.public_key(Parity::Even);
     let mut fallen_back = 0;
     for label in [first, first.negate(SECP256K1)] {
         let mut target = target.clone();
         target.labels[9] = label.serialize();
-        let exact = LibSecp256k1.scanner(&target).expect("valid keys");
-        exact.candidates(&tweaks(), &mut expected);
-        let kernel = Kernel::new(Portable);
-        let scanner = kernel.scanner(&target).expect("valid keys");
-        let (_, all) = chunks(&*scanner, 0..11);
-        assert_eq!(all, expected);
+        let kernel = Kernel::checked(Portable);
+        let (_, all) = chunks(&*scanner(&kernel, &target));
+        assert_eq!(all, exact_candidates(&target, &tweaks()));
         fallen_back += kernel.status().fallback_batches;
         assert!(!kernel.status().is_broken);
     }
@@ -323,43 +299,33 @@ fn matches_are_the_candidates_that_start_alike() {
     // that belongs to nobody.
     let keys = [short(&all[1]), short(&all[6]), short(&all[4]), 77];
     let ends = [1, 1, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4];
-    let outputs = crate::curve::ShortKeys {
+    let outputs = ShortKeys {
         keys: &keys,
         ends: &ends,
     };
-    let kernel = Kernel::new(Portable);
-    let scanner = kernel.scanner(&target()).expect("valid keys");
+    let kernel = Kernel::checked(Portable);
     let mut matches = Vec::new();
-    scanner.matches(&tweaks(), &outputs, &mut matches);
-    let expected = [(0, 1, all[1]), (2, 0, all[4])];
-    let found: Vec<_> = matches
-        .iter()
-        .map(|m| (m.tweak, m.candidate, m.key))
-        .collect();
-    assert_eq!(found, expected);
-}
-
-#[test]
-fn threads_get_as_many_batches_of_a_fitting_size() {
-    for threads in [1, 2, 3, 8] {
-        for items in (0..10_000).step_by(7) {
-            let batch = batch_for_threads(items, threads, SCAN_BATCH);
-            assert!(
-                (LEAST_BATCH..=SCAN_BATCH).contains(&batch),
-                "{items}, {threads}"
-            );
-            if items > threads * LEAST_BATCH {
-                // The busiest thread has hardly more than its share: an item for each of its batches.
-                let most = items.div_ceil(batch).div_ceil(threads);
-                assert!(
-                    most * batch <= items / threads + most + 1,
-                    "{items}, {threads}"
-                );
-            }
-        }
-    }
-    assert_eq!(batch_for_threads(16_384, 2, SCAN_BATCH), 2048);
-    assert_eq!(batch_for_threads(2_049, 1, SCAN_BATCH), 1025);
-    assert_eq!(batch_for_threads(2_049, 2, SCAN_BATCH), 1025);
-    assert_eq!(batch_for_threads(10, 4, SCAN_BATCH), LEAST_BATCH);
+    let found_by = |scanner: &dyn CandidateScanner, matches: &mut Vec<Match>| {
+        scanner.matches(Batch::of(&tweaks()), &outputs, matches);
+        let found = matches.iter();
+        let found: Vec<_> = found
+            .map(|m| (m.tweak, m.wallet, m.candidate, m.key))
+            .collect();
+        found
+    };
+    let expected = [(0, 0, 1, all[1]), (2, 0, 0, all[4])];
+    let one = scanner(&kernel, &target());
+    assert_eq!(found_by(&*one, &mut matches), expected);
+    // Of a stranger, nothing; of the same wallet once more, the same.
+    let mut stranger = target();
+    stranger.scan_key = secret(77).secret_bytes();
+    let three = kernel.scanner(&[stranger, target(), target()]);
+    let expected = [
+        (0, 1, 1, all[1]),
+        (0, 2, 1, all[1]),
+        (2, 1, 0, all[4]),
+        (2, 2, 0, all[4]),
+    ];
+    let three = three.expect("valid keys");
+    assert_eq!(found_by(&*three, &mut matches), expected);
 }

@@ -1,7 +1,5 @@
 //! The judge here is arithmetic on secret keys: all points are multiples of G by known scalars.
 
-use std::sync::atomic::AtomicBool;
-
 use proptest::prelude::*;
 use secp256k1::SecretKey;
 use secp256k1::hashes::sha256;
@@ -116,8 +114,9 @@ proptest! {
         tweaks in prop::collection::vec(prop::option::weighted(0.8, any_secret()), 0..6),
     ) {
         let target = target(&scan_key, &spend_key, &labels);
-        let scanner = LibSecp256k1.scanner(&target).expect("valid keys");
-        prop_assert_eq!(scanner.candidates_per_tweak(), 1 + labels.len());
+        let scanner = LibSecp256k1.scanner(&[target]).expect("valid keys");
+        prop_assert_eq!(scanner.wallets(), 1);
+        prop_assert_eq!(scanner.candidates_per_tweak(0), 1 + labels.len());
 
         let mut expected = Vec::new();
         for tweak in &tweaks {
@@ -132,9 +131,9 @@ proptest! {
             .iter()
             .map(|tweak| tweak.map_or(off_curve(), |tweak| pack(&point_of(&tweak))))
             .collect();
-        let mut candidates = vec![[9; 32]; 3];
-        scanner.candidates(&tweaks, &mut candidates);
-        prop_assert_eq!(candidates, expected);
+        let mut candidates = vec![vec![[9; 32]; 3]; 2];
+        scanner.candidates(Batch::of(&tweaks), &mut candidates);
+        prop_assert_eq!(candidates, [expected]);
     }
 
     #[test]
@@ -199,10 +198,10 @@ fn bad_factors_have_no_product() {
 fn bad_tweaks_have_zeros_for_candidates() {
     let label = secret([3; 32]);
     let target = target(&secret([1; 32]), &secret([2; 32]), &[label, label]);
-    let scanner = LibSecp256k1.scanner(&target).expect("valid keys");
+    let scanner = LibSecp256k1.scanner(&[target]).expect("valid keys");
     let mut candidates = Vec::new();
-    scanner.candidates(&bad_points(), &mut candidates);
-    assert_eq!(candidates, [[0; 32]; 9]);
+    scanner.candidates(Batch::of(&bad_points()), &mut candidates);
+    assert_eq!(candidates, [[[0; 32]; 9]]);
 }
 
 #[test]
@@ -217,29 +216,29 @@ fn sums_at_infinity_are_zeros_and_only_they() {
     // P_0 at infinity: P_0 + L is L.
     let first_at_infinity = target(&scan_key, &t_0.negate(), &[label]);
     LibSecp256k1
-        .scanner(&first_at_infinity)
+        .scanner(&[first_at_infinity])
         .expect("valid keys")
-        .candidates(&tweaks, &mut candidates);
-    assert_eq!(candidates, [[0; 32], x_of(Some(label))]);
+        .candidates(Batch::of(&tweaks), &mut candidates);
+    assert_eq!(candidates, [[[0; 32], x_of(Some(label))]]);
 
     // P_0 + L at infinity.
     let spend_key = secret([2; 32]);
     let first = plus(&spend_key, &t_0).expect("not 0");
     let second_at_infinity = target(&scan_key, &spend_key, &[first.negate(), label]);
     LibSecp256k1
-        .scanner(&second_at_infinity)
+        .scanner(&[second_at_infinity])
         .expect("valid keys")
-        .candidates(&tweaks, &mut candidates);
+        .candidates(Batch::of(&tweaks), &mut candidates);
     assert_eq!(
         candidates,
-        [x_of(Some(first)), [0; 32], x_of(plus(&first, &label))]
+        [[x_of(Some(first)), [0; 32], x_of(plus(&first, &label))]]
     );
 }
 
 #[test]
 fn invalid_targets_are_named() {
     let valid = target(&secret([1; 32]), &secret([2; 32]), &[secret([3; 32])]);
-    let error = |target: &ScanTarget| LibSecp256k1.scanner(target).err();
+    let error = |target: &ScanTarget| LibSecp256k1.scanner(std::slice::from_ref(target)).err();
     assert_eq!(error(&valid), None);
     for scan_key in [[0; 32], ORDER, [0xff; 32]] {
         let mut target = valid.clone();
@@ -252,6 +251,11 @@ fn invalid_targets_are_named() {
     let mut target = valid.clone();
     target.labels.push([0; 33]);
     assert_eq!(error(&target), Some(InvalidTarget("label")));
+    // Of the second of two wallets, too.
+    assert_eq!(
+        LibSecp256k1.scanner(&[valid, target]).err(),
+        Some(InvalidTarget("label"))
+    );
 }
 
 #[test]
@@ -271,25 +275,11 @@ fn points_and_engines_show_what_they_are() {
 }
 
 #[test]
-fn a_broken_engine_is_news_once() {
-    let reported = AtomicBool::new(false);
-    let mut status = LibSecp256k1.status();
-    assert_eq!(status, EngineStatus::default());
-    assert!(!status.is_news(&reported));
-    status.is_broken = true;
-    assert!(status.is_news(&reported));
-    assert!(!status.is_news(&reported));
-    status.is_broken = false;
-    assert!(!status.is_news(&reported));
-}
-
-#[test]
 fn the_library_is_its_own_judge() {
+    assert_eq!(LibSecp256k1.status(), EngineStatus::default());
     let target = target(&secret([1; 32]), &secret([2; 32]), &[]);
-    let scanner = LibSecp256k1.scanner(&target).expect("valid keys");
-    let wallets = LibSecp256k1.wallets_scanner(&[target.clone(), target]);
-    let wallets = wallets.expect("valid keys");
-    let sampled: [&dyn Sampled; 3] = [&LibSecp256k1, &*scanner, &*wallets];
+    let scanner = LibSecp256k1.scanner(&[target]).expect("valid keys");
+    let sampled: [&dyn Sampled; 2] = [&LibSecp256k1, &*scanner];
     for by in sampled {
         assert!(!by.is_broken() && by.confirm());
     }

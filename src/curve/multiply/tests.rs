@@ -1,7 +1,6 @@
 use super::*;
-use crate::curve::TweakPoint;
 use crate::curve::arch::Portable;
-use crate::curve::libsecp256k1::unpack;
+use crate::curve::point::{TweakPoint, unpack};
 use crate::curve::suite::{point, public, secret, unusual_scalars};
 use secp256k1::{SECP256K1, Scalar as LibScalar};
 

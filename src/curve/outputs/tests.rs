@@ -4,6 +4,7 @@ use super::*;
 use crate::curve::arch::Portable;
 use crate::curve::batch::groups_for;
 use crate::curve::field::words_to_be_bytes;
+use crate::curve::libsecp256k1;
 use crate::curve::reference::N;
 use crate::curve::suite::public;
 

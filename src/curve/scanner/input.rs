@@ -1,9 +1,9 @@
 //! Tweaks as points, checked.
 
-use crate::curve::TweakPoint;
 use crate::curve::arch::Backend;
 use crate::curve::batch::Degenerate;
 use crate::curve::group::AffinePoint;
+use crate::curve::point::TweakPoint;
 use crate::curve::points::are_on_curve;
 
 /// The tweaks of a batch as points.

@@ -1,22 +1,21 @@
 //! Every operation of an engine in several small batches: each result in its place, samples of any batch, batches that
 //! are left to libsecp256k1 between others that are not.
 
-use std::ops::Range;
-
 use secp256k1::{PublicKey, SECP256K1, Scalar as LibScalar, SecretKey};
 
-use super::engines::{exact_candidates, target, tweaks};
+use super::engines::{exact_candidates, scanner, target, tweaks};
 use super::{public, secret};
 use crate::curve::arch::{Backend, Portable};
-use crate::curve::batch_sizes::batch_points;
+use crate::curve::batch_sizes::{MIN_POINTS, batch_points};
 use crate::curve::group::{AffinePoint, CHAINS};
-use crate::curve::kernel::{Kernel, MIN_POINTS};
-use crate::curve::libsecp256k1::{self, LibSecp256k1, pack, unpack};
+use crate::curve::kernel::Kernel;
+use crate::curve::libsecp256k1::{self, LibSecp256k1};
 use crate::curve::multiply;
+use crate::curve::point::{pack, unpack};
 use crate::curve::scalar::Scalar;
+use crate::curve::scan::chunk_numbers;
 use crate::curve::{
-    CandidateChunk, CandidateScanner, Engine, Product, Sampled, ScanTarget, TweakPoint,
-    WalletsScanner, chunk_numbers,
+    Batch, CandidateChunk, CandidateScanner, Engine, Product, Sampled, ScanTarget, TweakPoint,
 };
 
 /// Points in a full batch: no more than a group of the narrow vectors, since debug builds take their time. How the vectors
@@ -45,28 +44,28 @@ fn batches(count: usize) -> u64 {
     }
 }
 
-/// How many chunks the candidates with these numbers of that many tweaks come in.
-fn chunks(count: usize, numbers: &Range<usize>) -> u64 {
+/// How many chunks the candidates of that many tweaks come in, so many for each.
+fn chunks(count: usize, per_tweak: usize) -> u64 {
     if count < MIN_POINTS {
         return 0;
     }
     let points = batch_points(count, BATCH);
     let starts = (0..count).step_by(points);
-    let chunks = |start| chunk_numbers(numbers.clone(), points.min(count - start)).count();
+    let chunks = |start| chunk_numbers(0..per_tweak, points.min(count - start)).count();
     starts.map(chunks).sum::<usize>() as u64
 }
 
-/// Candidates in their places, with those that were not handed over missing.
+/// Candidates of a wallet in their places, with those that were not handed over missing.
 struct Places {
-    numbers: Range<usize>,
+    per_tweak: usize,
     keys: Vec<Option<[u8; 32]>>,
 }
 
 impl Places {
-    fn new(tweaks: usize, numbers: Range<usize>) -> Self {
+    fn new(tweaks: usize, per_tweak: usize) -> Self {
         Self {
-            keys: vec![None; tweaks * numbers.len()],
-            numbers,
+            keys: vec![None; tweaks * per_tweak],
+            per_tweak,
         }
     }
 
@@ -74,42 +73,38 @@ impl Places {
         for (tweak, keys) in chunk.by_tweak() {
             assert_eq!(keys.len(), chunk.numbers.len());
             for (number, key) in chunk.numbers.clone().zip(keys) {
-                let place = tweak * self.numbers.len() + number - self.numbers.start;
+                let place = tweak * self.per_tweak + number;
                 let before = self.keys[place].replace(*key);
                 assert_eq!(before, None, "candidate {number} of tweak {tweak} again");
             }
         }
     }
 
-    /// Holds them against those of all `per_tweak` numbers.
-    fn assert_equal(&self, expected: &[[u8; 32]], per_tweak: usize) {
-        let own = self.keys.chunks(self.numbers.len());
-        for (tweak, (own, all)) in own.zip(expected.chunks(per_tweak)).enumerate() {
-            let all = all[self.numbers.clone()].iter().map(|key| Some(*key));
+    /// Holds them against those of these tweaks, and more.
+    fn assert_equal(&self, expected: &[[u8; 32]]) {
+        let own = self.keys.chunks(self.per_tweak);
+        for (tweak, (own, all)) in own.zip(expected.chunks(self.per_tweak)).enumerate() {
+            let all = all.iter().map(|key| Some(*key));
             assert!(all.eq(own.iter().copied()), "tweak {tweak}");
         }
     }
 }
 
-fn scan(
-    scanner: &dyn CandidateScanner,
-    tweaks: &[TweakPoint],
-    multiples: Option<&[TweakPoint]>,
-    numbers: Range<usize>,
-) -> Places {
-    let mut places = Places::new(tweaks.len(), numbers.clone());
-    scanner.chunks(tweaks, multiples, numbers, &mut |chunk| places.put(&chunk));
+/// By wallet.
+fn scan_all(scanner: &dyn CandidateScanner, batch: Batch<'_>) -> Vec<Places> {
+    let per_tweak = (0..scanner.wallets()).map(|wallet| scanner.candidates_per_tweak(wallet));
+    let mut places: Vec<_> = per_tweak
+        .map(|per_tweak| Places::new(batch.tweaks.len(), per_tweak))
+        .collect();
+    scanner.scan(batch, &mut |chunk| places[chunk.wallet].put(&chunk));
     places
 }
 
-/// By wallet.
-fn scan_all(scanner: &dyn WalletsScanner, tweaks: &[TweakPoint]) -> Vec<Places> {
-    let numbers = (0..scanner.wallets()).map(|wallet| 0..scanner.candidates_per_tweak(wallet));
-    let mut places: Vec<_> = numbers
-        .map(|numbers| Places::new(tweaks.len(), numbers))
-        .collect();
-    scanner.chunks(tweaks, &mut |wallet, chunk| places[wallet].put(&chunk));
-    places
+/// Of the only wallet.
+fn scan(scanner: &dyn CandidateScanner, batch: Batch<'_>) -> Places {
+    let mut places = scan_all(scanner, batch);
+    assert_eq!(places.len(), 1);
+    places.remove(0)
 }
 
 /// 2^64 times each tweak; where it is none, something else.
@@ -120,26 +115,25 @@ fn multiples(tweaks: &[TweakPoint]) -> Vec<TweakPoint> {
         .collect()
 }
 
-/// For one wallet, with and without multiples, all candidates and some.
+/// For one wallet, with and without multiples.
 pub(crate) fn scans_in_batches_equal_the_library<B: Backend>(backend: B) {
     let kernel = small_batches(backend);
     let target = target(secret(1), 2);
     let tweaks = tweaks(3 * BATCH);
     let multiples = multiples(&tweaks);
     let expected = exact_candidates(&target, &tweaks);
-    let scanner = kernel.scanner(&target).expect("valid keys");
+    let scanner = scanner(&kernel, &target);
     for (i, count) in COUNTS.into_iter().enumerate() {
         let multiples = [None, Some(&multiples[..count])][i % 2];
-        let numbers = [0..3, 1..3, 2..3, 0..3, 0..3, 0..3][i].clone();
-        let chunks = chunks(count, &numbers);
+        let chunks = chunks(count, 3);
         // One that is compared at once is in the last batch, in the one before, and so on.
         kernel.sample_after(chunks.saturating_sub(1 + i as u64));
         let before = kernel.status().batches;
-        let places = scan(&*scanner, &tweaks[..count], multiples, numbers);
-        places.assert_equal(&expected, 3);
+        let tweaks = &tweaks[..count];
+        scan(&*scanner, Batch { tweaks, multiples }).assert_equal(&expected);
         assert_eq!(kernel.status().batches - before, chunks, "{count} tweaks");
     }
-    scan(&*scanner, &tweaks, None, 0..3).assert_equal(&expected, 3);
+    scan(&*scanner, Batch::of(&tweaks)).assert_equal(&expected);
     assert!(scanner.confirm());
     assert_eq!(kernel.status().fallback_batches, 0);
 }
@@ -183,21 +177,22 @@ pub(crate) fn scans_fall_back_in_single_batches<B: Backend>(backend: B) {
     assert_eq!(expected[3 * THIRD + 2], [0; 32]);
 
     let kernel = small_batches(backend);
-    let scanner = kernel.scanner(&target).expect("valid keys");
-    scan(&*scanner, &tweaks, None, 0..3).assert_equal(&expected, 3);
-    assert_eq!(kernel.status().fallback_batches, 2);
-    // The first label alone meets nothing.
-    scan(&*scanner, &tweaks, None, 1..2).assert_equal(&expected, 3);
+    let scanner = scanner(&kernel, &target);
+    scan(&*scanner, Batch::of(&tweaks)).assert_equal(&expected);
     assert_eq!(kernel.status().fallback_batches, 2);
     // One more in the first, for a multiple that is no point.
     multiples[3] = TweakPoint::from_bytes([1; 64]);
     let before = kernel.status().fallback_batches;
-    scan(&*scanner, &tweaks, Some(&multiples), 0..3).assert_equal(&expected, 3);
+    let batch = Batch {
+        tweaks: &tweaks,
+        multiples: Some(&multiples),
+    };
+    scan(&*scanner, batch).assert_equal(&expected);
     assert_eq!(kernel.status().fallback_batches - before, 3);
     assert!(!kernel.status().is_broken);
 }
 
-/// For three wallets in two passes, and one that takes no part in them.
+/// For three wallets in two passes, and one in its own; multiples make no difference to the former.
 pub(crate) fn shared_scans_in_batches_equal_the_library<B: Backend>(backend: B) {
     let kernel = small_batches(backend);
     let mut targets = [0, 3, 0, 1].map(|labels| target(secret(20 + labels), labels));
@@ -205,8 +200,9 @@ pub(crate) fn shared_scans_in_batches_equal_the_library<B: Backend>(backend: B) 
     targets[2].scan_key = Scalar::ONE.to_be_bytes();
     let tweaks = tweaks(3 * BATCH);
     let expected = targets.each_ref().map(|t| exact_candidates(t, &tweaks));
-    let scanner = kernel.wallets_scanner(&targets).expect("valid keys");
-    let chunks_of = |count, wallet: usize| chunks(count, &(0..1 + targets[wallet].labels.len()));
+    let multiples = multiples(&tweaks);
+    let scanner = kernel.scanner(&targets).expect("valid keys");
+    let chunks_of = |count, wallet: usize| chunks(count, 1 + targets[wallet].labels.len());
     for (i, count) in COUNTS.into_iter().enumerate() {
         // Full batches alone are those of three, where it takes long.
         if B::LANES > 1 && (count == BATCH || count == 2 * BATCH) {
@@ -215,9 +211,11 @@ pub(crate) fn shared_scans_in_batches_equal_the_library<B: Backend>(backend: B) 
         let chunks: u64 = (0..4).map(|wallet| chunks_of(count, wallet)).sum();
         kernel.sample_after(chunks.saturating_sub(1 + 2 * i as u64));
         let before = kernel.status().batches;
-        let all = scan_all(&*scanner, &tweaks[..count]);
+        let multiples = [None, Some(&multiples[..count])][i % 2];
+        let tweaks = &tweaks[..count];
+        let all = scan_all(&*scanner, Batch { tweaks, multiples });
         for (wallet, places) in all.iter().enumerate() {
-            places.assert_equal(&expected[wallet], 1 + targets[wallet].labels.len());
+            places.assert_equal(&expected[wallet]);
         }
         assert_eq!(kernel.status().batches - before, chunks, "{count} tweaks");
     }
@@ -233,13 +231,13 @@ pub(crate) fn shared_scans_fall_back_in_single_batches<B: Backend>(backend: B) {
         target_with_infinities(&tweaks[SECOND], &tweaks[THIRD]),
         target(secret(22), 0),
     ];
-    let scanner = kernel.wallets_scanner(&targets).expect("valid keys");
-    let all = scan_all(&*scanner, &tweaks);
+    let scanner = kernel.scanner(&targets).expect("valid keys");
+    let all = scan_all(&*scanner, Batch::of(&tweaks));
     for (places, target) in all.iter().zip(&targets) {
-        places.assert_equal(&exact_candidates(target, &tweaks), 1 + target.labels.len());
+        places.assert_equal(&exact_candidates(target, &tweaks));
     }
-    // Of the one wallet, and once more when it is scanned for alone.
-    assert_eq!(kernel.status().fallback_batches, 4);
+    // Of the one wallet.
+    assert_eq!(kernel.status().fallback_batches, 2);
     assert!(scanner.confirm());
     assert!(!kernel.status().is_broken);
 }

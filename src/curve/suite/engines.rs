@@ -4,12 +4,14 @@ use secp256k1::{PublicKey, SECP256K1, Scalar as LibScalar, SecretKey};
 
 use super::{element, public, secret, unusual_scalars};
 use crate::curve::arch::Backend;
+use crate::curve::batch_sizes::MIN_POINTS;
 use crate::curve::generator::GeneratorTable;
 use crate::curve::group::{AffinePoint, CHAINS};
-use crate::curve::kernel::{Kernel, MIN_POINTS};
-use crate::curve::libsecp256k1::{self, LibSecp256k1, pack, unpack};
+use crate::curve::kernel::Kernel;
+use crate::curve::libsecp256k1::{self, LibSecp256k1};
+use crate::curve::point::{pack, unpack};
 use crate::curve::reference::{self, P};
-use crate::curve::{Engine, Product, ScanTarget, TweakPoint};
+use crate::curve::{Batch, CandidateScanner, Engine, Product, ScanTarget, TweakPoint};
 
 /// Tweaks of which some are no points, with their multiples.
 pub(super) fn tweaks(count: usize) -> Vec<TweakPoint> {
@@ -39,11 +41,23 @@ pub(super) fn target(scan_key: SecretKey, labels: u64) -> ScanTarget {
     }
 }
 
-pub(super) fn exact_candidates(target: &ScanTarget, tweaks: &[TweakPoint]) -> Vec<[u8; 32]> {
-    let mut candidates = Vec::new();
-    let scanner = LibSecp256k1.scanner(target).expect("valid keys");
-    scanner.candidates(tweaks, &mut candidates);
-    candidates
+/// A scan for one wallet.
+pub(crate) fn scanner(engine: &dyn Engine, target: &ScanTarget) -> Box<dyn CandidateScanner> {
+    let scanner = engine.scanner(std::slice::from_ref(target));
+    scanner.expect("valid keys")
+}
+
+/// The candidates of its wallet.
+pub(crate) fn candidates(scanner: &dyn CandidateScanner, batch: Batch<'_>) -> Vec<[u8; 32]> {
+    // What is there before is no matter.
+    let mut candidates = vec![vec![[9; 32]; 5]; 2];
+    scanner.candidates(batch, &mut candidates);
+    assert_eq!(candidates.len(), 1);
+    candidates.remove(0)
+}
+
+pub(crate) fn exact_candidates(target: &ScanTarget, tweaks: &[TweakPoint]) -> Vec<[u8; 32]> {
+    candidates(&*scanner(&LibSecp256k1, target), Batch::of(tweaks))
 }
 
 /// Whole scans for every number of tweaks in the last vector and around a group, for one wallet and for three.
@@ -60,20 +74,19 @@ pub(crate) fn scans_equal_the_library<B: Backend>(backend: B) {
         .iter()
         .map(|t| exact_candidates(t, &tweaks))
         .collect();
-    let scanner = kernel.scanner(&targets[1]).expect("valid keys");
-    let all = kernel.wallets_scanner(&targets).expect("valid keys");
+    let scanner = scanner(&kernel, &targets[1]);
+    let all = kernel.scanner(&targets).expect("valid keys");
     assert_eq!(all.wallets(), 3);
-    let mut candidates = vec![[9; 32]; 5];
     let mut by_wallet = Vec::new();
     let width = B::LANES * CHAINS;
     let around = [width - 1, width, width + 1, max];
     for count in (0..max).step_by(3).chain(around) {
-        scanner.candidates(&tweaks[..count], &mut candidates);
+        let candidates = candidates(&*scanner, Batch::of(&tweaks[..count]));
         assert_eq!(candidates, expected[1][..2 * count], "{count} tweaks");
         if count != max && count % 30 != 0 {
             continue;
         }
-        all.candidates(&tweaks[..count], &mut by_wallet);
+        all.candidates(Batch::of(&tweaks[..count]), &mut by_wallet);
         for (wallet, candidates) in by_wallet.iter().enumerate() {
             let per_tweak = all.candidates_per_tweak(wallet);
             assert_eq!(
@@ -107,11 +120,13 @@ pub(crate) fn scans_with_multiples_equal_the_library<B: Backend>(backend: B) {
         );
     }
     let target = target(secret(5), 1);
-    let scanner = kernel.scanner(&target).expect("valid keys");
+    let scanner = scanner(&kernel, &target);
     let expected = exact_candidates(&target, &tweaks);
-    let mut candidates = Vec::new();
-    scanner.candidates_with_multiples(&tweaks, &multiples, &mut candidates);
-    assert_eq!(candidates, expected);
+    let scan = |tweaks: &[TweakPoint], multiples: &[TweakPoint]| {
+        let multiples = Some(multiples);
+        candidates(&*scanner, Batch { tweaks, multiples })
+    };
+    assert_eq!(scan(&tweaks, &multiples), expected);
     assert_eq!(kernel.status().fallback_batches, 0);
     // A tweak that is no point goes with the same multiple of G, a multiple that is none sends the batch back.
     let two_to_64_g = AffinePoint::generator_times_2_64().into();
@@ -122,13 +137,17 @@ pub(crate) fn scans_with_multiples_equal_the_library<B: Backend>(backend: B) {
     );
     let mut some_invalid = tweaks.clone();
     some_invalid[8] = TweakPoint::from_bytes([2; 64]);
-    scanner.candidates_with_multiples(&some_invalid, &multiples, &mut candidates);
-    assert_eq!(candidates, exact_candidates(&target, &some_invalid));
+    assert_eq!(
+        scan(&some_invalid, &multiples),
+        exact_candidates(&target, &some_invalid)
+    );
     assert_eq!(kernel.status().fallback_batches, 0);
     multiples[17] = TweakPoint::from_bytes([1; 64]);
-    scanner.candidates_with_multiples(&tweaks, &multiples, &mut candidates);
-    assert_eq!(candidates, expected);
+    assert_eq!(scan(&tweaks, &multiples), expected);
     assert_eq!(kernel.status().fallback_batches, 1);
+    // So do multiples that are too few.
+    assert_eq!(scan(&tweaks, &multiples[..17]), expected);
+    assert_eq!(kernel.status().fallback_batches, 2);
 }
 
 /// Small keys, and keys near λ and powers of two: all of them on the narrowest backend, some on the others.
@@ -140,14 +159,12 @@ pub(crate) fn unusual_scan_keys_work<B: Backend>(backend: B) {
         .map(|key| target(*key, 1))
         .collect();
     for target in &targets {
-        let mut candidates = Vec::new();
-        let scanner = kernel.scanner(target).expect("valid keys");
-        scanner.candidates(&tweaks, &mut candidates);
+        let candidates = candidates(&*scanner(&kernel, target), Batch::of(&tweaks));
         assert_eq!(candidates, exact_candidates(target, &tweaks));
     }
     let mut by_wallet = Vec::new();
-    let all = kernel.wallets_scanner(&targets).expect("valid keys");
-    all.candidates(&tweaks, &mut by_wallet);
+    let all = kernel.scanner(&targets).expect("valid keys");
+    all.candidates(Batch::of(&tweaks), &mut by_wallet);
     for (target, candidates) in targets.iter().zip(&by_wallet) {
         assert_eq!(*candidates, exact_candidates(target, &tweaks));
     }
@@ -191,9 +208,7 @@ pub(crate) fn infinite_candidates_are_zeros<B: Backend>(backend: B) {
             spend_key: spend_key.serialize(),
             labels,
         };
-        let mut candidates = Vec::new();
-        let scanner = kernel.scanner(&target).expect("valid keys");
-        scanner.candidates(&tweaks, &mut candidates);
+        let candidates = candidates(&*scanner(&kernel, &target), Batch::of(&tweaks));
         assert_eq!(candidates, exact_candidates(&target, &tweaks));
     }
     assert_eq!(kernel.status().fallback_batches, 2);

@@ -7,7 +7,7 @@ use bitcoin::Network;
 
 use super::*;
 use crate::chain::BlockSource;
-use crate::chain::simulated::{SimulatedChain, SimulationSettings};
+use crate::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use crate::curve::failing::{counting, failing_after};
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::index::{IndexSettings, Indexer};

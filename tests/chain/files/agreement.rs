@@ -7,8 +7,8 @@ use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::{Block, BlockHash, Network, ScriptBuf, Transaction};
 use serde_json::json;
 use spindex::BlockId;
-use spindex::chain::simulated::builder::InputKind;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::builder::InputKind;
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, ChainError};
 
 use super::folder::blocks_folder;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitcoin::{Block, Network};
 use spindex::BlockId;
 use spindex::chain::BlockSource;
-use spindex::chain::simulated::{Orphaned, SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 
 use super::folder::blocks_folder;
 use super::scene::{files, files_with, id_of, rest};

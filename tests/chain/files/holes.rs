@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bitcoin::Network;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, ChainError};
 use tempfile::TempDir;
 

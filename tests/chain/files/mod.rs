@@ -5,6 +5,7 @@ mod ends;
 mod fetched_again;
 mod folder;
 mod holes;
+mod runs;
 mod scene;
 mod signet;
 mod states;

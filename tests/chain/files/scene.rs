@@ -8,9 +8,9 @@ use secp256k1::{SECP256K1, SecretKey};
 use serde_json::{Value, json};
 use spindex::BlockId;
 use spindex::chain::files::{FilesSettings, FilesSource};
+use spindex::chain::made::simulated::builder::{InputKind, SpendableOutput, build_transaction};
+use spindex::chain::made::simulated::{PaymentRequest, SimulatedChain, SimulationSettings};
 use spindex::chain::rest::{RestSettings, RestSource};
-use spindex::chain::simulated::builder::{InputKind, SpendableOutput, build_transaction};
-use spindex::chain::simulated::{PaymentRequest, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, BlockWithPrevouts, ChainError};
 use tempfile::TempDir;
 
@@ -157,7 +157,7 @@ pub(crate) async fn compare(node: &TestNode, source: &FilesSource, from: u32, st
     assert_eq!(source.tip().await.unwrap(), tip);
     assert_eq!(source.block_at(tip.height + 1).await.unwrap(), None);
     let active = active_ids(node, from);
-    let together = source.read(&active).await;
+    let together = source.blocks(&active).await;
     for (id, block) in active.iter().zip(together) {
         let block = block.unwrap();
         assert_eq!(source.block_at(id.height).await.unwrap(), Some(*id));
@@ -193,7 +193,7 @@ pub(crate) async fn assert_all_there(source: &FilesSource, chain: &SimulatedChai
     assert_eq!(source.tip().await.unwrap(), chain.tip_id());
     let blocks = chain.active_blocks();
     let ids: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
-    for (read, block) in source.read(&ids).await.into_iter().zip(blocks) {
+    for (read, block) in source.blocks(&ids).await.into_iter().zip(blocks) {
         assert_same(&read.unwrap(), &block.with_prevouts().unwrap());
         assert_eq!(source.block_at(block.id.height).await, Ok(Some(block.id)));
     }

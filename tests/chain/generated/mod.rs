@@ -17,8 +17,8 @@ use silentpayments::utils::receiving::{calculate_tweak_data, get_pubkey_from_inp
 use reader::{SpentOutput, files, read};
 use spindex::bip352::inputs::tweak_inputs;
 use spindex::bip352::tweak::transaction_tweak;
-use spindex::chain::generated::parameters::mean;
-use spindex::chain::generated::{
+use spindex::chain::made::generated::parameters::mean;
+use spindex::chain::made::generated::{
     ChainLength, ChainParameters, Counts, GenerateError, Summary, Target, generate,
 };
 use spindex::curve::libsecp256k1::LibSecp256k1;
@@ -368,7 +368,7 @@ fn the_bytes_follow_from_the_parameters_alone() {
     let dir = tempfile::tempdir().unwrap();
     let make = |name: &str, seed: u64, height: u32, threads: usize, kind: EngineKind| {
         let directory = dir.path().join(name);
-        let engine = engine(kind).unwrap();
+        let engine = engine(kind, |broken| panic!("{broken}")).unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let summary = pool.unwrap().install(|| {
             let target = target(&directory);

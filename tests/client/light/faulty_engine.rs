@@ -1,12 +1,11 @@
 //! A curve engine whose results belong to other tweaks: the scan must not go on as if nothing was found.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use spindex::client::{ClientError, LightClient, State};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::curve::{
-    CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget,
+    Batch, CandidateChunk, CandidateScanner, Engine, InvalidTarget, Product, Sampled, ScanTarget,
     TweakPoint,
 };
 use spindex::scan::Scanner;
@@ -29,8 +28,8 @@ impl Engine for Displaced {
         "displaced"
     }
 
-    fn scanner(&self, target: &ScanTarget) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
-        Ok(Box::new(DisplacedScanner(LibSecp256k1.scanner(target)?)))
+    fn scanner(&self, targets: &[ScanTarget]) -> Result<Box<dyn CandidateScanner>, InvalidTarget> {
+        Ok(Box::new(DisplacedScanner(LibSecp256k1.scanner(targets)?)))
     }
 
     fn multiply(&self, products: &[Product]) -> Vec<Option<TweakPoint>> {
@@ -47,20 +46,18 @@ impl Engine for Displaced {
 }
 
 impl CandidateScanner for DisplacedScanner {
-    fn candidates_per_tweak(&self) -> usize {
-        self.0.candidates_per_tweak()
+    fn wallets(&self) -> usize {
+        self.0.wallets()
     }
 
-    fn chunks(
-        &self,
-        tweaks: &[TweakPoint],
-        multiples: Option<&[TweakPoint]>,
-        numbers: Range<usize>,
-        take: &mut dyn FnMut(CandidateChunk<'_>),
-    ) {
-        let mut displaced = tweaks.to_vec();
+    fn candidates_per_tweak(&self, wallet: usize) -> usize {
+        self.0.candidates_per_tweak(wallet)
+    }
+
+    fn scan(&self, batch: Batch<'_>, take: &mut dyn FnMut(CandidateChunk<'_>)) {
+        let mut displaced = batch.tweaks.to_vec();
         displaced.rotate_left(1);
-        self.0.chunks(&displaced, multiples, numbers, take);
+        self.0.scan(Batch::of(&displaced), take);
     }
 }
 

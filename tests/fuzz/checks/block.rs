@@ -2,7 +2,6 @@
 
 use bitcoin::consensus::deserialize;
 use bitcoin::{Amount, Block, Transaction};
-use spindex::bip352::inputs::WitnessEnd;
 use spindex::chain::RawBlock;
 
 /// Whether the bytes are a block.
@@ -37,7 +36,6 @@ fn same(raw: &RawBlock, block: &Block) {
             assert_eq!(raw.previous_output(), input.previous_output);
             assert_eq!(raw.script_sig(), &*input.script_sig);
             assert!(raw.witness().eq(&input.witness));
-            assert_eq!(raw.witness_end(), WitnessEnd::from(&input.witness));
         }
         assert_eq!(raw.outputs().len(), tx.output.len());
         for (raw, output) in raw.outputs().zip(&tx.output) {

@@ -11,7 +11,7 @@ use spindex::chain::files::head::{HEAD_BYTES, parse_head};
 use spindex::chain::files::headers::{HeaderIndex, Location, Node};
 use spindex::chain::files::undo::{CHECKSUM_BYTES, undo_checksum, undo_transactions};
 use spindex::chain::files::undo_file::{Candidate, UndoFile};
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 
 /// In the first byte of an input: the file is one of undo records.
 pub(crate) const UNDO: u8 = 1;

@@ -5,26 +5,24 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::curve::{Engine, EngineKind, Product, engine_in_batches};
+use spindex::curve::{Engine, EngineKind, Product, engine_in_batches, testable};
 
 use super::input::{Input, P, is_small_combination, ordinary_point, ordinary_secret, unpack};
 use super::scans::{scan, scan_for_many};
 
 /// Those that run on this processor, each in batches of every size in turn.
 static ENGINES: LazyLock<Vec<Vec<Arc<dyn Engine>>>> = LazyLock::new(|| {
-    let kinds = [
-        EngineKind::Portable,
-        EngineKind::Avx2,
-        EngineKind::Avx512,
-        EngineKind::Ifma,
-    ];
+    let kinds = testable().map(|entry| entry.kind);
     let in_batches = |kind: EngineKind| {
         let sizes = BATCHES.iter().filter_map(|size| NonZeroUsize::new(*size));
         sizes
             .map(|size| engine_in_batches(kind, size).ok())
             .collect()
     };
-    kinds.into_iter().filter_map(in_batches).collect()
+    kinds
+        .filter(|kind| *kind != EngineKind::LibSecp256k1)
+        .filter_map(in_batches)
+        .collect()
 });
 
 /// Most points of a batch: those of a group of vectors, one more and one less, and more than an input has.

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use bitcoin::Amount;
 use spindex::BlockId;
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::chain::rpc_source::block_from_rpc_json;
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
 
 /// The chain whose last block results are taken to be of.
 pub(crate) fn chain() -> SimulatedChain {

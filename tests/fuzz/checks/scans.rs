@@ -1,7 +1,7 @@
 //! The scans of an engine, for one wallet and for many, held against libsecp256k1's.
 
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::curve::{Engine, Match, ScanTarget, ShortKeys, TweakPoint};
+use spindex::curve::{Batch, CandidateScanner, Engine, Match, ScanTarget, ShortKeys, TweakPoint};
 
 use super::engines::{Watched, same};
 use super::input::{Input, ordinary_point, unpack};
@@ -25,47 +25,50 @@ pub(crate) fn scan(watched: Watched<'_>, input: &mut Input<'_>, count: usize) ->
     let tweaks = input.points(count)?;
     let target = wallet.target(&tweaks);
     let (scanner, exact) = (
-        watched.engine.scanner(&target),
-        LibSecp256k1.scanner(&target),
+        watched.engine.scanner(std::slice::from_ref(&target)),
+        LibSecp256k1.scanner(std::slice::from_ref(&target)),
     );
     let (Ok(scanner), Ok(exact)) = (&scanner, &exact) else {
         assert_eq!(scanner.err(), exact.err());
         return Some(());
     };
-    let per_tweak = exact.candidates_per_tweak();
-    assert_eq!(scanner.candidates_per_tweak(), per_tweak);
-    let (mut computed, mut expected) = (Vec::new(), Vec::new());
-    exact.candidates(&tweaks, &mut expected);
-    scanner.candidates(&tweaks, &mut computed);
-    same("candidates", &computed, &expected);
+    let per_tweak = exact.candidates_per_tweak(0);
+    assert_eq!((scanner.wallets(), exact.wallets()), (1, 1));
+    assert_eq!(scanner.candidates_per_tweak(0), per_tweak);
+    let candidates = |scanner: &dyn CandidateScanner, multiples| {
+        let mut candidates = Vec::new();
+        let tweaks = &tweaks;
+        scanner.candidates(Batch { tweaks, multiples }, &mut candidates);
+        candidates.remove(0)
+    };
+    let expected = candidates(&**exact, None);
+    same("candidates", &candidates(&**scanner, None), &expected);
     let mut scans = 1;
     let mut is_bad = false;
     if more & 1 != 0 {
         let multiples;
         (multiples, is_bad) = multiples_of(&tweaks, more);
-        scanner.candidates_with_multiples(&tweaks, &multiples, &mut computed);
+        let computed = candidates(&**scanner, Some(&multiples));
         same("candidates with multiples", &computed, &expected);
         scans += 1;
     }
     if more & 2 != 0 {
-        let start = usize::from(more >> 4) % per_tweak;
-        let numbers = start..per_tweak.min(start + 2);
         let mut taken = 0;
-        scanner.chunks(&tweaks, None, numbers.clone(), &mut |chunk| {
+        scanner.scan(Batch::of(&tweaks), &mut |chunk| {
             for (tweak, keys) in chunk.by_tweak() {
                 let exact = &expected[tweak * per_tweak..][chunk.numbers.clone()];
-                same("candidates with some numbers", keys, exact);
+                same("candidates of a chunk", keys, exact);
                 taken += keys.len();
             }
         });
-        assert_eq!(taken, tweaks.len() * numbers.len());
+        assert_eq!(taken, expected.len());
         scans += 1;
     }
     if more & 4 != 0 {
         let (keys, ends, expected) = outputs(&expected, tweaks.len(), per_tweak, more);
         let mut found = Vec::new();
         scanner.matches(
-            &tweaks,
+            Batch::of(&tweaks),
             &ShortKeys {
                 keys: &keys,
                 ends: &ends,
@@ -122,6 +125,7 @@ fn outputs(
                 if *key != [0; 32] {
                     matches.push(Match {
                         tweak,
+                        wallet: 0,
                         candidate,
                         key: *key,
                     });
@@ -138,6 +142,7 @@ fn outputs(
         for (candidate, key) in own.iter().enumerate() {
             let twin = Match {
                 tweak,
+                wallet: 0,
                 candidate,
                 key: *key,
             };
@@ -176,8 +181,8 @@ pub(crate) fn scan_for_many(
         .map(|wallet| wallet.target(&tweaks))
         .collect();
     let (scanner, exact) = (
-        watched.engine.wallets_scanner(&targets),
-        LibSecp256k1.wallets_scanner(&targets),
+        watched.engine.scanner(&targets),
+        LibSecp256k1.scanner(&targets),
     );
     let (Ok(scanner), Ok(exact)) = (&scanner, &exact) else {
         assert_eq!(scanner.err(), exact.err());
@@ -185,8 +190,8 @@ pub(crate) fn scan_for_many(
     };
     assert_eq!(scanner.wallets(), exact.wallets());
     let (mut computed, mut expected) = (Vec::new(), Vec::new());
-    exact.candidates(&tweaks, &mut expected);
-    scanner.candidates(&tweaks, &mut computed);
+    exact.candidates(Batch::of(&tweaks), &mut expected);
+    scanner.candidates(Batch::of(&tweaks), &mut computed);
     assert_eq!(computed.len(), expected.len());
     for (wallet, (computed, expected)) in computed.iter().zip(&expected).enumerate() {
         assert_eq!(

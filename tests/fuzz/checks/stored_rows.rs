@@ -9,7 +9,7 @@ use bitcoin::Network;
 use redb::{
     Database, ReadableTable, ReadableTableMetadata, StorageBackend, Table, TableDefinition,
 };
-use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::filter::FilterKind;
 use spindex::index::derive_records;

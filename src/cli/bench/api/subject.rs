@@ -173,7 +173,7 @@ impl Server {
             engine,
             ..DeskSettings::default()
         };
-        let desk = Desk::new(index.store.clone(), None, settings);
+        let desk = Desk::new(index.store.clone(), None, None, settings);
         let defaults = ServeSettings::default();
         let settings = ServeSettings {
             kept_answer_bytes: kept_answer_bytes.unwrap_or(defaults.kept_answer_bytes),

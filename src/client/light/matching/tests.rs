@@ -6,7 +6,8 @@ use secp256k1::{SECP256K1, SecretKey};
 use super::*;
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use crate::client::BlockFilters;
-use crate::curve::libsecp256k1::{LibSecp256k1, pack};
+use crate::curve::libsecp256k1::LibSecp256k1;
+use crate::curve::point::pack;
 use crate::filter::{new_utxos_filter, spent_filter};
 
 fn digest(name: &str, number: u32) -> [u8; 32] {

@@ -105,7 +105,7 @@ mod tests {
     fn keys_are_distinct_points_and_the_same_for_every_engine() {
         let rows = shared_rows(7);
         let mut lanes = [3, 4].map(|lane| Keys::new(7, lane, Arc::clone(&rows)));
-        let batched = engine(EngineKind::Auto).unwrap();
+        let batched = engine(EngineKind::Auto, |broken| panic!("{broken}")).unwrap();
         let mut seen = HashSet::new();
         for keys in &mut lanes {
             keys.fresh(ROWS - 2);

@@ -1,26 +1,15 @@
-//! A lane: an economy of its own whose transactions are a fixed share of every block.
-//!
-//! Lanes never spend each other's outputs, so that they are made on all cores at once, many blocks ahead, and the result
-//! does not depend on the number of threads.
+//! Which transactions a lane adds to a block, before hashes are known: what each spends, what it pays to, and how much.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use bitcoin::hashes::{Hash, HashEngine, sha256d};
+use secp256k1::rand::Rng;
 use secp256k1::rand::rngs::StdRng;
 use secp256k1::rand::seq::SliceRandom;
-use secp256k1::rand::{Rng, RngCore};
 
-use super::coin::{Coin, Family, Kind, draw_other_kind, inscription_weight};
-use super::keys::Keys;
-use super::parameters::{Bands, ChainParameters, draw};
-use super::pool::Pool;
-use super::wire::{push_compact_size, push_spent_output};
-use super::{Counts, MATURITY, Stream, random_stream};
-use crate::curve::{Engine, TweakPoint};
-
-/// Lanes of a chain. Part of what a chain is: another number makes other chains.
-pub(super) const LANES: u32 = 16;
+use super::super::coin::{Coin, Family, Kind, draw_other_kind, inscription_weight};
+use super::super::parameters::{Bands, draw};
+use super::{LANES, Lane, MATURITY, Order};
 
 /// Weight of a block that transactions may use; the rest is for header and coinbase.
 const BLOCK_WEIGHT: u64 = 4_000_000 - 4_000;
@@ -49,83 +38,37 @@ const PAYOUT_CANDIDATES: usize = 16;
 /// Inputs added to a transaction that cannot pay for its outputs.
 const MOST_PAYERS: u32 = 4;
 
-/// What a lane adds to a block.
-#[derive(Default)]
-pub(super) struct Section {
-    /// Transactions in network form, one after the other.
-    pub(super) transactions: Vec<u8>,
-    /// Their txids and wtxids, in internal byte order.
-    pub(super) txids: Vec<[u8; 32]>,
-    pub(super) wtxids: Vec<[u8; 32]>,
-    /// Their spent outputs as undo files have them: per transaction a CompactSize and the outputs.
-    pub(super) undo: Vec<u8>,
-    pub(super) fees_sat: u64,
-    pub(super) counts: Counts,
-    /// Where the block's reward goes, if it is this lane's turn.
-    pub(super) reward: Option<Reward>,
-}
-
-/// An output for a block's reward, with what its owner needs to spend it.
-#[derive(Clone)]
-pub(super) struct Reward {
-    pub(super) kind: Kind,
-    pub(super) key: u32,
-    pub(super) script: Vec<u8>,
-}
-
-/// What a lane has to know about a block before it makes its section.
-pub(super) struct Order {
-    pub(super) height: u32,
-    /// Transactions wanted.
-    pub(super) transactions: u32,
-    /// Whether script path spends carry large witnesses.
-    pub(super) has_inscriptions: bool,
-    /// A block reward that may be spent from this height on.
-    pub(super) matured: Option<Coin>,
-    /// Whether the reward of this block goes to the lane.
-    pub(super) takes_reward: bool,
-}
-
-pub(super) struct Lane {
-    parameters: Arc<ChainParameters>,
-    rng: StdRng,
-    keys: Keys,
-    taproot: Pool,
-    keyed: Pool,
-    keyless: Pool,
-}
-
 /// A transaction before hashes are known.
-struct PlannedTransaction {
-    inputs: Range<usize>,
-    outputs: Range<usize>,
+pub(super) struct PlannedTransaction {
+    pub(super) inputs: Range<usize>,
+    pub(super) outputs: Range<usize>,
 }
 
-struct PlannedInput {
-    coin: Coin,
+pub(super) struct PlannedInput {
+    pub(super) coin: Coin,
     /// Bytes of an inscription.
-    content_bytes: u32,
+    pub(super) content_bytes: u32,
 }
 
 #[derive(Clone, Copy)]
-enum Script {
+pub(super) enum Script {
     /// Kind and number of the first key.
     Payment(Kind, u32),
     /// Bytes after OP_RETURN.
     OpReturn(u8),
 }
 
-struct PlannedOutput {
-    value_sat: u64,
-    script: Script,
+pub(super) struct PlannedOutput {
+    pub(super) value_sat: u64,
+    pub(super) script: Script,
 }
 
 /// All transactions of a lane in one block, before hashes are known.
 #[derive(Default)]
-struct Plan {
-    transactions: Vec<PlannedTransaction>,
-    inputs: Vec<PlannedInput>,
-    outputs: Vec<PlannedOutput>,
+pub(super) struct Plan {
+    pub(super) transactions: Vec<PlannedTransaction>,
+    pub(super) inputs: Vec<PlannedInput>,
+    pub(super) outputs: Vec<PlannedOutput>,
     weight: u64,
 }
 
@@ -142,98 +85,8 @@ enum Purpose {
 }
 
 impl Lane {
-    pub(super) fn new(
-        parameters: Arc<ChainParameters>,
-        number: u32,
-        rows: Arc<[TweakPoint]>,
-    ) -> Self {
-        let mut lane = Self {
-            rng: random_stream(parameters.seed, Stream::Lane(number)),
-            keys: Keys::new(parameters.seed, number, rows),
-            parameters,
-            taproot: Pool::default(),
-            keyed: Pool::default(),
-            keyless: Pool::default(),
-        };
-        // The genesis block, whose reward cannot be spent.
-        lane.next_height();
-        lane
-    }
-
-    pub(super) fn coins(&self) -> usize {
-        self.taproot.len() + self.keyed.len() + self.keyless.len()
-    }
-
-    pub(super) fn allocated_bytes(&self) -> usize {
-        [&self.taproot, &self.keyed, &self.keyless]
-            .map(Pool::allocated_bytes)
-            .iter()
-            .sum()
-    }
-
-    fn next_height(&mut self) {
-        for pool in [&mut self.taproot, &mut self.keyed, &mut self.keyless] {
-            pool.next_height();
-        }
-    }
-
-    fn pool(&mut self, family: Family) -> &mut Pool {
-        match family {
-            Family::Taproot => &mut self.taproot,
-            Family::Keyed => &mut self.keyed,
-            Family::Keyless => &mut self.keyless,
-        }
-    }
-
-    /// Makes the lane's part of the next block.
-    pub(super) fn section(&mut self, engine: &dyn Engine, order: &Order) -> Section {
-        self.next_height();
-        if let Some(coin) = order.matured {
-            self.pool(coin.kind.family()).add(coin);
-        }
-        let mut plan = Plan::default();
-        for _ in 0..order.transactions {
-            if !self.plan_transaction(&mut plan, order) {
-                break;
-            }
-        }
-        let reward = order.takes_reward.then(|| {
-            let parameters = Arc::clone(&self.parameters);
-            let kind = match self.rng.gen_bool(0.2) {
-                true => Kind::TaprootKey,
-                false => draw_other_kind(&parameters.other_kinds, &mut self.rng),
-            };
-            (kind, self.keys.fresh(kind.keys()))
-        });
-
-        let mut numbers = Vec::with_capacity((plan.inputs.len() + plan.outputs.len()) * 2);
-        let mut want = |kind: Kind, key: u32| {
-            numbers.extend((0..kind.keys()).map(|more| key.wrapping_add(more)));
-        };
-        for input in &plan.inputs {
-            want(input.coin.kind, input.coin.key);
-        }
-        for output in &plan.outputs {
-            if let Script::Payment(kind, key) = output.script {
-                want(kind, key);
-            }
-        }
-        if let Some((kind, key)) = reward {
-            want(kind, key);
-        }
-        let points = self.keys.points(engine, &numbers);
-        let mut section = self.write(&plan, order.height, &points);
-        if let Some((kind, key)) = reward {
-            let mut script = Vec::new();
-            let first = points.len() - kind.keys() as usize;
-            kind.push_script(&points[first..], &mut script);
-            section.reward = Some(Reward { kind, key, script });
-        }
-        section
-    }
-
     /// Adds one transaction to the plan; false if there are no coins or no weight is left.
-    fn plan_transaction(&mut self, plan: &mut Plan, order: &Order) -> bool {
+    pub(super) fn plan_transaction(&mut self, plan: &mut Plan, order: &Order) -> bool {
         let budget = (BLOCK_WEIGHT / u64::from(LANES)).saturating_sub(plan.weight);
         if budget < LEAST_WEIGHT {
             return false;
@@ -574,135 +427,8 @@ impl Lane {
             self.pool(kind.family()).add(coin);
         }
     }
-
-    /// Writes the transactions in order, as each may spend what those before it have created, and tells the coins their
-    /// txids. `points` are the keys of all inputs, then of all outputs.
-    fn write(&mut self, plan: &Plan, height: u32, points: &[TweakPoint]) -> Section {
-        let mut section = Section::default();
-        let input_keys: usize = plan
-            .inputs
-            .iter()
-            .map(|input| input.coin.kind.keys() as usize)
-            .sum();
-        let (mut input_points, mut output_points) = points.split_at(input_keys);
-        let mut body = Vec::new();
-        let mut witness = Vec::new();
-        let mut script = Vec::new();
-        for planned in &plan.transactions {
-            let inputs = &plan.inputs[planned.inputs.clone()];
-            let outputs = &plan.outputs[planned.outputs.clone()];
-            body.clear();
-            witness.clear();
-            push_compact_size(inputs.len() as u64, &mut body);
-            push_compact_size(inputs.len() as u64, &mut section.undo);
-            let mut counts = Counts {
-                transactions: 1,
-                inputs: inputs.len() as u64,
-                outputs: outputs.len() as u64,
-                ..Counts::default()
-            };
-            let mut has_key = false;
-            for PlannedInput {
-                coin,
-                content_bytes,
-            } in inputs
-            {
-                let keys;
-                (keys, input_points) = input_points.split_at(coin.kind.keys() as usize);
-                body.extend_from_slice(&coin.outpoint(height, &section.txids));
-                script.clear();
-                coin.kind.push_script_sig(keys, &mut self.rng, &mut script);
-                push_compact_size(script.len() as u64, &mut body);
-                body.extend_from_slice(&script);
-                body.extend_from_slice(&0xffff_fffd_u32.to_le_bytes());
-                coin.kind
-                    .push_witness(keys, *content_bytes, &mut self.rng, &mut witness);
-                script.clear();
-                coin.kind.push_script(keys, &mut script);
-                push_spent_output(
-                    coin.height,
-                    coin.is_coinbase,
-                    coin.value_sat,
-                    &script,
-                    &mut section.undo,
-                );
-                has_key |= coin.kind.yields_key();
-                counts.taproot_spends += u64::from(coin.kind.family() == Family::Taproot);
-            }
-            push_compact_size(outputs.len() as u64, &mut body);
-            for output in outputs {
-                body.extend_from_slice(&output.value_sat.to_le_bytes());
-                script.clear();
-                match output.script {
-                    Script::Payment(kind, _) => {
-                        let keys;
-                        (keys, output_points) = output_points.split_at(kind.keys() as usize);
-                        kind.push_script(keys, &mut script);
-                        counts.taproot_outputs += u64::from(kind.family() == Family::Taproot);
-                    }
-                    Script::OpReturn(bytes) => {
-                        script.extend_from_slice(&[0x6a, bytes]);
-                        script.resize(2 + usize::from(bytes), 0);
-                        self.rng.fill_bytes(&mut script[2..]);
-                    }
-                }
-                push_compact_size(script.len() as u64, &mut body);
-                body.extend_from_slice(&script);
-            }
-            if has_key && counts.taproot_outputs > 0 {
-                counts.eligible_transactions = 1;
-                counts.eligible_taproot_outputs = counts.taproot_outputs;
-            }
-            section.counts.add(&counts);
-            section.fees_sat +=
-                value_of(inputs) - outputs.iter().map(|output| output.value_sat).sum::<u64>();
-            let has_witness = inputs.iter().any(|input| input.coin.kind.has_witness());
-            section.push_transaction(&body, has_witness.then_some(&witness));
-        }
-        for pool in [&mut self.taproot, &mut self.keyed, &mut self.keyless] {
-            for coin in pool.newest_mut() {
-                coin.txid = section.txids[coin.pending_position()];
-            }
-        }
-        section
-    }
 }
 
-/// Version 2 and lock time 0, as all transactions have them.
-const VERSION: [u8; 4] = [2, 0, 0, 0];
-const LOCK_TIME: [u8; 4] = [0; 4];
-
-impl Section {
-    /// Appends a transaction of these inputs and outputs, and its two ids.
-    fn push_transaction(&mut self, body: &[u8], witness: Option<&Vec<u8>>) {
-        let txid = double_hash(&[&VERSION, body, &LOCK_TIME]);
-        let start = self.transactions.len();
-        self.transactions.extend_from_slice(&VERSION);
-        if witness.is_some() {
-            self.transactions.extend_from_slice(&[0, 1]);
-        }
-        self.transactions.extend_from_slice(body);
-        if let Some(witness) = witness {
-            self.transactions.extend_from_slice(witness);
-        }
-        self.transactions.extend_from_slice(&LOCK_TIME);
-        self.txids.push(txid);
-        self.wtxids.push(match witness {
-            Some(_) => double_hash(&[&self.transactions[start..]]),
-            None => txid,
-        });
-    }
-}
-
-fn value_of(inputs: &[PlannedInput]) -> u64 {
+pub(super) fn value_of(inputs: &[PlannedInput]) -> u64 {
     inputs.iter().map(|input| input.coin.value_sat).sum()
-}
-
-/// SHA256d of parts, one after the other.
-pub(super) fn double_hash(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = sha256d::Hash::engine();
-    for part in parts {
-        hash.input(part);
-    }
-    sha256d::Hash::from_engine(hash).to_byte_array()
 }

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use spindex::chain::BlockSource;
-//! use spindex::chain::simulated::{SimulatedChain, SimulationSettings};
+//! use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 //!
 //! let chain = SimulatedChain::new(SimulationSettings::default());
 //! chain.mine(110); // Block rewards can be spent after 100 blocks: from here on there is traffic.
@@ -26,15 +26,17 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::constants::genesis_block;
-use bitcoin::{Block, BlockHash, Network, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::{Block, BlockHash, Network, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use futures::future::BoxFuture;
 use secp256k1::rand::SeedableRng;
 use secp256k1::rand::rngs::StdRng;
 
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Prevouts, RawBlock};
 use crate::BlockId;
 use crate::bip352::address::Address;
 use crate::bip352::send::SendError;
+use crate::chain::{
+    BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Node, Prevouts, RawBlock,
+};
 use ledger::{Ledger, Pending};
 
 pub use payment::{Paid, PaidOutput, PaymentRequest};
@@ -484,10 +486,6 @@ impl BlockSource for SimulatedChain {
         Box::pin(ready(Ok(self.state().ledger.at(height))))
     }
 
-    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
-        Box::pin(ready(Ok(self.is_invalid(id.hash))))
-    }
-
     fn block(&self, id: BlockId) -> BoxFuture<'_, Result<BlockWithPrevouts, ChainError>> {
         let block = self.stored_block(id.hash);
         Box::pin(ready(match block {
@@ -496,6 +494,17 @@ impl BlockSource for SimulatedChain {
                 "the simulated chain has no block {id}"
             ))),
         }))
+    }
+}
+
+/// A node with this chain, a mempool, and a mind of its own about blocks.
+impl Node for SimulatedChain {
+    fn signet_challenge(&self) -> BoxFuture<'_, Result<Option<ScriptBuf>, ChainError>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    fn rejects(&self, id: BlockId) -> BoxFuture<'_, Result<bool, ChainError>> {
+        Box::pin(ready(Ok(self.is_invalid(id.hash))))
     }
 
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {

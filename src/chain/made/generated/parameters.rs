@@ -1,6 +1,6 @@
 //! What a generated chain is like.
 //!
-#![doc = include_str!("../../../docs/scale.md")]
+#![doc = include_str!("../../../../docs/scale.md")]
 
 use secp256k1::rand::Rng;
 
