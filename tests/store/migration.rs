@@ -110,7 +110,11 @@ fn fresh(model: &Model) -> Store {
 
 /// Opening migrates; the result is what a sync would have built, row by row.
 fn check_migrated(path: &Path, model: &Model) {
-    let store = Store::open_existing(path, &unsaid()).expect("migrated");
+    check_migrated_with(&unsaid(), path, model);
+}
+
+fn check_migrated_with(options: &StoreOptions, path: &Path, model: &Model) {
+    let store = Store::open_existing(path, options).expect("migrated");
     assert_eq!(store.keep(), Keep::Full);
     assert_eq!(store.tweak_form(), points(model.multiples));
     assert_equal(&store.snapshot().expect("snapshot"), model);
@@ -251,7 +255,7 @@ fn an_empty_older_file() {
         });
         assert_eq!(format_of(&path), format);
         // Without a block it is bound to nothing that it was created with.
-        check_migrated(&path, &Model::new(false));
+        check_migrated_with(&options(3), &path, &Model::new(false));
     }
 }
 

@@ -302,6 +302,23 @@ fn tables_of(path: &Path) -> Vec<String> {
     names
 }
 
+#[test]
+fn kinds_have_the_names_of_the_command_line() {
+    let keeps = [(Keep::Full, "full"), (Keep::Tweaks, "tweaks")];
+    for (keep, name) in keeps {
+        assert_eq!((keep.name(), Keep::from_name(name)), (name, Some(keep)));
+    }
+    let forms = ["compressed", "point", "point-and-multiple"];
+    assert_eq!(TweakForm::ALL.map(TweakForm::name), forms);
+    for (form, name) in TweakForm::ALL.into_iter().zip(forms) {
+        assert_eq!(TweakForm::from_name(name), Some(form));
+    }
+    for name in ["", "Full", "points"] {
+        assert_eq!(Keep::from_name(name), None);
+        assert_eq!(TweakForm::from_name(name), None);
+    }
+}
+
 /// A repair builds another one like it, whatever was asked for.
 #[test]
 fn what_remains_of_an_index_says_what_it_is() {
