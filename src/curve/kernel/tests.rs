@@ -329,3 +329,23 @@ fn matches_are_the_candidates_that_start_alike() {
     let three = three.expect("valid keys");
     assert_eq!(found_by(&*three, &mut matches), expected);
 }
+
+/// Which result is compared depends on how many there are.
+#[test]
+fn samples_are_taken_of_all_results_of_a_batch() {
+    let tweaks = tweaks();
+    let keys: Vec<[u8; 33]> = tweaks.iter().map(TweakPoint::to_compressed).collect();
+    let product = |point: &TweakPoint| Product {
+        point: *point,
+        scalar: secret(1).secret_bytes(),
+    };
+    let products: Vec<Product> = tweaks.iter().map(product).collect();
+    let ends: Vec<usize> = (2..=tweaks.len()).step_by(2).collect();
+    let groups = Groups {
+        points: &tweaks,
+        ends: &ends,
+    };
+    assert_eq!(products[..].count(), tweaks.len());
+    assert_eq!(keys[..].count(), tweaks.len());
+    assert_eq!(groups.count(), ends.len());
+}
