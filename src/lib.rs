@@ -46,7 +46,7 @@ pub mod runtime;
 pub mod scan;
 #[cfg(feature = "index")]
 pub mod store;
-#[cfg(any(feature = "client", feature = "server"))]
+#[cfg(any(feature = "client", feature = "index"))]
 pub mod wire;
 
 pub use block_id::BlockId;
