@@ -20,7 +20,7 @@ use bitcoin::{BlockHash, CompactTarget, Network, OutPoint, TxMerkleNode, Txid};
 use spindex::BlockId;
 use spindex::chain::made::generated::ChainParameters;
 use spindex::store::{
-    BlockRecord, OutputRow, SpendRow, Store, StoreOptions, TransactionRow, Update,
+    BlockRecord, OutputRow, SpendRow, Spender, Store, StoreOptions, TransactionRow, Update,
 };
 
 /// What a chain looks like.
@@ -150,7 +150,14 @@ impl Chain {
         self.live
             .push((0..outputs.len()).map(|index| index as u16).collect());
         let spends: Vec<SpendRow> = (0..count * self.shape.spends / 1000)
-            .map(|_| self.spend())
+            .map(|index| SpendRow {
+                // Two inputs each.
+                spender: Some(Spender {
+                    transaction: 1 + (index / 2) as u16,
+                    input: (index % 2) as u16,
+                }),
+                ..self.spend()
+            })
             .collect();
         let header = Header {
             version: Version::TWO,
@@ -176,6 +183,7 @@ impl Chain {
             transactions,
             outputs,
             spends,
+            states: Vec::new(),
         }
     }
 
@@ -201,6 +209,7 @@ impl Chain {
                     outpoint: OutPoint { txid, vout },
                     key_prefix: *key.first_chunk().expect("32 bytes"),
                     created: height(created),
+                    spender: None,
                 };
             }
         }
@@ -208,6 +217,7 @@ impl Chain {
             outpoint: OutPoint::new(Txid::from_byte_array(self.rng.r#gen()), 0),
             key_prefix: [0; 8],
             created: height(self.rng.gen_range(1..=tip)),
+            spender: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::BlockId;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::curve::{Engine, TweakPoint};
 use crate::filter::{self, FilterKind};
-use crate::store::{Block, Keep, Snapshot, StoreError, TweakForm};
+use crate::store::{Block, Commitments, Heads, Keep, Snapshot, StoreError, TweakForm};
 
 /// Blocks that are checked in parallel between two steps of progress.
 const WINDOW: usize = 256;
@@ -30,7 +30,7 @@ pub struct SelfCheck {
 
 /// Holds an index against itself: [`Snapshot::audit`], then block by block that tweaks are points of the curve (compressed
 /// ones at the heights of `sample`), that the spent filter is the one of the spends, byte by byte, that the new-UTXOs filter
-/// matches every output key, and that multiples are those of the tweaks at the heights of `sample`.
+/// matches every output key, that each head follows from the one before, and that multiples are those of the tweaks at the heights of `sample`.
 ///
 /// The new-UTXOs filter also holds keys of transactions that are not eligible, so it cannot be built again from the index
 /// alone, nor can amounts be judged: [`check_against_source`](super::check_against_source) does both. Calls `progress` with the steps that are done, and
@@ -117,6 +117,7 @@ fn check_block(
     if snapshot.keep() == Keep::Full {
         block.filters()?;
     }
+    block.heads()?;
     Ok((block.findings, multiples))
 }
 
@@ -202,6 +203,36 @@ impl BlockCheck<'_> {
             self.note("multiples", key, "not the multiple of its tweak");
         }
         Ok(stored.len() as u64)
+    }
+
+    /// The heads are those of the block before with what this one commits to.
+    fn heads(&mut self) -> Result<(), StoreError> {
+        let height = self.height();
+        let Some(Some(stored)) = self.caught(self.block.heads())? else {
+            return Ok(());
+        };
+        let Some(texts) = self.caught(self.block.texts())? else {
+            return Ok(());
+        };
+        let before = match height.checked_sub(1) {
+            Some(parent) => self.snapshot.block(parent),
+            None => Ok(None),
+        };
+        let before = before.and_then(|block| block.map_or(Ok(None), |block| block.heads()));
+        let Some(before) = self.caught(before)? else {
+            return Ok(());
+        };
+        let expected = Heads::next(before, &Commitments::by(&texts));
+        for (table, is_same) in [
+            ("heads_v1", stored.v1 == expected.v1),
+            ("heads_v2", stored.v2 == expected.v2),
+        ] {
+            if !is_same {
+                let reason = "not the one that follows from the head before and the block's rows";
+                self.note(table, height, reason);
+            }
+        }
+        Ok(())
     }
 
     fn filters(&mut self) -> Result<(), StoreError> {

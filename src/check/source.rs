@@ -208,6 +208,15 @@ fn differences(
     let count = (a.len(), b.len());
     let spend = a.iter().zip(b).position(|(a, b)| !is_same_spend(a, b));
     hold("spends", "spend", count, spend);
+    // Those of blocks that were indexed before spenders were kept are not known.
+    if ours.spends.iter().all(|spend| spend.spender.is_some()) {
+        let spender = a.iter().zip(b).position(|(a, b)| a.spender != b.spender);
+        hold("spenders", "spender", count, spender);
+        let (a, b) = (&ours.states, &theirs.states);
+        let count = (a.len(), b.len());
+        let state = a.iter().zip(b).position(|(a, b)| a != b);
+        hold("states", "state id", count, state);
+    }
     for (what, a, b) in [
         (
             "new-UTXOs filter",

@@ -1,5 +1,7 @@
 //! Pure `BlockWithPrevouts -> BlockRecord`, many blocks at once.
 
+use bitcoin::Script;
+use bitcoin::opcodes::all::{OP_PUSHBYTES_32, OP_RETURN};
 use rayon::prelude::*;
 
 use crate::bip352::inputs::{
@@ -9,10 +11,11 @@ use crate::bip352::tweak::tweaks;
 use crate::chain::BlockWithPrevouts;
 use crate::curve::{Engine, TWEAK_BATCH, TweakPoint, batch_for_threads, covered};
 use crate::filter;
-use crate::store::{BlockRecord, OutputRow, SpendRow, TransactionRow, TweakForm};
+use crate::store::{
+    BlockRecord, OutputRow, SpendRow, Spender, StateRow, TransactionRow, TweakForm,
+};
 
-/// Derives the index rows of each block, in order; with multiples if the index stores
-/// them.
+/// Derives the index rows of each block, in order; with multiples if the index stores them.
 ///
 /// Curve work is spread over rayon across all blocks, so that many small blocks cost no more than few large ones. All of it is
 /// [`covered`]: an engine found wrong meanwhile has no part in the rows.
@@ -137,7 +140,7 @@ fn record(source: &BlockWithPrevouts, eligible: &[Eligible]) -> BlockRecord {
         }
     }
 
-    let spends = taproot_spends(source);
+    let (spends, states) = taproot_spends(source);
     let items: Vec<[u8; 8]> = spends
         .iter()
         .map(|spend| filter::spent_item(&spend.outpoint, &source.id.hash))
@@ -151,26 +154,59 @@ fn record(source: &BlockWithPrevouts, eligible: &[Eligible]) -> BlockRecord {
         new_utxos_filter: filter::new_utxos_filter(&source.id.hash, &keys),
         spent_filter: filter::spent_filter(&source.id.hash, &items),
         spends,
+        states,
     }
 }
 
-/// Every taproot outpoint the block spends, eligible or not, in block order then input order.
-fn taproot_spends(source: &BlockWithPrevouts) -> Vec<SpendRow> {
-    let inputs = source
-        .spending_transactions()
-        .flat_map(|(_, inputs)| inputs);
-    inputs
-        .filter_map(|(input, prevout)| {
-            let key = taproot_output_key(prevout.script_pubkey)?;
+/// Every taproot outpoint the block spends, eligible or not, in block order then input order; and the state ids of those who
+/// spend them.
+fn taproot_spends(source: &BlockWithPrevouts) -> (Vec<SpendRow>, Vec<StateRow>) {
+    let mut spends = Vec::new();
+    let mut states = Vec::new();
+    for (tx, inputs) in source.spending_transactions() {
+        let before = spends.len();
+        // The store refuses numbers that no block reaches.
+        let number = |index: usize| u16::try_from(index).unwrap_or(u16::MAX);
+        let transaction = number(tx.index());
+        for (index, (input, prevout)) in inputs.enumerate() {
+            let Some(key) = taproot_output_key(prevout.script_pubkey) else {
+                continue;
+            };
             let mut key_prefix = [0; 8];
             key_prefix.copy_from_slice(&key[..8]);
-            Some(SpendRow {
+            spends.push(SpendRow {
                 outpoint: input.previous_output(),
                 key_prefix,
                 created: prevout.created,
+                spender: Some(Spender {
+                    transaction,
+                    input: number(index),
+                }),
+            });
+        }
+        if spends.len() == before {
+            continue;
+        }
+        let outputs = (0..).zip(tx.outputs());
+        states.extend(outputs.filter_map(|(vout, output)| {
+            Some(StateRow {
+                transaction,
+                vout,
+                txid: tx.txid(),
+                state_id: state_id(output.script_pubkey())?,
             })
-        })
-        .collect()
+        }));
+    }
+    (spends, states)
+}
+
+/// The 32 bytes of a script `OP_RETURN <32 bytes>`, pushed in the shortest way (`6a20…`), and nothing else.
+fn state_id(script: &Script) -> Option<[u8; 32]> {
+    let (start, state_id) = script.as_bytes().split_first_chunk::<2>()?;
+    if *start != [OP_RETURN.to_u8(), OP_PUSHBYTES_32.to_u8()] {
+        return None;
+    }
+    state_id.try_into().ok()
 }
 
 #[cfg(test)]

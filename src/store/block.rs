@@ -7,8 +7,9 @@ use bitcoin::{Txid, block::Header};
 use rayon::prelude::*;
 
 use super::error::{Fault, StoreError};
+use super::heads::{self, Heads, Texts};
 use super::position::OutputPosition;
-use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow};
+use super::record::{BlockRecord, OutputRow, SpendRow, StateRow, TransactionRow};
 use super::schema::{BlockRow, SpendItem};
 use super::snapshot::Snapshot;
 use super::view::{Full, Output, View};
@@ -195,6 +196,32 @@ impl<'s> Block<'s> {
         self.read_full("spends", |view, full, row| view.spends(full, row))
     }
 
+    /// State ids of the transactions that spend those outpoints, ascending by transaction, then by vout. None in a block whose
+    /// spenders are not known ([`Snapshot::spenders_from`]).
+    ///
+    /// # Errors
+    /// [`StoreError::NotKept`].
+    pub fn states(&self) -> Result<Vec<StateRow>, StoreError> {
+        self.read_full("spends", |view, full, _| view.states(full, self.height))
+    }
+
+    /// Heads of the chains of hashes at this block; `None` below the start of the chains, and in an index of mainnet that
+    /// begins above it.
+    ///
+    /// # Errors
+    /// Only those of reading.
+    pub fn heads(&self) -> Result<Option<Heads>, StoreError> {
+        self.read(|view, _| view.heads(self.height))
+    }
+
+    /// The texts whose hashes the heads commit to at this block.
+    ///
+    /// # Errors
+    /// Only those of reading.
+    pub fn texts(&self) -> Result<Texts, StoreError> {
+        self.read(|view, row| heads::texts(view, self.height, row))
+    }
+
     /// For each of [`spends`](Self::spends) the height of the block that created what is spent, `None` for what the index
     /// does not hold.
     ///
@@ -280,6 +307,7 @@ fn record(view: &View, height: u32, row: &BlockRow) -> Result<BlockRecord, Fault
         multiples: multiples.iter().map(|point| *point.as_bytes()).collect(),
         outputs: Vec::new(),
         spends: Vec::new(),
+        states: Vec::new(),
         new_utxos_filter: Vec::new(),
         spent_filter: Vec::new(),
     };
@@ -297,6 +325,7 @@ fn record(view: &View, height: u32, row: &BlockRow) -> Result<BlockRecord, Fault
                 })
                 .collect();
             record.spends = view.spends(full, row)?;
+            record.states = view.states(full, height)?;
             record.new_utxos_filter = view.filter_bytes(full, row.new_utxos_filter)?;
             record.spent_filter = view.filter_bytes(full, row.spent_filter)?;
             view.txids(full, row.transactions)?

@@ -2,6 +2,7 @@
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use rayon::prelude::*;
+use redb::ReadableTable;
 
 use super::column::Column;
 use super::error::{Fault, StoreError};
@@ -26,9 +27,9 @@ impl Snapshot {
     /// A hash over everything the index says of its chain: two files with the same blocks have the same hash,
     /// however they came to them (batches, reorgs, restarts, compaction), if both were built with the same options.
     ///
-    /// Covered are network, first height, what is kept, every directory row (positions included), digest, column and
-    /// spent bit. Checked but not hashed, because they follow from the rest, are `heights` and `locator` (keyed with the
-    /// file's own random key).
+    /// Covered are network, first height, what is kept, every directory row (positions included), digest, head, column,
+    /// state id and spent bit. Checked but not hashed, because they follow from the rest, are `heights`, `locator` and
+    /// `state_locator` (keyed with the file's own random key).
     /// Reads the whole file.
     ///
     /// # Errors
@@ -110,6 +111,23 @@ impl Content {
         for ((column, ..), found) in columns.iter().zip(hashes) {
             self.0.input(column.name().as_bytes());
             self.0.input(&found?);
+        }
+        for entry in view.heads_v1()?.iter()? {
+            let (height, head) = entry?;
+            self.0.input(&height.value().to_le_bytes());
+            self.0.input(head.value());
+        }
+        if let Some(full) = view.kept() {
+            for entry in full.heads_v2()?.iter()? {
+                let (height, head) = entry?;
+                self.0.input(&height.value().to_le_bytes());
+                self.0.input(head.value());
+            }
+            for entry in full.states()?.iter()? {
+                let (key, value) = entry?;
+                self.0.input(key.value());
+                self.0.input(value.value());
+            }
         }
         Ok(sha256::Hash::from_engine(self.0).to_byte_array())
     }

@@ -10,11 +10,13 @@ use redb::{
 
 use super::column::Column;
 use super::error::{Fault, StoreError};
+use super::heads::{HEADS_V1, HEADS_V2};
 use super::schema::{
     BLOCKS, COMPRESSED, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, LocatorHasher, META,
-    MULTIPLES, MULTIPLES_POWER, OUTPUTS, SCHEMA_OLDEST, SCHEMA_VERSION, SPENDS, SPENT, TWEAKS,
-    TXIDS,
+    MULTIPLES, MULTIPLES_POWER, OUTPUTS, SCHEMA_OLDEST, SCHEMA_VERSION, SPENDERS, SPENDS, SPENT,
+    TWEAKS, TXIDS,
 };
+use super::states::{STATE_LOCATOR, STATES};
 use super::{Demand, StoreOptions, default_first_height};
 
 /// Format number, u32 LE.
@@ -30,6 +32,8 @@ const LOCATOR_KEY: &str = "locator_key";
 /// Only during a long sync: the first position that has a mark, then how many outputs, from the first on, have a
 /// locator, u64 LE each.
 const LOCATED: &str = "located";
+/// Only if older blocks lack spenders: the height from which on they are known, u32 LE.
+const SPENDERS_FROM: &str = "spenders_from";
 /// Program and version that created the file, ASCII; for people, never checked.
 const CREATED_BY: &str = "created_by";
 
@@ -279,6 +283,7 @@ impl Meta {
         write.open_table(BLOCKS)?;
         write.open_table(HEIGHTS)?;
         write.open_table(DIGEST)?;
+        write.open_table(HEADS_V1)?;
         write.open_table(column.definition())?;
         if meta.tweak_form.has_multiples() {
             put(&mut table, MULTIPLES_RECORD, &MULTIPLES_POWER.to_le_bytes())?;
@@ -286,7 +291,12 @@ impl Meta {
         }
         if meta.keep == Keep::Full {
             write.open_table(LOCATOR)?;
-            for column in [TXIDS, FIRSTS, OUTPUTS, SPENDS, FOREIGN, FILTERS, SPENT] {
+            write.open_table(HEADS_V2)?;
+            write.open_table(STATES)?;
+            write.open_table(STATE_LOCATOR)?;
+            for column in [
+                TXIDS, FIRSTS, OUTPUTS, SPENDS, FOREIGN, SPENDERS, FILTERS, SPENT,
+            ] {
                 write.open_table(column.definition())?;
             }
         }
@@ -349,8 +359,36 @@ pub(super) fn write_deferred(
     }
 }
 
-/// First format whose tables are those of this one. Its files lack the record [`LOCATED`], as all of them are complete.
+/// The height from which on spenders are known; `None` if all are.
+pub(super) fn read_spenders_from(read: &ReadTransaction) -> Result<Option<u32>, Fault> {
+    let table = read.open_table(META)?;
+    let Some(value) = table.get(SPENDERS_FROM)? else {
+        return Ok(None);
+    };
+    let height = fixed(SPENDERS_FROM, value.value())?;
+    Ok(Some(u32::from_le_bytes(height)))
+}
+
+/// Records from which height on spenders are known from this commit on.
+pub(super) fn write_spenders_from(
+    write: &WriteTransaction,
+    height: Option<u32>,
+) -> Result<(), Fault> {
+    let mut table = write.open_table(META)?;
+    match height {
+        Some(height) => put(&mut table, SPENDERS_FROM, &height.to_le_bytes()),
+        None => {
+            table.remove(SPENDERS_FROM)?;
+            Ok(())
+        }
+    }
+}
+
+/// First format whose tables this one has, and some more. Its files lack the record [`LOCATED`], as all of them are complete.
 pub(super) const SAME_TABLES: u32 = 3;
+
+/// First format whose pages have sums.
+pub(super) const WITH_SUMS: u32 = 5;
 
 /// Gives a file of a format from [`SAME_TABLES`] on this one's number.
 pub(super) fn raise_version(write: &WriteTransaction) -> Result<(), Fault> {

@@ -1,12 +1,13 @@
 //! Files of older formats, written anew in this one.
 //!
-//! The old file is only read. Where its tables are those of this format, its pages are copied and get their sums
-//! ([`pages`]). Otherwise its blocks become records again, and an ordinary [`Store`] beside it takes them, so that
+//! The old file is only read. Where its tables are among those of this format, its pages are copied, get sums if they had
+//! none ([`pages`]), and what is missing is computed or marked as missing ([`upgrade`]). Otherwise its blocks become records again, and an ordinary [`Store`] beside it takes them, so that
 //! what is written is what a sync would have written. When all are there and both files agree on digests, spent outputs
 //! and totals, the new one takes the old one's name. Until then nothing but the file `*.migrating` has changed; it may
 //! be deleted, and if it is left, the next attempt goes on from where it ends, or starts again.
 
 mod pages;
+mod upgrade;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use redb::{
 
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
-use super::meta::{Meta, SAME_TABLES};
+use super::meta::{Meta, SAME_TABLES, WITH_SUMS};
 use super::position::OutputPosition;
 use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 use super::replace::{create_like, migrated, migration_place, remove, swap, sync};
@@ -74,6 +75,10 @@ pub(super) fn migrate(
         beside.display()
     );
     let written = match meta.version {
+        WITH_SUMS.. => {
+            drop(old);
+            upgrade::copy(file, &beside, &meta.options(options))
+        }
         SAME_TABLES.. => pages::copy(file, &mut old, &beside, &meta.options(options)),
         _ => write_anew(file, &old, meta, &beside, options),
     };
@@ -313,6 +318,7 @@ impl OldIndex {
             spends: spends
                 .map(|item| SpendRow::decode(item).in_row("spends", row.spends.first))
                 .collect::<Result<_, Fault>>()?,
+            states: Vec::new(),
             new_utxos_filter: filter(row.new_utxos_filter)?,
             spent_filter: filter(row.spent_filter)?,
         })

@@ -12,6 +12,7 @@ mod content;
 mod damaged;
 mod digest;
 mod error;
+pub mod heads;
 mod live;
 mod locator;
 mod meta;
@@ -24,6 +25,7 @@ mod scan;
 pub mod schema;
 pub mod snapshot;
 mod space;
+pub mod states;
 mod sums;
 mod view;
 mod walk;
@@ -47,15 +49,17 @@ pub use damaged::{Remains, remains};
 pub use digest::{DIGEST_START, roll_digest};
 pub use error::StoreError;
 use error::{Fault, explain_io};
+pub use heads::{Commitments, Heads, Texts};
 pub use locator::Locating;
 use meta::Meta;
 pub use meta::{Keep, TweakForm};
-pub use position::{OutputPosition, TxPosition};
-pub use record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
+pub use position::{OutputPosition, SpendPosition, TxPosition};
+pub use record::{BlockRecord, OutputRow, SpendRow, Spender, StateRow, TransactionRow, Update};
 pub use replace::{begin_repair, give_up_repair, replace_damaged};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
 pub use snapshot::{Counts, Snapshot};
 pub use space::{Slack, Space, TableSpace};
+pub use states::StateSpend;
 pub use sums::Summed;
 use sums::{Unsound, Watch};
 pub use walk::WrongRow;
@@ -312,9 +316,13 @@ impl Store {
             };
         };
         let mut meta = match found {
-            Some(meta) if meta.version < schema::SCHEMA_VERSION => {
+            Some(meta) if meta.version < meta::WITH_SUMS => {
                 let reason = format!("format {} in a file with sums", meta.version);
                 return Err(Fault::row("meta", "schema", reason));
+            }
+            Some(meta) if meta.version < schema::SCHEMA_VERSION => {
+                meta.check(file, options)?;
+                return Ok(Opened::Older(database, meta));
             }
             Some(meta) => meta,
             None => {

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::digest::{DIGEST_START, roll_tweaks_hash, tweaks_hash};
 use super::error::{Fault, StoreError};
+use super::heads::{Commitments, Heads, Roll};
 use super::live::{Revived, match_spends};
 use super::locator::{self, Found, OlderSpend};
 use super::meta::{Deferred, Keep, Meta, TweakForm};
@@ -17,6 +18,7 @@ use super::schema::{
     BLOCK_ITEMS_MAX, BLOCK_OUTPUTS_MAX, BlockRow, Ends, FILTER_BYTES_MAX, LocatorKey, OUTPUTS_MAX,
     Span, SpendItem, TRANSACTIONS_MAX, VALUE_MAX, VOUT_MAX, hash_of_mark, locator_key,
 };
+use super::states::{self, StateChange};
 use super::view::{Full, View};
 use crate::BlockId;
 use crate::curve::TweakPoint;
@@ -41,6 +43,13 @@ pub(super) struct Plan<'a> {
     pub(super) rows: Vec<BlockRow>,
     /// Digest per connected block.
     pub(super) digests: Vec<[u8; 32]>,
+    /// Heads per connected block; none below the start of the chains.
+    pub(super) heads: Vec<Option<Heads>>,
+    /// What becomes of state ids.
+    pub(super) states: StateChange,
+    /// From which height on spenders are known before the update, and after it; `None` if all are.
+    pub(super) old_spenders_from: Option<u32>,
+    pub(super) spenders_from: Option<u32>,
     /// Per connected block what it spends, in block order.
     pub(super) spends: Vec<Vec<SpendItem>>,
     /// Positions of outputs that become unspent, ascending.
@@ -84,8 +93,12 @@ impl<'a> Plan<'a> {
         if let Some(full) = view.kept() {
             let revived = plan.revive(view, full)?;
             plan.spend(view, full, &revived)?;
+            plan.states =
+                StateChange::new(view, full, &plan.disconnect, update.connect, &plan.rows)?;
+            plan.know_spenders(view.meta.first_height);
         }
         plan.roll_digests(view)?;
+        plan.roll_heads(view)?;
         Ok(plan)
     }
 
@@ -148,6 +161,10 @@ impl<'a> Plan<'a> {
             new: cut,
             rows: Vec::new(),
             digests: Vec::new(),
+            heads: Vec::new(),
+            states: StateChange::default(),
+            old_spenders_from: view.spenders_from,
+            spenders_from: view.spenders_from,
             spends: Vec::new(),
             clear: Vec::new(),
             set: Vec::new(),
@@ -306,6 +323,31 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Notes from where on spenders are known: behind the last block of which they are not.
+    fn know_spenders(&mut self, first_height: u32) {
+        let above = |id: BlockId| id.height.saturating_add(1);
+        let fork = self.fork.map_or(first_height, above);
+        let from = self.old_spenders_from.map(|from| from.min(fork));
+        let unknown = self.connect.iter().rfind(|record| !record.has_spenders());
+        let from = unknown.map(|record| above(record.id)).or(from);
+        self.spenders_from = from.filter(|from| *from > first_height);
+    }
+
+    fn roll_heads(&mut self, view: &View) -> Result<(), Fault> {
+        let keep = self.keep;
+        let commitments: Vec<Commitments> = self
+            .connect
+            .par_iter()
+            .map(|record| Commitments::of(record, keep))
+            .collect();
+        let mut roll = Roll::from(view, self.fork)?;
+        let own = self.connect.iter().zip(&commitments);
+        self.heads = own
+            .map(|(record, commitments)| roll.next(record.id.height, commitments))
+            .collect();
+        Ok(())
+    }
+
     fn roll_digests(&mut self, view: &View) -> Result<(), Fault> {
         let mut digest = match self.fork {
             Some(fork) => view
@@ -411,5 +453,8 @@ fn check_record(record: &BlockRecord, meta: &Meta) -> Result<(), StoreError> {
     {
         return Err(record.invalid("outputs are not in block order"));
     }
-    Ok(())
+    if record.states.iter().any(|state| state.vout > VOUT_MAX) {
+        return Err(record.invalid("a state id at a vout that no block can hold"));
+    }
+    states::check(record)
 }

@@ -27,6 +27,28 @@ pub struct OutputRow {
     pub transaction: u32,
 }
 
+/// Where in its block an output is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spender {
+    /// Index of the spending transaction among all of the block, below [`u16::MAX`].
+    pub transaction: u16,
+    /// Index of the spending input among those of the transaction.
+    pub input: u16,
+}
+
+/// A state id: the 32 bytes that an output of a transaction carries as `OP_RETURN`, `6a20…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateRow {
+    /// Index of the transaction among all of its block.
+    pub transaction: u16,
+    /// Index of the output that carries it.
+    pub vout: u32,
+    /// The transaction's txid.
+    pub txid: Txid,
+    /// The 32 bytes.
+    pub state_id: [u8; 32],
+}
+
 /// A taproot outpoint spent in a block, eligible or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpendRow {
@@ -37,6 +59,8 @@ pub struct SpendRow {
     /// Height of the block that created it, where the source knows; a hint for the writer, which need not look up what
     /// is older than the first height. Not stored: `None` in what is read.
     pub created: Option<u32>,
+    /// Who spends it. `None` where that is not known: in an index that was written before spenders were kept.
+    pub spender: Option<Spender>,
 }
 
 /// All rows of one block, ready to commit. Built by the index, applied by the writer. An index that keeps tweaks only
@@ -56,6 +80,8 @@ pub struct BlockRecord {
     pub outputs: Vec<OutputRow>,
     /// Spent taproot outpoints in block order then input order.
     pub spends: Vec<SpendRow>,
+    /// State ids that the transactions carry which spend those, in block order then by vout.
+    pub states: Vec<StateRow>,
     /// Serialized new-UTXOs filter.
     pub new_utxos_filter: Vec<u8>,
     /// Serialized spent filter.
@@ -70,8 +96,14 @@ impl BlockRecord {
             + size_of_val(self.multiples.as_slice())
             + size_of_val(self.outputs.as_slice())
             + size_of_val(self.spends.as_slice())
+            + size_of_val(self.states.as_slice())
             + self.new_utxos_filter.len()
             + self.spent_filter.len()
+    }
+
+    /// Whether it says who spends what.
+    pub(super) fn has_spenders(&self) -> bool {
+        self.spends.iter().all(|spend| spend.spender.is_some())
     }
 
     /// Outpoints of its outputs, in order. The outputs are of transactions that it has.
@@ -134,6 +166,7 @@ mod tests {
             multiples: Vec::new(),
             outputs: Vec::new(),
             spends: Vec::new(),
+            states: Vec::new(),
             new_utxos_filter: Vec::new(),
             spent_filter: Vec::new(),
         };
@@ -160,8 +193,17 @@ mod tests {
                 outpoint: OutPoint::new(txid, 0),
                 key_prefix: [0; 8],
                 created: None,
+                spender: None,
             });
             expected += size_of::<SpendRow>();
+            assert_eq!(record.size_bytes(), expected);
+            record.states.push(StateRow {
+                transaction: 0,
+                vout: 0,
+                txid,
+                state_id: [0; 32],
+            });
+            expected += size_of::<StateRow>();
             assert_eq!(record.size_bytes(), expected);
             record.new_utxos_filter.extend(vec![0; 10 * count]);
             record.spent_filter.extend(vec![0; 7 * count]);

@@ -6,11 +6,11 @@ use redb::TableDefinition;
 
 use super::column::Column;
 use super::position::OutputPosition;
-use super::record::SpendRow;
+use super::record::{SpendRow, Spender};
 use crate::BlockId;
 
 /// Format of the files that are written. Raised whenever a table, a key or a row is added or changes its meaning.
-pub const SCHEMA_VERSION: u32 = 5;
+pub const SCHEMA_VERSION: u32 = 6;
 /// Oldest format that is read, to be migrated.
 pub const SCHEMA_OLDEST: u32 = 1;
 
@@ -47,6 +47,8 @@ pub const OUTPUTS: Column = Column::new("outputs", OutputItem::BYTES, 399);
 pub const SPENDS: Column = Column::new("spends", SpendItem::BYTES, 3_274);
 /// Per spent taproot outpoint that is no position in `outputs` a [`SpendRow`].
 pub const FOREIGN: Column = Column::new("foreign", SpendRow::BYTES, 372);
+/// Per spent taproot outpoint a [`SpenderItem`].
+pub const SPENDERS: Column = Column::new("spenders", SpenderItem::BYTES, 4_093);
 /// Both filters of every block, new-UTXOs before spent.
 pub const FILTERS: Column = Column::new("filters", 1, 16_372);
 /// Bitmap over `outputs`; bit `position % 8` (least significant first) of byte `position / 8` is set
@@ -338,6 +340,44 @@ impl SpendItem {
     }
 }
 
+/// Item of `spenders`, 4 bytes little-endian: index of the spending transaction in its block, then of the input in it; or
+/// `ff ff ff ff` where the spender is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpenderItem(pub Option<Spender>);
+
+impl SpenderItem {
+    /// Length of an item.
+    pub const BYTES: usize = 4;
+    /// Of a spender that is not known.
+    pub const UNKNOWN: [u8; Self::BYTES] = [0xff; Self::BYTES];
+
+    /// The item's bytes.
+    pub const fn encode(self) -> [u8; Self::BYTES] {
+        match self.0 {
+            Some(spender) => {
+                let [t0, t1] = spender.transaction.to_le_bytes();
+                let [i0, i1] = spender.input.to_le_bytes();
+                [t0, t1, i0, i1]
+            }
+            None => Self::UNKNOWN,
+        }
+    }
+
+    /// Reads an item.
+    pub const fn decode([t0, t1, i0, i1]: [u8; Self::BYTES]) -> Self {
+        let spender = Spender {
+            transaction: u16::from_le_bytes([t0, t1]),
+            input: u16::from_le_bytes([i0, i1]),
+        };
+        // No block has so many transactions.
+        Self(if spender.transaction == u16::MAX {
+            None
+        } else {
+            Some(spender)
+        })
+    }
+}
+
 impl SpendRow {
     /// Length of an item of `foreign`: txid 32 (internal order), vout u32 LE, key prefix 8.
     pub const BYTES: usize = 44;
@@ -363,6 +403,7 @@ impl SpendRow {
             },
             key_prefix: fields.take()?,
             created: None,
+            spender: None,
         })
     }
 }
@@ -522,85 +563,4 @@ impl<'a> Fields<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bitcoin::{Network, constants::genesis_block};
-
-    #[test]
-    fn a_quick_look_sees_what_the_row_says() {
-        let block = genesis_block(Network::Regtest);
-        let span = |first, count| Span { first, count };
-        let row = BlockRow {
-            header: block.header,
-            hash: block.block_hash(),
-            transactions: span(1, 2),
-            outputs: span(0x03_0405_0607, 8),
-            spends: span(9, 10),
-            foreign: span(11, 9),
-            new_utxos_filter: span(12, 13),
-            spent_filter: span(25, 14),
-        };
-        let bytes = row.encode();
-        assert_eq!(BlockRow::outputs_first(&bytes), row.outputs.first);
-        assert_eq!(BlockRow::decode(&bytes), Ok(row));
-    }
-
-    #[test]
-    fn bounds_are_those_of_the_bytes() {
-        assert_eq!(TRANSACTIONS_MAX, 0x100_0000_0000);
-        assert_eq!(OUTPUTS_MAX, 0xff_ffff_ffff);
-        assert_eq!(BLOCK_ITEMS_MAX, 1_048_576);
-        assert_eq!(BLOCK_OUTPUTS_MAX, 65_535);
-        assert_eq!(FILTER_BYTES_MAX, 16_777_216);
-        assert_eq!(VALUE_MAX, 2_251_799_813_685_247);
-        assert_eq!(VOUT_MAX, 2_097_151);
-        assert_eq!(SPENT_CHUNK_BITS, 32_640);
-        assert_eq!(LOCATOR_HASHES, 0x100_0000_0000);
-        assert_eq!(BlockRow::BYTES, 176);
-    }
-
-    #[test]
-    fn rows_are_read_up_to_their_bounds() {
-        let block = genesis_block(Network::Regtest);
-        let up_to = |end: u64, count: u32| Span {
-            first: end - u64::from(count),
-            count,
-        };
-        let largest = BlockRow {
-            header: block.header,
-            hash: block.block_hash(),
-            transactions: up_to(TRANSACTIONS_MAX, BLOCK_ITEMS_MAX),
-            outputs: up_to(OUTPUTS_MAX, BLOCK_OUTPUTS_MAX),
-            spends: up_to(OUTPUTS_MAX, BLOCK_ITEMS_MAX),
-            foreign: up_to(OUTPUTS_MAX, BLOCK_ITEMS_MAX),
-            new_utxos_filter: up_to(OUTPUTS_MAX, FILTER_BYTES_MAX),
-            spent_filter: Span {
-                first: OUTPUTS_MAX,
-                count: FILTER_BYTES_MAX,
-            },
-        };
-        assert_eq!(BlockRow::decode(&largest.encode()), Ok(largest.clone()));
-        let spans: [fn(&mut BlockRow) -> &mut Span; 5] = [
-            |row| &mut row.transactions,
-            |row| &mut row.outputs,
-            |row| &mut row.spends,
-            |row| &mut row.foreign,
-            |row| &mut row.new_utxos_filter,
-        ];
-        for span in spans {
-            let mut beyond = largest.clone();
-            span(&mut beyond).first += 1;
-            let error = RowError::Value("a range beyond what its column can hold");
-            assert_eq!(BlockRow::decode(&beyond.encode()), Err(error));
-            let mut more = largest.clone();
-            span(&mut more).first = 0;
-            span(&mut more).count += 1;
-            let error = RowError::Value("more items than a block can have");
-            assert_eq!(BlockRow::decode(&more.encode()), Err(error));
-        }
-        let mut longer = largest;
-        longer.spent_filter.count += 1;
-        let error = RowError::Value("a filter longer than a block's can be");
-        assert_eq!(BlockRow::decode(&longer.encode()), Err(error));
-    }
-}
+mod tests;

@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::Store;
 use super::column::Column;
 use super::error::{Fault, StoreError};
+use super::heads::{HEADS_V1, HEADS_V2};
 use super::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, MARKS, META};
+use super::states::{STATE_LOCATOR, STATES};
 use super::view::View;
 
 /// Bytes of a page of the engine.
@@ -23,6 +25,7 @@ const BLOCK_BYTES: u64 = 192;
 const DIGEST_BYTES: u64 = 41;
 const HEIGHT_BYTES: u64 = 17;
 const LOCATOR_BYTES: u64 = 15;
+const STATE_BYTES: u64 = 80;
 
 /// What the file's bytes are used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,9 +116,12 @@ impl Store {
 fn needed_bytes(view: &View) -> Result<u64, Fault> {
     let mut needed = view.blocks()?.len()? * BLOCK_BYTES
         + view.digests()?.len()? * DIGEST_BYTES
+        + view.heads_v1()?.len()? * DIGEST_BYTES
         + view.heights()?.len()? * HEIGHT_BYTES;
     if let Some(full) = view.kept() {
-        needed += full.locator()?.len()? * LOCATOR_BYTES;
+        needed += full.heads_v2()?.len()? * DIGEST_BYTES
+            + full.states()?.len()? * STATE_BYTES
+            + (full.locator()?.len()? + full.state_locator()?.len()?) * LOCATOR_BYTES;
     }
     for (column, _, len) in view.columns()? {
         needed += computed(column, len)?.allocated_bytes;
@@ -143,8 +149,12 @@ fn tables(view: &View, read: &ReadTransaction) -> Result<Vec<TableSpace>, Fault>
         walked("blocks", &read.open_table(BLOCKS)?)?,
         walked("heights", &read.open_table(HEIGHTS)?)?,
         walked("digest", &read.open_table(DIGEST)?)?,
+        walked("heads_v1", &read.open_table(HEADS_V1)?)?,
     ];
     if view.kept().is_some() {
+        tables.push(walked("heads_v2", &read.open_table(HEADS_V2)?)?);
+        tables.push(walked("states", &read.open_table(STATES)?)?);
+        tables.push(walked("state_locator", &read.open_table(STATE_LOCATOR)?)?);
         tables.push(walked("locator", &read.open_table(LOCATOR)?)?);
     }
     for (column, _, len) in view.columns()? {

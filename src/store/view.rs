@@ -15,11 +15,11 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata}
 use super::bitmap;
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
-use super::meta::{Deferred, Meta, read_deferred};
-use super::position::{OutputPosition, TxPosition};
+use super::meta::{Deferred, Meta, read_deferred, read_spenders_from};
+use super::position::{OutputPosition, SpendPosition, TxPosition};
 use super::schema::{
     BlockRow, COMPRESSED, Ends, FILTERS, FIRSTS, FOREIGN, HeightKey, LocatorKey, MARKS, MULTIPLES,
-    OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDS, SPENT, Span, TWEAKS, TXIDS, height_key,
+    OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDERS, SPENDS, SPENT, Span, TWEAKS, TXIDS, height_key,
     height_of_key, locator_key, split_locator_key,
 };
 pub(super) use tables::Full;
@@ -43,6 +43,8 @@ pub(super) struct View {
     pub(super) ends: Ends,
     /// What is left of the locator; `None` if it is complete.
     pub(super) deferred: Option<Deferred>,
+    /// The height from which on spenders are known; `None` if all are.
+    pub(super) spenders_from: Option<u32>,
     tables: Tables,
 }
 
@@ -64,6 +66,7 @@ impl View {
         starts: Arc<Vec<u64>>,
     ) -> Result<Self, Fault> {
         let deferred = read_deferred(&read)?;
+        let spenders_from = read_spenders_from(&read)?;
         let tables = Tables::new(read, &meta);
         let tip = match tables.blocks()?.last()? {
             Some((height, row)) => {
@@ -86,6 +89,7 @@ impl View {
             ends,
             tip,
             deferred,
+            spenders_from,
             tables,
             meta,
         })
@@ -145,6 +149,10 @@ impl View {
         self.tables.digests()
     }
 
+    pub(super) fn heads_v1(&self) -> Result<&Digests, Fault> {
+        self.tables.heads_v1()
+    }
+
     /// Every column with its table and its length in items.
     pub(super) fn columns(&self) -> Result<Vec<(Column, &Chunks, u64)>, Fault> {
         let ends = self.ends;
@@ -163,6 +171,7 @@ impl View {
                 (OUTPUTS, full.outputs()?, ends.outputs),
                 (SPENDS, full.spends()?, ends.spends),
                 (FOREIGN, full.foreign()?, ends.foreign),
+                (SPENDERS, full.spenders()?, ends.spends),
                 (FILTERS, full.filters()?, ends.filter_bytes),
                 (SPENT, full.spent()?, bitmap::len_bytes(ends.outputs)),
             ]);
@@ -212,7 +221,14 @@ impl View {
         self.digests()?;
         self.columns()?;
         self.marks()?;
-        self.kept().map_or(Ok(()), |full| full.locator().map(drop))
+        self.heads_v1()?;
+        if let Some(full) = self.kept() {
+            full.locator()?;
+            full.states()?;
+            full.state_locator()?;
+            full.heads_v2()?;
+        }
+        Ok(())
     }
 
     /// Checks that every column ends where the last directory row says.
@@ -419,6 +435,19 @@ impl View {
             return Ok(height);
         }
         let reason = format!("output {position} is in no block");
+        Err(Fault::row("blocks", height, reason))
+    }
+
+    /// The block that holds a spend, with its height.
+    pub(super) fn block_of_spend(
+        &self,
+        SpendPosition(position): SpendPosition,
+    ) -> Result<(u32, BlockRow), Fault> {
+        let (height, row) = self.last_block(|row| row.spends.first <= position)?;
+        if row.spends.range().contains(&position) {
+            return Ok((height, row));
+        }
+        let reason = format!("spend {position} is in no block");
         Err(Fault::row("blocks", height, reason))
     }
 

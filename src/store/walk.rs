@@ -9,6 +9,8 @@ use redb::ReadableTableMetadata;
 use super::bitmap;
 use super::digest::{DIGEST_START, roll_digest};
 use super::error::{Fault, InRow, StoreError};
+use super::heads;
+use super::locator::hex;
 use super::position::OutputPosition;
 use super::schema::{BlockRow, Ends, SPENT_CHUNK_BITS, height_key};
 use super::view::{Full, Output, View};
@@ -79,6 +81,8 @@ pub(super) fn walk(view: &View, sink: &mut impl Sink) -> Result<(), Fault> {
         last: None,
         ends: Some(Ends::default()),
         digest: DIGEST_START,
+        states: 0,
+        with_states: Vec::new(),
     };
     walk.run()
 }
@@ -91,6 +95,10 @@ struct Walk<'v, S> {
     last: Option<BlockId>,
     ends: Option<Ends>,
     digest: [u8; 32],
+    /// State ids of the blocks so far.
+    states: u64,
+    /// Heights of the blocks that have some.
+    with_states: Vec<u32>,
 }
 
 impl<S: Sink> Walk<'_, S> {
@@ -120,6 +128,7 @@ impl<S: Sink> Walk<'_, S> {
             // What the blocks spend is known now.
             self.bits(full)?;
             self.unspent(full, heights, (blocks, steps))?;
+            self.state_locators(full)?;
         }
         Ok(())
     }
@@ -204,6 +213,7 @@ impl<S: Sink> Walk<'_, S> {
         }
         if let Some(full) = view.kept() {
             self.spends(full, height, row)?;
+            self.states(full, height, row)?;
         }
         self.sink.block(height, bytes, &self.digest);
         self.last = Some(row.id(height));
@@ -262,18 +272,91 @@ impl<S: Sink> Walk<'_, S> {
         Ok(())
     }
 
-    /// Tables with a row per block have no others.
+    /// Spenders are known where they should be, and state ids are of spenders and can be found by what these spend.
+    fn states(&mut self, full: &Full, height: u32, row: &BlockRow) -> Result<(), Fault> {
+        let (view, at) = (self.view, Some(height));
+        let spenders = view.spenders(full, row);
+        let spenders = self.caught(at, spenders)?.unwrap_or_default();
+        let may_lack = view.spenders_from.is_some_and(|from| height < from);
+        if spenders.contains(&None) && !may_lack {
+            let reason = "a spender is missing";
+            self.note("spenders", row.spends.first, at, reason, false)?;
+        }
+        let states = view.states(full, height);
+        let states = self.caught(at, states)?.unwrap_or_default();
+        self.states += states.len() as u64;
+        let of_spenders = states.iter().all(|state| {
+            let mut spenders = spenders.iter().flatten();
+            spenders.any(|spender| spender.transaction == state.transaction)
+        });
+        if !of_spenders {
+            let reason = "of a transaction that spends nothing";
+            self.note("states", height, at, reason, false)?;
+        }
+        if !states.is_empty() {
+            self.with_states.push(height);
+        }
+        Ok(())
+    }
+
+    /// State ids are found by what their transactions spend, and nothing else is. The outputs and their names have been
+    /// looked at by then.
+    fn state_locators(&mut self, full: &Full) -> Result<(), Fault> {
+        let view = self.view;
+        let mut located = 0;
+        for height in std::mem::take(&mut self.with_states) {
+            let at = Some(height);
+            let row = view.present_row(height)?;
+            let keys = view
+                .states(full, height)
+                .and_then(|states| view.state_locators(full, &row, &states));
+            for key in self.caught(at, keys)?.unwrap_or_default() {
+                located += 1;
+                if full.state_locator()?.get(&key)?.is_none() {
+                    self.note("state_locator", hex(&key), at, "missing", true)?;
+                }
+            }
+        }
+        let rows = full.state_locator()?.len()?;
+        if rows != located {
+            let reason = format!("{rows} rows where the blocks have {located}");
+            self.note("state_locator", "all", None, reason, true)?;
+        }
+        Ok(())
+    }
+
+    /// Tables with a row per block, or per state id, have no others.
     fn no_strays(&mut self, blocks: u64) -> Result<(), Fault> {
         let view = self.view;
-        for (table, rows, follows) in [
-            ("blocks", view.blocks()?.len()?, false),
-            ("heights", view.heights()?.len()?, true),
-            ("digest", view.digests()?.len()?, true),
-        ] {
+        let heads = match (view.tip(), heads::first_height(&view.meta)) {
+            (Some(tip), Some(first)) => {
+                let from_start = tip.height.saturating_add(1).saturating_sub(first);
+                blocks.min(u64::from(from_start))
+            }
+            _ => 0,
+        };
+        let mut tables = vec![
+            ("blocks", view.blocks()?.len()?, blocks, false),
+            ("heights", view.heights()?.len()?, blocks, true),
+            ("digest", view.digests()?.len()?, blocks, true),
+            ("heads_v1", view.heads_v1()?.len()?, heads, true),
+        ];
+        if let Some(full) = view.kept() {
+            tables.push(("heads_v2", full.heads_v2()?.len()?, heads, true));
+        }
+        for (table, rows, blocks, follows) in tables {
             if rows != blocks {
                 let reason = format!("{rows} rows for {blocks} blocks");
                 self.note(table, "all", None, reason, follows)?;
             }
+        }
+        let Some(full) = view.kept() else {
+            return Ok(());
+        };
+        let (rows, states) = (full.states()?.len()?, self.states);
+        if rows != states {
+            let reason = format!("{rows} rows where the blocks have {states}");
+            self.note("states", "all", None, reason, false)?;
         }
         Ok(())
     }

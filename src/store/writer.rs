@@ -6,13 +6,15 @@ use redb::{Database, Durability, WriteTransaction};
 use super::bitmap;
 use super::column::Column;
 use super::error::Fault;
+use super::heads::{HEADS_V1, HEADS_V2};
 use super::locator::hex;
-use super::meta::{Keep, write_deferred};
+use super::meta::{Keep, write_deferred, write_spenders_from};
 use super::plan::Plan;
 use super::schema::{
     BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MARKS, MULTIPLES, OUTPUTS,
-    OutputItem, SPENDS, SPENT, SpendItem, TXIDS, height_key,
+    OutputItem, SPENDERS, SPENDS, SPENT, SpendItem, SpenderItem, TXIDS, height_key,
 };
+use super::states;
 use crate::curve::TweakPoint;
 
 /// Commits a plan: on disk when this returns, or not at all.
@@ -27,6 +29,7 @@ pub(super) fn commit(database: &Database, plan: &Plan<'_>) -> Result<(), Fault> 
     if plan.keep == Keep::Full {
         write_columns(&write, plan)?;
         write_spends(&write, plan)?;
+        states::write(&write, plan)?;
         write_spent(&write, plan)?;
         write_locators(&write, plan)?;
     }
@@ -114,16 +117,24 @@ fn write_spends(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> 
     let mut foreign = write.open_table(FOREIGN.definition())?;
     let mut spends = SPENDS.truncate(&mut spends, plan.old.spends, plan.cut.spends)?;
     let mut foreign = FOREIGN.truncate(&mut foreign, plan.old.foreign, plan.cut.foreign)?;
+    let mut spenders = write.open_table(SPENDERS.definition())?;
+    let mut spenders = SPENDERS.truncate(&mut spenders, plan.old.spends, plan.cut.spends)?;
     for (record, items) in plan.connect.iter().zip(&plan.spends) {
         for (row, item) in record.spends.iter().zip(items) {
             spends.push(&item.encode())?;
+            spenders.push(&SpenderItem(row.spender).encode())?;
             if *item == SpendItem::Foreign {
                 foreign.push(&row.encode())?;
             }
         }
     }
     spends.finish()?;
-    foreign.finish()
+    spenders.finish()?;
+    foreign.finish()?;
+    if plan.spenders_from != plan.old_spenders_from {
+        write_spenders_from(write, plan.spenders_from)?;
+    }
+    Ok(())
 }
 
 fn write_spent(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {
@@ -169,15 +180,31 @@ fn write_blocks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> 
     let mut blocks = write.open_table(BLOCKS)?;
     let mut heights = write.open_table(HEIGHTS)?;
     let mut digests = write.open_table(DIGEST)?;
+    let mut heads_v1 = write.open_table(HEADS_V1)?;
+    let mut heads_v2 = match plan.keep {
+        Keep::Full => Some(write.open_table(HEADS_V2)?),
+        Keep::Tweaks => None,
+    };
     for id in &plan.disconnect {
         blocks.remove(id.height)?;
         heights.remove(&height_key(&id.hash, id.height))?;
         digests.remove(id.height)?;
+        heads_v1.remove(id.height)?;
+        if let Some(heads_v2) = &mut heads_v2 {
+            heads_v2.remove(id.height)?;
+        }
     }
     let connected = plan.connect.iter().zip(&plan.rows).zip(&plan.digests);
     for ((record, row), digest) in connected {
         blocks.insert(record.id.height, &row.encode())?;
         digests.insert(record.id.height, digest)?;
+    }
+    for (record, heads) in plan.connect.iter().zip(&plan.heads) {
+        let Some(heads) = heads else { continue };
+        heads_v1.insert(record.id.height, &heads.v1)?;
+        if let (Some(table), Some(head)) = (&mut heads_v2, &heads.v2) {
+            table.insert(record.id.height, head)?;
+        }
     }
     // Sorted, because hashes come in no order.
     let ids = plan.connect.iter().map(|record| record.id);

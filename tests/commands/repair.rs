@@ -314,8 +314,10 @@ async fn key_prefixes_of_foreign_spends_are_compared_with_the_node() {
     tamper(&place.file(), |write| {
         flip(write, FOREIGN, row.foreign.first, 40, 1)
     });
+    // The head commits to it, and only the node tells which of both is wrong.
     let (status, report, _) = place.check(&["--blocks=0"]);
-    assert_eq!(status, 0, "{report}");
+    assert_eq!(status, 1, "{report}");
+    assert!(is_named(&report, "heads_v2", Some(height)), "{report}");
     let (status, report, _) = place.check_with_node(&["--blocks=1000"]);
     assert_eq!(status, 1, "{report}");
     assert!(is_named(&report, "spends", None), "{report}");

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::hex::FromHex;
 use bitcoin::{OutPoint, Txid};
 use spindex::BlockId;
 use spindex::bip352::inputs::taproot_output_key;
@@ -28,7 +29,10 @@ struct Expected {
     tweaks: Vec<(Txid, [u8; 33])>,
     /// vout, amount and key of each taproot output of the eligible transactions.
     outputs: Vec<(OutPoint, u64, [u8; 32])>,
-    spends: Vec<OutPoint>,
+    /// Each with the index of the spending transaction and of its input.
+    spends: Vec<(OutPoint, usize, usize)>,
+    /// Index and txid of each transaction that spends one of those, vout and data of each output `OP_RETURN <32 bytes>`.
+    states: Vec<(usize, Txid, u32, Vec<u8>)>,
 }
 
 fn expected(block: &SimulatedBlock) -> Expected {
@@ -36,12 +40,26 @@ fn expected(block: &SimulatedBlock) -> Expected {
         tweaks: Vec::new(),
         outputs: Vec::new(),
         spends: Vec::new(),
+        states: Vec::new(),
     };
-    for (tx, prevouts) in block.block.txdata.iter().zip(&block.prevouts) {
+    let txs = block.block.txdata.iter().zip(&block.prevouts);
+    for (number, (tx, prevouts)) in txs.enumerate() {
         let txid = tx.compute_txid();
-        for (input, prevout) in tx.input.iter().zip(prevouts) {
+        let before = expected.spends.len();
+        for (index, (input, prevout)) in tx.input.iter().zip(prevouts).enumerate() {
             if prevout.script_pubkey.is_p2tr() {
-                expected.spends.push(input.previous_output);
+                let spend = (input.previous_output, number, index);
+                expected.spends.push(spend);
+            }
+        }
+        for (vout, output) in (0..).zip(&tx.output) {
+            let script = output.script_pubkey.to_hex_string();
+            if let Some(data) = script.strip_prefix("6a20")
+                && data.len() == 64
+                && expected.spends.len() > before
+            {
+                let data = Vec::from_hex(data).unwrap();
+                expected.states.push((number, txid, vout, data));
             }
         }
         let Some(tweak) = transaction_tweak(&LibSecp256k1, tx, prevouts) else {
@@ -73,11 +91,12 @@ async fn every_row_of_a_synced_index_is_what_the_blocks_say() {
             expected(block)
                 .spends
                 .into_iter()
-                .map(|outpoint| (outpoint, block.id))
+                .map(|(outpoint, ..)| (outpoint, block.id))
         })
         .collect();
     let mut tweaks = 0;
     let mut spends = 0;
+    let mut states = 0;
     let mut digest = [0; 32];
     for block in &blocks {
         let height = block.id.height;
@@ -121,8 +140,27 @@ async fn every_row_of_a_synced_index_is_what_the_blocks_say() {
             );
         }
         let rows = snapshot.spends(height).unwrap().unwrap();
-        let rows: Vec<_> = rows.iter().map(|spend| spend.outpoint).collect();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|spend| (spend.outpoint, spend.spender.unwrap()))
+            .map(|(outpoint, by)| (outpoint, by.transaction.into(), by.input.into()))
+            .collect();
         assert_eq!(rows, expected.spends, "spends of block {height}");
+        let rows: Vec<_> = entry
+            .states()
+            .unwrap()
+            .into_iter()
+            .map(|row| {
+                (
+                    row.transaction.into(),
+                    row.txid,
+                    row.vout,
+                    row.state_id.to_vec(),
+                )
+            })
+            .collect();
+        assert_eq!(rows, expected.states, "state ids of block {height}");
+        states += expected.states.len();
 
         let mut list = sha256::Hash::engine();
         expected
@@ -143,8 +181,8 @@ async fn every_row_of_a_synced_index_is_what_the_blocks_say() {
         spends += expected.spends.len();
     }
     assert!(
-        tweaks > 100 && spends > 50,
-        "the chain is too poor a test: {tweaks} tweaks, {spends} spends"
+        tweaks > 100 && spends > 50 && states > 2,
+        "the chain is too poor a test: {tweaks} tweaks, {spends} spends, {states} state ids"
     );
 }
 

@@ -10,7 +10,8 @@ use spindex::store::schema::{
     TWEAKS, TXIDS,
 };
 use spindex::store::{
-    BlockRecord, OutputRow, RowFilter, ScanColumns, SpendRow, Store, TransactionRow, Update,
+    BlockRecord, OutputRow, RowFilter, ScanColumns, SpendRow, Spender, Store, TransactionRow,
+    Update,
 };
 
 use super::rows::bytes;
@@ -80,11 +81,13 @@ pub(crate) fn block(
                 outpoint: *outpoint,
                 key_prefix: output.key[..8].try_into().expect("8 bytes"),
                 created: None,
+                spender: spender(index),
             },
             None => SpendRow {
                 outpoint: OutPoint::new(Txid::from_byte_array(id(9, index)), 0),
                 key_prefix: seed.to_be_bytes(),
                 created: None,
+                spender: spender(index),
             },
         })
         .collect();
@@ -114,10 +117,19 @@ pub(crate) fn block(
             })
             .collect(),
         spends,
+        states: Vec::new(),
         new_utxos_filter: vec![height as u8; filter_bytes / 2],
         spent_filter: vec![!(height as u8); filter_bytes - filter_bytes / 2],
     };
     model.chain.push(record);
+}
+
+/// Three spends a transaction.
+fn spender(index: u32) -> Option<Spender> {
+    Some(Spender {
+        transaction: 1 + (index / 3) as u16,
+        input: (index % 3) as u16,
+    })
 }
 
 /// Connects two blocks one by one, disconnects both one by one, and compares each state with a fresh index.

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Network, OutPoint, Txid};
-use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 use spindex::store::column::Column;
+use spindex::store::heads::{HEADS_V1, HEADS_V2};
 use spindex::store::schema::{
     BLOCKS, BlockRow, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, LocatorHasher, MARKS,
-    META, MULTIPLES, OUTPUTS, OutputItem, SPENDS, SPENT, TWEAKS, TXIDS, height_key,
+    META, MULTIPLES, OUTPUTS, OutputItem, SPENDERS, SPENDS, SPENT, TWEAKS, TXIDS, height_key,
     split_locator_key,
 };
 use spindex::store::{
-    OutputPosition, RowFilter, SpendRow, Store, StoreError, StoreOptions, TweakForm,
+    OutputPosition, RowFilter, SpendRow, StateRow, Store, StoreError, StoreOptions, TweakForm,
     default_first_height,
 };
 
@@ -23,6 +24,7 @@ use crate::support::{
     FIRST_HEIGHT, Model, connect, content, engine, multiple_of, options, options_with, place,
     points, small_index, tamper,
 };
+use spindex::store::states::{STATE_LOCATOR, STATES};
 
 #[test]
 fn rows_in_the_file_are_what_the_schema_says() {
@@ -39,7 +41,8 @@ fn check_rows(multiples: bool) {
 
     let meta = read.open_table(META).expect("meta");
     let value = |name| meta.get(name).expect("meta").expect(name).value().to_vec();
-    assert_eq!(value("schema"), 5_u32.to_le_bytes());
+    assert_eq!(value("schema"), 6_u32.to_le_bytes());
+    assert!(meta.get("spenders_from").expect("meta").is_none());
     assert!(meta.get("located").expect("meta").is_none());
     assert_eq!(value("keep"), b"full");
     assert_eq!(value("tweak_form"), b"point");
@@ -126,6 +129,13 @@ fn check_rows(multiples: bool) {
         "{foreign_rows} of {all}"
     );
     assert_eq!(column(SPENDS), spends);
+    let all = model.chain.iter().flat_map(|record| &record.spends);
+    let spenders = all.flat_map(|spend| {
+        let spender = spend.spender.expect("known");
+        let (transaction, input) = (u32::from(spender.transaction), u32::from(spender.input));
+        (input << 16 | transaction).to_le_bytes()
+    });
+    assert_eq!(column(SPENDERS), spenders.collect::<Vec<u8>>());
     assert_eq!(column(FOREIGN), foreign);
     let mut firsts: Vec<u16> = Vec::new();
     for record in &model.chain {
@@ -180,6 +190,64 @@ fn check_rows(multiples: bool) {
         .map(|row| *row.expect("row").0.value())
         .collect();
     assert_eq!(found, locators);
+    check_states(&read, &model, hasher);
+}
+
+/// State ids under height, transaction and vout, and where they are found by what their transactions spend.
+fn check_states(read: &ReadTransaction, model: &Model, hasher: LocatorHasher) {
+    let mut rows = Vec::new();
+    let mut locators = Vec::new();
+    let mut position = 0;
+    for record in &model.chain {
+        for state in &record.states {
+            let mut key = record.id.height.to_be_bytes().to_vec();
+            key.extend(state.transaction.to_be_bytes());
+            key.extend(state.vout.to_be_bytes());
+            let value = [state.txid.to_byte_array(), state.state_id].concat();
+            rows.push((key, value));
+        }
+        for spend in &record.spends {
+            let own = |state: &StateRow| {
+                spend.spender.map(|spender| spender.transaction) == Some(state.transaction)
+            };
+            if record.states.iter().any(own) {
+                locators.push(hasher.locate(&spend.outpoint, OutputPosition(position)));
+            }
+            position += 1;
+        }
+    }
+    locators.sort_unstable();
+    assert!(rows.len() > 2 && locators.len() > 2, "{}", rows.len());
+    let table = read.open_table(STATES).expect("states");
+    let found: Vec<_> = table
+        .iter()
+        .expect("rows")
+        .map(|row| row.expect("row"))
+        .map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))
+        .collect();
+    assert_eq!(found, rows);
+    let table = read.open_table(STATE_LOCATOR).expect("state_locator");
+    let found: Vec<_> = table
+        .iter()
+        .expect("rows")
+        .map(|row| *row.expect("row").0.value())
+        .collect();
+    assert_eq!(found, locators);
+    let heads = model.heads();
+    for (name, definition) in [("v1", HEADS_V1), ("v2", HEADS_V2)] {
+        let table = read.open_table(definition).expect(name);
+        let found: Vec<_> = table
+            .iter()
+            .expect("rows")
+            .map(|row| row.expect("row"))
+            .map(|(height, head)| (height.value(), *head.value()))
+            .collect();
+        let expected = (FIRST_HEIGHT..).zip(heads.iter().map(|heads| match name {
+            "v1" => heads.v1,
+            _ => heads.v2.expect("everything is kept"),
+        }));
+        assert_eq!(found, expected.collect::<Vec<_>>());
+    }
 }
 
 /// While locators are left for later, `located` says which outputs have theirs.
@@ -290,6 +358,7 @@ fn colliding_locators_are_told_apart() {
             outpoint,
             key_prefix: key[..8].try_into().expect("8 bytes"),
             created: None,
+            spender: None,
         })
         .to_vec();
     connect(&store, &model.chain[1..]);

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::by_height::ByHeight as _;
-use bitcoin::OutPoint;
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Txid};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use spindex::store::{
-    BlockRecord, ScanColumns, Snapshot, SpendRow, Store, StoreError, StoreOptions, Update,
+    BlockRecord, ScanColumns, Snapshot, SpendRow, Spender, StateRow, Store, StoreError,
+    StoreOptions, Update,
 };
 
 use crate::support::{
@@ -311,31 +313,70 @@ fn content_hash_sees_every_kind_of_row() {
     let last = model.chain.len() - 1;
     // Whatever the generator drew: one more spend, of what no block created.
     model.chain[last].spends.push(SpendRow {
-        outpoint: OutPoint::new(bitcoin::hashes::Hash::all_zeros(), 7),
+        outpoint: OutPoint::new(Txid::all_zeros(), 7),
         key_prefix: [1; 8],
         created: None,
+        spender: Some(Spender {
+            transaction: 60_000,
+            input: 3,
+        }),
     });
     let content = |model: &Model| hash(&fresh(model, 10, 5).snapshot().expect("snapshot"));
     let plain = content(&model);
+    fn state_of(record: &mut BlockRecord) -> &mut StateRow {
+        record.states.last_mut().expect("the last spender has one")
+    }
     fn foreign(record: &mut BlockRecord) -> &mut SpendRow {
         let spend = record.spends.last_mut();
         spend.expect("the last block ends with a foreign spend")
     }
-    let changes: [fn(&mut BlockRecord); 12] = [
+    let state = |transaction, vout| StateRow {
+        transaction,
+        vout,
+        txid: Txid::all_zeros(),
+        state_id: [7; 32],
+    };
+    model.chain[last].states.push(state(60_000, 5));
+    let plain_with_state = content(&model);
+    assert_ne!(plain, plain_with_state);
+    let changes: [fn(&mut BlockRecord); 17] = [
+        |record| {
+            foreign(record).spender = Some(Spender {
+                transaction: 60_000,
+                input: 4,
+            })
+        },
+        |record| state_of(record).vout ^= 1,
+        |record| state_of(record).state_id[31] ^= 1,
+        |record| state_of(record).txid = Txid::from_byte_array([1; 32]),
+        |record| {
+            foreign(record).spender = Some(Spender {
+                transaction: 60_001,
+                input: 3,
+            });
+            state_of(record).transaction += 1;
+        },
         |record| record.transactions[0].tweak[40] ^= 1,
         |record| record.multiples[0][40] ^= 1,
-        |record| record.transactions[0].txid = bitcoin::hashes::Hash::all_zeros(),
+        |record| record.transactions[0].txid = Txid::all_zeros(),
         |record| record.outputs[0].key[31] ^= 1,
         |record| record.outputs[0].value_sat ^= 1,
         |record| record.outputs.last_mut().expect("outputs").vout += 1 << 20,
         |record| foreign(record).key_prefix[7] ^= 1,
         |record| foreign(record).outpoint.vout ^= 1,
-        |record| record.spends.swap(0, 1),
-        |record| record.spends.truncate(record.spends.len() - 1),
+        |record| {
+            let (first, second) = record.spends.split_at_mut(1);
+            std::mem::swap(&mut first[0].outpoint, &mut second[0].outpoint);
+            std::mem::swap(&mut first[0].key_prefix, &mut second[0].key_prefix);
+        },
+        |record| {
+            record.spends.truncate(record.spends.len() - 1);
+            record.states.truncate(record.states.len() - 1);
+        },
         |record| record.new_utxos_filter.push(0),
         |record| record.spent_filter.push(0),
     ];
-    let mut seen = vec![plain];
+    let mut seen = vec![plain, plain_with_state];
     for change in changes {
         let mut model = model.clone();
         change(&mut model.chain[last]);

@@ -8,10 +8,13 @@ mod flips;
 mod format;
 mod histories;
 mod migration;
+mod migration_with_sums;
 mod odd_rows;
 mod options;
 mod processes;
 mod refusals;
 mod replacement;
 mod rows;
+#[path = "../support/spcommit.rs"]
+mod spcommit;
 mod support;

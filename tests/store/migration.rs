@@ -54,16 +54,19 @@ const WITHOUT_SUMS: [(bool, &[u8]); 2] = [
     ),
 ];
 
-/// [`released_chain`] in format 4, the last four blocks of which have no locators yet.
-const UNLOCATED: &[u8] = include_bytes!("../../fixtures/store/format-4-unlocated.redb.zst");
+/// [`released_chain`] in format 4 and in format 5, the last four blocks of which have no locators yet.
+const UNLOCATED: [&[u8]; 2] = [
+    include_bytes!("../../fixtures/store/format-4-unlocated.redb.zst"),
+    include_bytes!("../../fixtures/store/format-5-unlocated.redb.zst"),
+];
 
-fn unpack(packed: &[u8], path: &Path) {
+pub(crate) fn unpack(packed: &[u8], path: &Path) {
     let file = zstd::decode_all(packed).expect("zstd");
     fs::write(path, file).expect("write");
 }
 
 /// What the file does not say is taken from it.
-fn unsaid() -> StoreOptions {
+pub(crate) fn unsaid() -> StoreOptions {
     StoreOptions {
         first_height: None,
         tweak_form: None,
@@ -75,7 +78,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(format!("index.redb.{ending}"))
 }
 
-fn left(path: &Path) -> Vec<String> {
+pub(crate) fn left(path: &Path) -> Vec<String> {
     let directory = fs::read_dir(path.parent().expect("a directory")).expect("directory");
     let names = directory.map(|entry| entry.expect("entry").file_name());
     let mut names: Vec<String> = names
@@ -85,7 +88,7 @@ fn left(path: &Path) -> Vec<String> {
     names
 }
 
-fn format_of(path: &Path) -> u32 {
+pub(crate) fn format_of(path: &Path) -> u32 {
     let database = engine(path);
     let read = database.begin_read().expect("read");
     let meta = read.open_table(META).expect("meta");
@@ -93,7 +96,7 @@ fn format_of(path: &Path) -> u32 {
     u32::from_le_bytes(schema.value().try_into().expect("4 bytes"))
 }
 
-fn set_format(path: &Path, format: u32) {
+pub(crate) fn set_format(path: &Path, format: u32) {
     tamper(path, |write| {
         let mut meta = write.open_table(META).expect("meta");
         let number = format.to_le_bytes();
@@ -102,14 +105,14 @@ fn set_format(path: &Path, format: u32) {
 }
 
 /// An index of the chain that was never anything else.
-fn fresh(model: &Model) -> Store {
+pub(crate) fn fresh(model: &Model) -> Store {
     let store = memory_store_with(3, model.multiples);
     connect(&store, &model.chain);
     store
 }
 
 /// Opening migrates; the result is what a sync would have built, row by row.
-fn check_migrated(path: &Path, model: &Model) {
+pub(crate) fn check_migrated(path: &Path, model: &Model) {
     check_migrated_with(&unsaid(), path, model);
 }
 
@@ -117,7 +120,12 @@ fn check_migrated_with(options: &StoreOptions, path: &Path, model: &Model) {
     let store = Store::open_existing(path, options).expect("migrated");
     assert_eq!(store.keep(), Keep::Full);
     assert_eq!(store.tweak_form(), points(model.multiples));
-    assert_equal(&store.snapshot().expect("snapshot"), model);
+    // Who spends what follows from none of the old rows.
+    let model = &model.clone().without_spenders();
+    let snapshot = store.snapshot().expect("snapshot");
+    let spenders_from = model.tip().map(|tip| tip.height + 1);
+    assert_eq!(snapshot.spenders_from(), spenders_from);
+    assert_equal(&snapshot, model);
     assert_eq!(content(&store), content(&fresh(model)));
 }
 
@@ -127,7 +135,7 @@ fn older_files_become_what_a_sync_would_have_built() {
         let (_directory, path) = place();
         unpack(packed, &path);
         assert_eq!(format_of(&path), format);
-        let mut model = released_chain(multiples);
+        let mut model = released_chain(multiples).without_spenders();
         check_migrated(&path, &model);
         assert_eq!(format_of(&path), SCHEMA_VERSION);
 
@@ -152,7 +160,12 @@ fn older_files_become_what_a_sync_would_have_built() {
             connect: &model.chain[at..],
         };
         store.apply(update).expect("a reorg");
-        assert_equal(&store.snapshot().expect("snapshot"), &model);
+        let snapshot = store.snapshot().expect("snapshot");
+        assert_equal(&snapshot, &model);
+        // From the first new block on they are known.
+        let first_new = model.chain[at].id.height;
+        assert_eq!(snapshot.spenders_from(), Some(first_new));
+        drop(snapshot);
         assert_eq!(content(&store), content(&fresh(&model)));
     }
 }
@@ -185,14 +198,16 @@ fn files_without_sums_are_copied_page_by_page() {
 /// What a long sync has left of the locator goes with the pages.
 #[test]
 fn a_file_in_the_middle_of_a_long_sync_is_copied_as_it_is() {
-    let (_directory, path) = place();
-    unpack(UNLOCATED, &path);
-    let store = Store::open_existing(&path, &unsaid()).expect("migrated");
-    let locating = store.snapshot().expect("snapshot").locating();
-    assert!(locating.is_some_and(|locating| locating.outputs < locating.of));
-    store.locate_rest(|_| true).expect("locators");
-    drop(store);
-    check_migrated(&path, &released_chain(false));
+    for packed in UNLOCATED {
+        let (_directory, path) = place();
+        unpack(packed, &path);
+        let store = Store::open_existing(&path, &unsaid()).expect("migrated");
+        let locating = store.snapshot().expect("snapshot").locating();
+        assert!(locating.is_some_and(|locating| locating.outputs < locating.of));
+        store.locate_rest(|_| true).expect("locators");
+        drop(store);
+        check_migrated(&path, &released_chain(false));
+    }
 }
 
 /// A bit that has flipped in a file without sums does not become what its sum vouches for.
@@ -456,7 +471,7 @@ fn damaged_older_files_are_refused_and_left_as_they_are() {
 #[test]
 fn an_interrupted_migration_goes_on_or_starts_again() {
     for (_, multiples, packed) in RELEASED {
-        let model = released_chain(multiples);
+        let model = released_chain(multiples).without_spenders();
         let mut other = model.clone();
         other.disconnect(4);
         for seed in 0..4 {

@@ -5,13 +5,16 @@ use std::fs;
 use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use redb::ReadableTable;
 use spindex::store::column::Column;
+use spindex::store::heads::{HEADS_V1, HEADS_V2};
 use spindex::store::schema::{
-    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, SPENDS, SPENT,
-    SpendItem, TWEAKS, TXIDS, split_locator_key,
+    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, SPENDERS,
+    SPENDS, SPENT, SpendItem, TWEAKS, TXIDS, split_locator_key,
 };
 use spindex::store::{
     OutputPosition, ScanColumns, Snapshot, Store, StoreError, TxPosition, Update,
 };
+
+use spindex::store::states::{STATE_LOCATOR, STATES};
 
 use super::refusals::refused;
 use crate::by_height::ByHeight as _;
@@ -21,7 +24,7 @@ use crate::support::{FIRST_HEIGHT, Model, options, options_with, place, small_in
 #[test]
 fn odd_chunks_are_refused_when_opening() {
     for column in [
-        TWEAKS, MULTIPLES, TXIDS, FIRSTS, OUTPUTS, SPENDS, FOREIGN, FILTERS, SPENT,
+        TWEAKS, MULTIPLES, TXIDS, FIRSTS, OUTPUTS, SPENDS, FOREIGN, SPENDERS, FILTERS, SPENT,
     ] {
         for change in ["shorter", "longer", "gone", "surplus"] {
             let (_directory, path) = place();
@@ -51,7 +54,7 @@ fn odd_chunks_are_refused_when_opening() {
 #[test]
 fn odd_rows_are_errors_not_panics() {
     type Change = fn(&redb::WriteTransaction);
-    let changes: [(&str, Change); 17] = [
+    let changes: [(&str, Change); 25] = [
         ("blocks", |write| {
             let mut table = write.open_table(BLOCKS).expect("table");
             let mut row = *table.get(9).expect("row").expect("block").value();
@@ -78,6 +81,43 @@ fn odd_rows_are_errors_not_panics() {
         ("digest", |write| {
             let mut table = write.open_table(DIGEST).expect("table");
             table.insert(9, &[1; 32]).expect("insert");
+        }),
+        ("heads_v1", |write| {
+            let mut table = write.open_table(HEADS_V1).expect("table");
+            drop(table.pop_first().expect("pop"));
+        }),
+        ("heads_v2", |write| {
+            let mut table = write.open_table(HEADS_V2).expect("table");
+            table.insert(1_000, &[1; 32]).expect("insert");
+        }),
+        // A spender behind the next one, one that is missing, all that are.
+        ("spenders", |write| {
+            change_items(write, SPENDERS, |items| {
+                items[..4].copy_from_slice(&[0xf0; 4])
+            });
+        }),
+        ("spenders", |write| {
+            change_items(write, SPENDERS, |items| items[..4].fill(0xff));
+        }),
+        ("spenders", |write| {
+            change_items(write, SPENDERS, |items| items.fill(0xff));
+        }),
+        ("states", |write| {
+            let mut table = write.open_table(STATES).expect("table");
+            let popped = table.pop_first().expect("pop").expect("a row");
+            let (mut key, value) = (*popped.0.value(), *popped.1.value());
+            drop(popped);
+            // Of a transaction that spends nothing.
+            key[4] ^= 0x80;
+            table.insert(&key, &value).expect("insert");
+        }),
+        ("states", |write| {
+            let mut table = write.open_table(STATES).expect("table");
+            table.insert(&[0; 10], &[0; 64]).expect("insert");
+        }),
+        ("state_locator", |write| {
+            let mut table = write.open_table(STATE_LOCATOR).expect("table");
+            drop(table.pop_first().expect("pop"));
         }),
         ("locator", |write| {
             let mut table = write.open_table(LOCATOR).expect("table");

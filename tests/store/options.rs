@@ -9,8 +9,8 @@ use redb::backends::InMemoryBackend;
 use redb::{ReadableDatabase, TableHandle};
 use spindex::curve::TweakPoint;
 use spindex::store::{
-    Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm, TxPosition,
-    Update, remains,
+    Heads, Keep, RowFilter, ScanColumns, Snapshot, Store, StoreError, StoreOptions, TweakForm,
+    TxPosition, Update, remains,
 };
 
 use crate::support::{
@@ -34,68 +34,38 @@ fn memory(options: &StoreOptions) -> Store {
     Store::open_with_backend(InMemoryBackend::new(), options).expect("empty index")
 }
 
-/// Every kind of index there is.
-fn forms() -> [(StoreOptions, &'static [&'static str]); 6] {
-    use Keep::{Full, Tweaks};
-    use TweakForm::{Compressed, Point, PointAndMultiple};
-    [
-        (
-            form(Full, Point),
-            &[
-                "blocks", "digest", "filters", "firsts", "foreign", "heights", "locator", "meta",
-                "outputs", "spends", "spent", "tweaks", "txids",
-            ],
-        ),
-        (
-            form(Full, PointAndMultiple),
-            &[
-                "blocks",
-                "digest",
-                "filters",
-                "firsts",
-                "foreign",
-                "heights",
-                "locator",
-                "meta",
-                "multiples",
-                "outputs",
-                "spends",
-                "spent",
-                "tweaks",
-                "txids",
-            ],
-        ),
-        (
-            form(Full, Compressed),
-            &[
-                "blocks",
-                "compressed",
-                "digest",
-                "filters",
-                "firsts",
-                "foreign",
-                "heights",
-                "locator",
-                "meta",
-                "outputs",
-                "spends",
-                "spent",
-                "txids",
-            ],
-        ),
-        (
-            form(Tweaks, Point),
-            &["blocks", "digest", "heights", "meta", "tweaks"],
-        ),
-        (
-            form(Tweaks, PointAndMultiple),
-            &["blocks", "digest", "heights", "meta", "multiples", "tweaks"],
-        ),
-        (
-            form(Tweaks, Compressed),
-            &["blocks", "compressed", "digest", "heights", "meta"],
-        ),
-    ]
+/// Every kind of index there is, with its tables.
+fn forms() -> Vec<(StoreOptions, Vec<&'static str>)> {
+    let mut forms = Vec::new();
+    for keep in [Keep::Full, Keep::Tweaks] {
+        for tweak_form in TweakForm::ALL {
+            let mut tables = vec!["blocks", "digest", "heads_v1", "heights", "meta"];
+            tables.extend(match tweak_form {
+                TweakForm::Compressed => &["compressed"][..],
+                TweakForm::Point => &["tweaks"],
+                TweakForm::PointAndMultiple => &["multiples", "tweaks"],
+            });
+            if keep == Keep::Full {
+                tables.extend([
+                    "filters",
+                    "firsts",
+                    "foreign",
+                    "heads_v2",
+                    "locator",
+                    "outputs",
+                    "spenders",
+                    "spends",
+                    "spent",
+                    "state_locator",
+                    "states",
+                    "txids",
+                ]);
+            }
+            tables.sort_unstable();
+            forms.push((form(keep, tweak_form), tables));
+        }
+    }
+    forms
 }
 
 /// Asserts that a snapshot says what the model does, as far as it keeps it, and refuses the rest.
@@ -127,7 +97,7 @@ fn assert_tweaks_only(snapshot: &Snapshot, model: &Model) {
     assert_eq!(counts.blocks, model.chain.len() as u64);
     assert_eq!(counts.transactions, transactions as u64);
     assert_eq!(counts.outputs + counts.spends + counts.filter_bytes, 0);
-    let digests = model.digests();
+    let (digests, heads) = (model.digests(), model.heads());
     let all = RowFilter::default();
     let mut tweaks: Vec<[u8; 33]> = Vec::new();
     for (index, record) in model.chain.iter().enumerate() {
@@ -161,6 +131,9 @@ fn assert_tweaks_only(snapshot: &Snapshot, model: &Model) {
             not_kept(snapshot.compressed_tweaks(height, filter));
             not_kept(snapshot.utxos(height, filter));
         }
+        let v1 = heads[index].v1;
+        assert_eq!(entry.heads().expect("heads"), Some(Heads { v1, v2: None }));
+        not_kept(entry.states());
         not_kept(snapshot.spends(height));
         not_kept(snapshot.spent_positions(height));
         not_kept(snapshot.new_utxos_filter(height));
@@ -168,6 +141,7 @@ fn assert_tweaks_only(snapshot: &Snapshot, model: &Model) {
     }
     not_kept(snapshot.transaction(TxPosition(0)));
     not_kept(snapshot.is_unspent(&bitcoin::OutPoint::null()));
+    not_kept(snapshot.state_spend(&bitcoin::OutPoint::null()));
     for hash in &model.orphan_hashes {
         assert_eq!(snapshot.height_of(hash).expect("no row"), None);
     }

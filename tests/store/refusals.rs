@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, Network, OutPoint};
+use bitcoin::{BlockHash, Network, OutPoint, Txid};
 use redb::Database;
 use spindex::store::schema::{DIGEST, META, SCHEMA_OLDEST, SCHEMA_VERSION, VALUE_MAX, VOUT_MAX};
 use spindex::store::{
-    Applied, BlockRecord, OutputRow, ScanColumns, Store, StoreError, StoreOptions, Summed, Update,
+    Applied, BlockRecord, OutputRow, ScanColumns, Spender, StateRow, Store, StoreError,
+    StoreOptions, Summed, Update,
 };
 
 use crate::support::{
@@ -343,6 +344,17 @@ fn updates_that_do_not_fit() {
             connect,
         }
     }
+    fn state(transaction: u16, vout: u32) -> StateRow {
+        StateRow {
+            transaction,
+            vout,
+            txid: Txid::all_zeros(),
+            state_id: [1; 32],
+        }
+    }
+    fn spender(record: &BlockRecord) -> u16 {
+        record.spends[0].spender.expect("known").transaction
+    }
     let not_a_child = |error: &StoreError| matches!(error, StoreError::NotAChild { .. });
     let wrong_start = |error: &StoreError| matches!(error, StoreError::WrongStart { .. });
     let invalid = |error: &StoreError| matches!(error, StoreError::InvalidRecord { .. });
@@ -367,7 +379,22 @@ fn updates_that_do_not_fit() {
         |error| matches!(error, StoreError::UndoExhausted { available: 2, .. }),
     );
 
-    let changes: [fn(&mut BlockRecord); 9] = [
+    let changes: [fn(&mut BlockRecord); 15] = [
+        |record| record.spends[0].spender = None,
+        |record| record.spends.reverse(),
+        |record| {
+            let last = record.spends.last_mut().expect("a spend");
+            last.spender = Some(Spender {
+                transaction: u16::MAX,
+                input: 0,
+            });
+        },
+        |record| record.states.push(state(59_999, 0)),
+        |record| {
+            let transaction = spender(record);
+            record.states = vec![state(transaction, 2), state(transaction, 2)];
+        },
+        |record| record.states = vec![state(spender(record), VOUT_MAX + 1)],
         |record| record.outputs[0].value_sat = VALUE_MAX + 1,
         |record| record.outputs[0].vout = VOUT_MAX + 1,
         |record| {
@@ -408,8 +435,11 @@ fn updates_that_do_not_fit() {
             ];
         },
     ];
-    let next = (2..model.chain.len()).find(|&index| model.chain[index].outputs.len() > 1);
-    let next = next.expect("the generator gives one block some outputs");
+    let next = (2..model.chain.len()).find(|&index| {
+        let record = &model.chain[index];
+        record.outputs.len() > 1 && record.spends.len() > 1
+    });
+    let next = next.expect("the generator gives one block some outputs and spends");
     connect(&store, &model.chain[2..next]);
     let rest = &model.chain[next..];
     let next = rest[0].clone();

@@ -4,10 +4,11 @@ use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, OutPoint, Txid};
 use spindex::store::schema::{
-    BlockRow, LocatorHasher, OUTPUTS_MAX, OutputItem, RowError, Span, SpendItem, VALUE_MAX,
-    VOUT_MAX, height_key, height_of_key, locator_key, split_locator_key,
+    BlockRow, LocatorHasher, OUTPUTS_MAX, OutputItem, RowError, Span, SpendItem, SpenderItem,
+    VALUE_MAX, VOUT_MAX, height_key, height_of_key, locator_key, split_locator_key,
 };
-use spindex::store::{OutputPosition, SpendRow};
+use spindex::store::states::{split_state_key, state_key};
+use spindex::store::{OutputPosition, SpendRow, Spender};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -172,6 +173,7 @@ fn spend_row() {
         outpoint: OutPoint::new(Txid::from_byte_array(bytes(0x40)), 0x0a0b_0c0d),
         key_prefix: bytes(0x80),
         created: None,
+        spender: None,
     };
     let expected = concat!(
         "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f",
@@ -181,6 +183,28 @@ fn spend_row() {
     assert_eq!(hex(&row.encode()), expected);
     assert_eq!(SpendRow::decode(&row.encode()), Ok(row));
     assert!(SpendRow::decode(&[0; 45]).is_err());
+}
+
+#[test]
+fn spender_item() {
+    for (spender, bytes) in [
+        (Some((0x0102, 0x0304)), "02010403"),
+        (Some((0, 0)), "00000000"),
+        (Some((u16::MAX - 1, u16::MAX)), "feffffff"),
+        (None, "ffffffff"),
+    ] {
+        let spender = spender.map(|(transaction, input)| Spender { transaction, input });
+        let item = SpenderItem(spender);
+        assert_eq!(hex(&item.encode()), bytes);
+        assert_eq!(SpenderItem::decode(item.encode()), item);
+    }
+}
+
+#[test]
+fn state_row() {
+    let key = state_key(0x0102_0304, 0x0506, 0x0708_090a);
+    assert_eq!(hex(&key), "0102030405060708090a");
+    assert_eq!(split_state_key(&key), (0x0102_0304, 0x0506, 0x0708_090a));
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod node_rpc;
 pub(crate) mod node_source;
 pub(crate) mod proxy;
 pub(crate) mod served;
+pub(crate) mod spcommit;
 pub(crate) mod spindex;
 
 /// A seed for what a test leaves to chance. A failed test prints it, and repeats its choices (though not its timing)

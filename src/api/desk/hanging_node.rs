@@ -39,6 +39,7 @@ async fn whoever_waits_for_a_node_that_hangs_waits_as_long_as_one_and_no_longer(
     let timeout = Duration::from_secs(60);
     let (answers, node) = (SpendAnswers::new(), Hanging);
     let spend = || SpendRow {
+        spender: None,
         outpoint: OutPoint::null(),
         key_prefix: [0; 8],
         created: None,

@@ -1,4 +1,4 @@
-//! Files without sums whose tables are those of this format: every page is copied as it is, with its sum.
+//! Files without sums whose tables this format has too: every page is copied as it is, with its sum.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,11 +8,10 @@ use std::time::Instant;
 use redb::{Database, StorageBackend};
 
 use super::PROGRESS_INTERVAL;
+use crate::store::StoreOptions;
 use crate::store::error::{Fault, StoreError, explain_io};
-use crate::store::meta;
-use crate::store::replace::{create_like, remove, sync};
+use crate::store::replace::{create_like, remove};
 use crate::store::sums::{PAGE_BYTES, Summed};
-use crate::store::{Demand, Store, StoreOptions};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -41,10 +40,7 @@ pub(super) fn copy(
     })?;
     closed.map_err(|error| explain_io(error, "write", beside))?;
     drop(new);
-    raise_version(beside, options).map_err(in_new)?;
-    let (store, _) = Store::build(beside, options, Demand::Sound)?.ready(beside)?;
-    drop(store);
-    sync(beside)
+    super::upgrade::upgrade(beside, options)
 }
 
 /// An error, and whether the old file has it.
@@ -85,14 +81,4 @@ fn copy_pages(file: &Path, new: &Summed<impl StorageBackend>) -> Result<(), Copy
     new.sync_data().map_err(of_new)?;
     new.write_head(&head).map_err(of_new)?;
     new.sync_data().map_err(of_new)
-}
-
-fn raise_version(beside: &Path, options: &StoreOptions) -> Result<(), Fault> {
-    let mut builder = Database::builder();
-    builder.set_cache_size(options.cache_bytes);
-    let database = builder.create_with_backend(Summed::file(beside)?)?;
-    let write = database.begin_write()?;
-    meta::raise_version(&write)?;
-    write.commit()?;
-    Ok(())
 }

@@ -53,6 +53,7 @@ impl HeldOutput {
             outpoint: self.outpoint(),
             key_prefix: self.item.key_prefix(),
             created: None,
+            spender: None,
         }
     }
 }

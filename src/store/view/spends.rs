@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use super::{Full, View};
 use crate::store::error::{Fault, InRow};
 use crate::store::position::OutputPosition;
-use crate::store::record::SpendRow;
-use crate::store::schema::{BlockRow, FOREIGN, SPENDS, SpendItem};
+use crate::store::record::{SpendRow, Spender};
+use crate::store::schema::{BlockRow, FOREIGN, SPENDERS, SPENDS, SpendItem, SpenderItem};
 
 impl View {
     /// What a block spent, in block order, as it is stored.
@@ -29,6 +29,31 @@ impl View {
             return Err(Fault::row(SPENDS.name(), row.spends.first, reason));
         }
         Ok(items)
+    }
+
+    /// Who spends what a block spent, in the same order.
+    pub(in crate::store) fn spenders(
+        &self,
+        full: &Full,
+        row: &BlockRow,
+    ) -> Result<Vec<Option<Spender>>, Fault> {
+        let mut spenders = Vec::with_capacity(row.spends.count as usize);
+        let range = row.spends.range();
+        SPENDERS.visit(full.spenders()?, self.ends.spends, range, |bytes| {
+            let items = bytes.as_chunks::<{ SpenderItem::BYTES }>().0.iter();
+            spenders.extend(items.map(|bytes| SpenderItem::decode(*bytes).0));
+            Ok(())
+        })?;
+        let known = spenders.iter().flatten();
+        let is_known = known.clone().count();
+        if !known.is_sorted_by(|a, b| a < b) || is_known != 0 && is_known != spenders.len() {
+            return Err(Fault::row(
+                SPENDERS.name(),
+                row.spends.first,
+                "not in block order",
+            ));
+        }
+        Ok(spenders)
     }
 
     /// The positions among what a block spent, ascending.
@@ -89,6 +114,19 @@ impl View {
 
     /// What a block spent, in block order, written out.
     pub(in crate::store) fn spends(
+        &self,
+        full: &Full,
+        row: &BlockRow,
+    ) -> Result<Vec<SpendRow>, Fault> {
+        let mut rows = self.spent_rows(full, row)?;
+        for (row, spender) in rows.iter_mut().zip(self.spenders(full, row)?) {
+            row.spender = spender;
+        }
+        Ok(rows)
+    }
+
+    /// The same without saying by whom.
+    pub(in crate::store) fn spent_rows(
         &self,
         full: &Full,
         row: &BlockRow,

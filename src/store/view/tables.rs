@@ -7,15 +7,18 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, Value};
 use super::Chunks;
 use crate::store::column::Column;
 use crate::store::error::Fault;
+use crate::store::heads::{HEADS_V1, HEADS_V2};
 use crate::store::meta::{Keep, Meta};
 use crate::store::schema::{
     BLOCKS, BlockRow, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, HeightKey, LOCATOR, LocatorKey,
-    MARKS, MULTIPLES, OUTPUTS, SPENDS, SPENT, TXIDS,
+    MARKS, MULTIPLES, OUTPUTS, SPENDERS, SPENDS, SPENT, TXIDS,
 };
+use crate::store::states::{STATE_LOCATOR, STATES, StateKey};
 
 pub(in crate::store) type Heights = ReadOnlyTable<&'static HeightKey, ()>;
 pub(in crate::store) type Blocks = ReadOnlyTable<u32, &'static [u8; BlockRow::BYTES]>;
 pub(in crate::store) type Digests = ReadOnlyTable<u32, &'static [u8; 32]>;
+pub(in crate::store) type States = ReadOnlyTable<&'static StateKey, &'static [u8; 64]>;
 pub(in crate::store) type Locator = ReadOnlyTable<&'static LocatorKey, ()>;
 
 /// A table that is opened when it is first asked for.
@@ -53,6 +56,7 @@ pub(super) struct Tables {
     blocks: Table<u32, &'static [u8; BlockRow::BYTES]>,
     heights: Table<&'static HeightKey, ()>,
     digests: Table<u32, &'static [u8; 32]>,
+    heads_v1: Table<u32, &'static [u8; 32]>,
     tweaks: ColumnTable,
     multiples: ColumnTable,
     marks: ColumnTable,
@@ -67,6 +71,7 @@ impl Tables {
             blocks: Table::new(Arc::clone(&read), BLOCKS),
             heights: Table::new(Arc::clone(&read), HEIGHTS),
             digests: Table::new(Arc::clone(&read), DIGEST),
+            heads_v1: Table::new(Arc::clone(&read), HEADS_V1),
             tweaks: column(meta.tweak_form.column()),
             multiples: column(MULTIPLES),
             marks: column(MARKS),
@@ -79,6 +84,10 @@ impl Tables {
                     outputs: column(OUTPUTS),
                     spends: column(SPENDS),
                     foreign: column(FOREIGN),
+                    spenders: column(SPENDERS),
+                    states: Table::new(Arc::clone(&read), STATES),
+                    state_locator: Table::new(Arc::clone(&read), STATE_LOCATOR),
+                    heads_v2: Table::new(Arc::clone(&read), HEADS_V2),
                     filters: column(FILTERS),
                     spent: column(SPENT),
                 }),
@@ -96,6 +105,10 @@ impl Tables {
 
     pub(super) fn digests(&self) -> Result<&Digests, Fault> {
         self.digests.get()
+    }
+
+    pub(super) fn heads_v1(&self) -> Result<&Digests, Fault> {
+        self.heads_v1.get()
     }
 
     /// As `meta` says, points or 33 bytes each.
@@ -122,6 +135,10 @@ pub(in crate::store) struct Full {
     outputs: ColumnTable,
     spends: ColumnTable,
     foreign: ColumnTable,
+    spenders: ColumnTable,
+    states: Table<&'static StateKey, &'static [u8; 64]>,
+    state_locator: Table<&'static LocatorKey, ()>,
+    heads_v2: Table<u32, &'static [u8; 32]>,
     filters: ColumnTable,
     spent: ColumnTable,
 }
@@ -149,6 +166,22 @@ impl Full {
 
     pub(in crate::store) fn foreign(&self) -> Result<&Chunks, Fault> {
         self.foreign.get()
+    }
+
+    pub(in crate::store) fn spenders(&self) -> Result<&Chunks, Fault> {
+        self.spenders.get()
+    }
+
+    pub(in crate::store) fn states(&self) -> Result<&States, Fault> {
+        self.states.get()
+    }
+
+    pub(in crate::store) fn state_locator(&self) -> Result<&Locator, Fault> {
+        self.state_locator.get()
+    }
+
+    pub(in crate::store) fn heads_v2(&self) -> Result<&Digests, Fault> {
+        self.heads_v2.get()
     }
 
     pub(in crate::store) fn filters(&self) -> Result<&Chunks, Fault> {

@@ -1,12 +1,14 @@
 //! Every answer of an index against those of the naive one.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use bitcoin::Txid;
+use bitcoin::{OutPoint, Txid};
 use spindex::curve::TweakPoint;
 use spindex::store::schema::VALUE_MAX;
 use spindex::store::{
-    RowFilter, ScanColumns, Snapshot, StoreError, TransactionEntry, TweakBatch, TxPosition, Utxo,
+    RowFilter, ScanColumns, Snapshot, StateSpend, StoreError, TransactionEntry, TweakBatch,
+    TxPosition, Utxo,
 };
 
 use super::{FIRST_HEIGHT, Model, multiple_of};
@@ -51,6 +53,8 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
     assert_eq!(counts.foreign, (spends - held) as u64);
 
     let digests = model.digests();
+    let heads = model.heads();
+    assert_state_spends(snapshot, model);
     let spent_positions = model.spent_positions();
     for (index, record) in model.chain.iter().enumerate() {
         let height = record.id.height;
@@ -86,6 +90,8 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
             snapshot.digest(height).expect("digest"),
             Some(digests[index])
         );
+        assert_eq!(entry.states().expect("states"), record.states);
+        assert_eq!(entry.heads().expect("heads"), Some(heads[index]));
         for filter in row_filters() {
             let tweaks = model.tweaks(index, filter);
             let compressed: Vec<(Txid, [u8; 33])> = tweaks
@@ -164,6 +170,34 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
     assert_eq!(snapshot.block_of(behind).expect("none"), None);
     for hash in &model.orphan_hashes {
         assert_eq!(snapshot.height_of(hash).expect("no row"), None);
+    }
+}
+
+/// Whoever carries a state id is found by each outpoint that it spends, and nobody else is.
+fn assert_state_spends(snapshot: &Snapshot, model: &Model) {
+    let mut carriers: HashMap<OutPoint, Vec<StateSpend>> = HashMap::new();
+    for record in &model.chain {
+        for spend in &record.spends {
+            let mut states = record.states.clone();
+            states.retain(|state| {
+                Some(state.transaction) == spend.spender.map(|spender| spender.transaction)
+            });
+            let found = carriers.entry(spend.outpoint).or_default();
+            if !states.is_empty() {
+                found.push(StateSpend {
+                    block: record.id,
+                    spend: spend.clone(),
+                    states,
+                });
+            }
+        }
+    }
+    for (outpoint, expected) in carriers {
+        // Records may spend an outpoint twice, which no chain does: any of those then.
+        match snapshot.state_spend(&outpoint).expect("look-up") {
+            Some(found) => assert!(expected.contains(&found), "{outpoint}"),
+            None => assert_eq!(expected, [], "{outpoint}"),
+        }
     }
 }
 

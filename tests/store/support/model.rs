@@ -10,7 +10,8 @@ use spindex::BlockId;
 use spindex::curve::TweakPoint;
 use spindex::store::schema::VALUE_MAX;
 use spindex::store::{
-    BlockRecord, OutputPosition, OutputRow, RowFilter, SpendRow, TransactionRow, Utxo,
+    BlockRecord, Heads, OutputPosition, OutputRow, RowFilter, SpendRow, Spender, StateRow,
+    TransactionRow, Utxo,
 };
 
 use super::{FIRST_HEIGHT, multiple_of};
@@ -183,8 +184,10 @@ impl Model {
                 outpoint,
                 key_prefix: key[..8].try_into().expect("8 bytes"),
                 created: None,
+                spender: None,
             });
         }
+        let states = draw_spenders(seed, &mut spends);
         let header = Header {
             version: Version::TWO,
             prev_blockhash: self.tip().map_or_else(BlockHash::all_zeros, |tip| tip.hash),
@@ -208,6 +211,7 @@ impl Model {
             transactions,
             outputs,
             spends,
+            states,
             new_utxos_filter: filter(size.filter_bytes),
             spent_filter: filter(size.filter_bytes),
         };
@@ -301,6 +305,28 @@ impl Model {
             .collect()
     }
 
+    /// The same chain, of which nobody knows who spends what.
+    pub(crate) fn without_spenders(mut self) -> Self {
+        for record in &mut self.chain {
+            record.states.clear();
+            for spend in &mut record.spends {
+                spend.spender = None;
+            }
+        }
+        self
+    }
+
+    /// Heads of both versions per block.
+    pub(crate) fn heads(&self) -> Vec<Heads> {
+        let links = crate::spcommit::links(&self.chain).into_iter();
+        links
+            .map(|[v1, v2]| Heads {
+                v1: v1.head,
+                v2: Some(v2.head),
+            })
+            .collect()
+    }
+
     /// Digest per block.
     pub(crate) fn digests(&self) -> Vec<[u8; 32]> {
         let mut digest = [0; 32];
@@ -341,6 +367,34 @@ impl Model {
         }
         blocks
     }
+}
+
+/// Gives each spend a spender, in block order, and some spenders state ids.
+fn draw_spenders(seed: u64, spends: &mut [SpendRow]) -> Vec<StateRow> {
+    let mut rng = StdRng::seed_from_u64(!seed);
+    let mut states = Vec::new();
+    let (mut transaction, mut input) = (0, 0);
+    for spend in spends {
+        if transaction > 0 && rng.gen_bool(0.4) {
+            input += rng.gen_range(1..3);
+        } else {
+            transaction += rng.gen_range(1..3);
+            input = rng.gen_range(0..2);
+            let txid = Txid::from_byte_array(rng.r#gen());
+            let mut vout = 0;
+            for _ in 0..*[0, 0, 0, 1, 1, 2].choose(&mut rng).expect("a choice") {
+                vout += rng.gen_range(1..3);
+                states.push(StateRow {
+                    transaction,
+                    vout,
+                    txid,
+                    state_id: rng.r#gen(),
+                });
+            }
+        }
+        spend.spender = Some(Spender { transaction, input });
+    }
+    states
 }
 
 fn keeps(

@@ -135,6 +135,7 @@ fn record(
         spent_filter: filter::spent_filter(&id.hash, &[]),
         outputs,
         spends: Vec::new(),
+        states: Vec::new(),
     })
 }
 
