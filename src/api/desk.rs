@@ -6,6 +6,7 @@
 //! answers a dialect may keep itself, by what was asked and the [`Stamp`] of the state it was answered from.
 
 mod error;
+mod process;
 mod spends;
 
 use std::sync::Arc;
@@ -21,8 +22,11 @@ use crate::chain::{BlockSource, BroadcastError, ChainError, Node};
 use crate::curve::Engine;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::filter::{FilterKind, spent_item};
-use crate::store::{Applied, Block, Keep, RowFilter, Snapshot, SpendRow, Store, Utxo};
+use crate::store::{
+    Applied, Block, Commitments, Heads, Keep, RowFilter, Snapshot, SpendRow, Store, Utxo,
+};
 pub use error::{Blame, DeskError};
+pub use process::Process;
 use spends::SpendAnswers;
 pub use spends::{SpendDetail, SpendDetails};
 
@@ -390,6 +394,18 @@ impl BlockReading<'_> {
         let item = |outpoint: &OutPoint| spent_item(outpoint, &hash);
         let spends = self.spends()?;
         Ok(spends.iter().map(|spend| item(&spend.outpoint)).collect())
+    }
+
+    /// What the chains of hashes commit to of the block, and their heads there; `None` where there are none
+    /// ([`Block::heads`]).
+    ///
+    /// # Errors
+    /// See [`BlockReading`].
+    pub fn commitments(&self) -> Result<Option<(Commitments, Heads)>, DeskError> {
+        let Some(heads) = self.block.heads()? else {
+            return Ok(None);
+        };
+        Ok(Some((Commitments::by(&self.block.texts()?), heads)))
     }
 
     /// The rolling commitment over all tweaks up to the block.

@@ -1,8 +1,10 @@
 //! Is an index right, and if not, what then?
 //!
 //! [`check_self`] finds what contradicts itself ([`own`]); what does not (an amount, say) only the source can tell
-//! ([`check_against_source`], in [`source`]), or another server ([`compare`], in [`server`]). [`mod@repair`] mends it.
+//! ([`check_against_source`], in [`source`]), or another server ([`compare`], in [`server`]), or a head that somebody has
+//! published ([`check_head`], in [`heads`]). [`mod@repair`] mends it.
 
+pub mod heads;
 pub mod own;
 pub mod repair;
 pub mod server;
@@ -11,6 +13,7 @@ pub mod source;
 use serde::Serialize;
 
 use crate::store::{Snapshot, StoreError, TweakForm, WrongRow};
+pub use heads::{HeadCheck, PublishedHead, check_head};
 pub use own::{SelfCheck, check_self};
 pub use repair::{Damage, Repair, RepairError, Repaired, repair};
 pub use server::{CompareError, Comparison, Difference, compare};

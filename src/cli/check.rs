@@ -19,7 +19,8 @@ use super::server::{block_on, index_file, index_settings};
 use super::sources::{Sources, sources};
 use crate::chain::{BlockSource, ChainError};
 use crate::check::{
-    CompareError, Damage, Finding, Repair, check_against_source, check_self, compare, repair,
+    CompareError, Damage, Finding, PublishedHead, Repair, check_against_source, check_head,
+    check_self, compare, repair,
 };
 use crate::client::{HttpOracle, HttpSettings, Oracle};
 use crate::index::IndexError;
@@ -43,6 +44,9 @@ pub(super) struct CheckArgs {
     /// Also compare with a tweak server (BlindBit HTTP version 1), by digests where it has them
     #[arg(long, value_name = "URL")]
     against: Option<String>,
+    /// Also compare with a head of the SPCOMMIT chains that somebody has published, of either version; may be given several times
+    #[arg(long = "head", value_name = "HEIGHT:HEX")]
+    heads: Vec<PublishedHead>,
     /// Proxy to that server, such as socks5://127.0.0.1:9050
     #[arg(
         long,
@@ -65,6 +69,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
         server,
         blocks,
         against,
+        heads,
         proxy,
         repair: with_repair,
         json,
@@ -95,6 +100,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
                 multiples_checked: 0,
                 node: None,
                 against: None,
+                heads: Vec::new(),
                 notes: Vec::new(),
                 wrong: Vec::new(),
                 repaired: None,
@@ -109,6 +115,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
             let snapshot = store.snapshot()?;
             sample = draw(&snapshot, blocks);
             job.check_self(&snapshot, &sample)?;
+            job.check_heads(&snapshot, &heads)?;
             if let Some(server) = &against {
                 job.check_against(&snapshot, server, &sample).await?;
             }
@@ -144,6 +151,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
                 stop,
             };
             let store = job.repair(&repair, store).await?;
+            job.check_heads(&store.snapshot()?, &heads)?;
             if let Some(server) = &against {
                 let snapshot = store.snapshot()?;
                 job.check_against(&snapshot, server, &sample).await?;
@@ -227,6 +235,11 @@ impl Job {
                 "a long sync has not come to its end: {outputs} of {of} outputs are located; the next `spindex sync` or `run` does the rest"
             ));
         }
+        if let Some(height) = snapshot.spenders_from() {
+            self.note(format!(
+                "who spends what below height {height} is not known: the index was built before that was kept; only one that is built anew has it"
+            ));
+        }
         let bar = progress_bar(0, "blocks, in two passes");
         bar.set_message("index");
         let check = check_self(snapshot, sample, |done, all| {
@@ -238,6 +251,17 @@ impl Job {
         self.report.content_hash = check.content_hash.map(|hash| hash.to_lower_hex_string());
         self.report.multiples_checked = check.multiples;
         self.report.wrong.extend(check.findings);
+        Ok(())
+    }
+
+    fn check_heads(&mut self, snapshot: &Snapshot, heads: &[PublishedHead]) -> Result<()> {
+        let checked = heads.iter().map(|head| check_head(snapshot, *head));
+        self.report.heads = match checked.collect() {
+            Ok(checked) => checked,
+            // The check against itself has named the row.
+            Err(error) if Finding::of_error(&error).is_some() => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
         Ok(())
     }
 
@@ -385,8 +409,10 @@ impl Job {
             .against
             .as_ref()
             .filter(|against| !against.differences.is_empty());
+        let other_head = report.heads.iter().find(|head| head.version.is_none());
         let is_mended = report.wrong.is_empty() || report.repaired.is_some();
-        report.ok = is_mended && differs.is_none() && self.failure.is_none();
+        report.ok =
+            is_mended && differs.is_none() && other_head.is_none() && self.failure.is_none();
         let verdict = match (report.wrong.first(), differs) {
             (Some(first), _) if !is_mended => Err(anyhow!(
                 "the index {} is wrong in {} places, the first in {}: repair it with `spindex check --repair`",
@@ -412,7 +438,20 @@ impl Job {
                     against.server
                 ))
             }
-            _ => self.failure.map_or(Ok(()), Err),
+            _ => match (self.failure, other_head) {
+                (Some(failure), _) => Err(failure),
+                (None, Some(head)) => Err(anyhow!(
+                    "the index {} does not have the published head at height {}: {}",
+                    report.index.display(),
+                    head.height,
+                    match head.own {
+                        [None, _] => "it has none there",
+                        _ =>
+                            "one of both has left something out, or has something that the chain has not; `--against` finds the block if that server is at hand",
+                    }
+                )),
+                (None, None) => Ok(()),
+            },
         };
         write_stdout(|out| {
             if json {

@@ -305,6 +305,11 @@ fn open_store(
             TweakForm::PointAndMultiple => ", with multiples",
         },
     );
+    if let Some(height) = store.snapshot()?.spenders_from() {
+        tracing::warn!(
+            "who spends what below height {height} is not known: the index was built before that was kept; everything else is served, and only an index that is built anew has it"
+        );
+    }
     Ok(store)
 }
 

@@ -40,6 +40,12 @@ impl Serialize for HexOf<'_> {
     }
 }
 
+impl<const N: usize> Serialize for Hex<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        HexOf(&self.0).serialize(serializer)
+    }
+}
+
 impl<T: AsRef<[u8]>> Serialize for HexList<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(|bytes| HexOf(bytes.as_ref())))

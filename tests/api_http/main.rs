@@ -9,9 +9,12 @@ mod framing;
 mod kept;
 mod lifetime;
 mod load;
+mod native;
 mod points;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../support/spcommit.rs"]
+mod spcommit;
 mod spends;
 
 use bitcoin::{BlockHash, Network, OutPoint};

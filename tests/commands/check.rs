@@ -17,6 +17,7 @@ use spindex::store::{BlockRecord, Keep, Store, StoreOptions, TweakForm};
 use super::place::{Place, TIP, block_row, flip, is_named, tamper, target};
 use crate::support::by_height::ByHeight as _;
 use crate::support::index::options;
+use crate::support::spcommit::links;
 use crate::support::spindex::run;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,6 +252,42 @@ async fn rows_of_the_chain_are_repaired_from_the_node() {
         assert!(place.beside("damaged").exists());
         assert_eq!(place.check_with_node(&[]).0, 0, "{what}");
     }
+}
+
+/// Heads that others publish are compared with the index's, of whichever version they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn published_heads_are_held_against_the_index() {
+    let place = Place::new().await;
+    let store = Store::open_existing(&place.file(), &place.options).unwrap();
+    let snapshot = store.snapshot().unwrap();
+    let records = (0..=TIP).map(|height| snapshot.block(height).unwrap().unwrap().record());
+    let records: Vec<BlockRecord> = records.collect::<Result<_, _>>().unwrap();
+    drop(snapshot);
+    drop(store);
+    let links = links(&records);
+    let head = |height: u32, version: usize| {
+        let head = links[height as usize][version].head;
+        format!("--head={height}:{}", head.to_lower_hex_string())
+    };
+    let (first, second) = (head(TIP, 0), head(TIP / 2, 1));
+    let (status, report, log) = place.check(&["--blocks=0", &first, &second]);
+    assert_eq!(status, 0, "{report} {log}");
+    assert_eq!(report["heads"][0]["version"], 1);
+    assert_eq!(report["heads"][1]["version"], 2);
+    assert_eq!(report["heads"][1]["height"], TIP / 2);
+
+    // That of another height, and one above the tip.
+    let other = first.replace(&format!("={TIP}:"), &format!("={}:", TIP - 1));
+    let above = first.replace(&format!("={TIP}:"), &format!("={}:", TIP + 1));
+    for wrong in [&other, &above] {
+        let (status, report, log) = place.check(&["--blocks=0", wrong]);
+        assert_eq!(status, 1, "{report} {log}");
+        assert_eq!(report["ok"], false);
+        assert_eq!(report["heads"][0]["version"], Value::Null);
+        assert!(log.contains("does not have the published head"), "{log}");
+    }
+    let (status, _, log) = place.check(&["--head=7"]);
+    assert_eq!(status, 2, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use std::future::Future;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use bitcoin::OutPoint;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::DisplayHex;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -43,13 +44,19 @@ pub(super) enum Question {
     SpentIndex(u32),
     Spends(u32),
     Digest(u32),
+    Commitments {
+        from: u32,
+        to: u32,
+    },
+    Process(OutPoint),
 }
 
 impl Question {
     /// The block it is about, if it is about one.
     const fn height(self) -> Option<u32> {
         match self {
-            Self::Info | Self::BlockHeight => None,
+            Self::Info | Self::BlockHeight | Self::Process(_) => None,
+            Self::Commitments { to, .. } => Some(to),
             Self::BlockHash(height)
             | Self::Tweaks { height, .. }
             | Self::Utxos(height)
@@ -63,13 +70,14 @@ impl Question {
     /// Whether the answer follows from the block alone, and those below it. Others change as outputs are spent.
     const fn is_lasting(self) -> bool {
         match self {
-            Self::Info | Self::BlockHeight | Self::Utxos(_) => false,
+            Self::Info | Self::BlockHeight | Self::Utxos(_) | Self::Process(_) => false,
             Self::Tweaks { list, .. } => matches!(list, TweakList::Full),
             Self::BlockHash(_)
             | Self::Filter(..)
             | Self::SpentIndex(_)
             | Self::Spends(_)
-            | Self::Digest(_) => true,
+            | Self::Digest(_)
+            | Self::Commitments { .. } => true,
         }
     }
 }

@@ -36,7 +36,8 @@ async fn whoever_asks_for_the_same_as_others_waits_as_long_as_one_and_no_longer(
             tokio::time::sleep(timeout).await;
             Err::<Vec<u8>, _>(DeskError::NoNode.into())
         };
-        context.answer_found(&headers, question, find, Ok).await
+        let encode = Ok::<_, V1Error>;
+        context.answer_found(&headers, question, find, encode).await
     };
     let start = Instant::now();
     let refused = join_all((0..20).map(|_| ask())).await;
@@ -49,7 +50,7 @@ async fn whoever_asks_for_the_same_as_others_waits_as_long_as_one_and_no_longer(
     assert_eq!(start.elapsed(), timeout);
 
     // What has been found once is there for all, at once.
-    let find = async || Ok(b"{}".to_vec());
+    let find = async || Ok::<_, V1Error>(b"{}".to_vec());
     let found = context.answer_found(&headers, question, find(), Ok).await;
     assert_eq!(found.status(), StatusCode::OK);
     assert_eq!(ask().await.status(), StatusCode::OK);

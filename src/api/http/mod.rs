@@ -3,10 +3,12 @@
 mod answers;
 mod encoding;
 mod frame;
+mod native;
 mod v1;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -45,6 +47,13 @@ pub fn router_with(desk: Arc<Desk>, settings: &ServeSettings) -> Router {
                 .route(&path, route.handler)
                 .route(&with_slash, route.redirects);
         }
+    }
+    for route in native::routes() {
+        let path = format!("{}{}", crate::wire::native::PREFIX, route.path);
+        let with_slash = format!("{path}/");
+        router = router
+            .route(&path, route.handler)
+            .route(&with_slash, route.redirects);
     }
     router
         .fallback(not_found)
@@ -87,6 +96,21 @@ fn on_post<T: 'static>(handler: impl Handler<T, Context>) -> MethodRouter<Contex
     any(not_found).post(handler)
 }
 
+/// How a dialect says no.
+trait Refusal: From<DeskError> + Send + 'static {
+    /// The HTTP status.
+    fn status(&self) -> StatusCode;
+
+    /// When it may be different, where that is a matter of time alone.
+    fn retry_after(&self) -> Option<Duration>;
+
+    /// JSON for the peer.
+    fn body(&self) -> Vec<u8>;
+
+    /// Logs what is no peer's fault, with its detail.
+    fn log(&self);
+}
+
 /// What handlers answer from.
 #[derive(Clone)]
 struct Context {
@@ -97,11 +121,11 @@ struct Context {
 
 impl Context {
     /// The JSON that `encode` makes of one commit, kept for the next one who asks; or the refusal.
-    async fn answer(
+    async fn answer<E: Refusal>(
         &self,
         headers: &HeaderMap,
         question: Question,
-        encode: impl FnOnce(&Reading<'_>) -> Result<Vec<u8>, V1Error> + Send + 'static,
+        encode: impl FnOnce(&Reading<'_>) -> Result<Vec<u8>, E> + Send + 'static,
     ) -> Response {
         let is_gzip = encoding::wants_gzip(headers);
         let stamp = self.desk.stamp();
@@ -114,7 +138,7 @@ impl Context {
             .answers
             .get(question, stamp, headers, is_gzip, encoded)
             .await;
-        answer.unwrap_or_else(|error: V1Error| self.refuse(headers, &error))
+        answer.unwrap_or_else(|error: E| self.refuse(headers, &error))
     }
 
     /// As [`answer`](Self::answer), of the block at the height in a path.
@@ -136,12 +160,12 @@ impl Context {
 
     /// As [`answer`](Self::answer), of what `find` gets from elsewhere. That is never waited for in line: if it fails after a
     /// long time, each in line would otherwise wait for all before it, one after the other.
-    async fn answer_found<T: Send + 'static>(
+    async fn answer_found<T: Send + 'static, E: Refusal>(
         &self,
         headers: &HeaderMap,
         question: Question,
-        find: impl Future<Output = Result<T, V1Error>>,
-        encode: impl FnOnce(T) -> Result<Vec<u8>, V1Error> + Send + 'static,
+        find: impl Future<Output = Result<T, E>>,
+        encode: impl FnOnce(T) -> Result<Vec<u8>, E> + Send + 'static,
     ) -> Response {
         let is_gzip = encoding::wants_gzip(headers);
         let stamp = self.desk.stamp();
@@ -153,14 +177,14 @@ impl Context {
             let encoded = async {
                 let work = move || Ok(Encoded::new(encode(found)?, is_gzip)?);
                 let encoded = tokio::task::spawn_blocking(work).await;
-                encoded.map_err(|error| DeskError::Internal(error.to_string()))?
+                encoded.map_err(|error| E::from(DeskError::Internal(error.to_string())))?
             };
             self.answers
                 .get(question, stamp, headers, is_gzip, encoded)
                 .await
         };
         let answer = answer.await;
-        answer.unwrap_or_else(|error: V1Error| self.refuse(headers, &error))
+        answer.unwrap_or_else(|error: E| self.refuse(headers, &error))
     }
 
     /// An error, unless the height before it has a worse one.
@@ -197,10 +221,9 @@ impl Context {
     }
 
     /// An error as an object, which parses as none of the answers.
-    fn refuse(&self, headers: &HeaderMap, error: &V1Error) -> Response {
+    fn refuse(&self, headers: &HeaderMap, error: &impl Refusal) -> Response {
         error.log();
-        let body = crate::wire::v1::encode_error(&error.text());
-        let mut response = self.json(headers, error.status(), body);
+        let mut response = self.json(headers, error.status(), error.body());
         if let Some(wait) = error.retry_after() {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));

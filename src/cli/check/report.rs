@@ -8,7 +8,7 @@ use bitcoin::BlockHash;
 use bitcoin::hex::DisplayHex;
 use serde::Serialize;
 
-use crate::check::{Comparison, Finding, Repaired};
+use crate::check::{Comparison, Finding, HeadCheck, Repaired};
 use crate::store::{Counts, Space, Store, StoreError, TableSpace};
 
 /// Most findings that are printed; a JSON document has all that are kept.
@@ -30,6 +30,8 @@ pub(super) struct Report {
     pub(super) multiples_checked: u64,
     pub(super) node: Option<NodeReport>,
     pub(super) against: Option<Comparison>,
+    /// Published heads that were given.
+    pub(super) heads: Vec<HeadCheck>,
     pub(super) notes: Vec<String>,
     /// Also what a repair has mended.
     pub(super) wrong: Vec<Finding>,
@@ -146,6 +148,9 @@ pub(super) fn print(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if let Some(against) = &report.against {
         print_against(out, against)?;
     }
+    for head in &report.heads {
+        print_head(out, head)?;
+    }
     for note in &report.notes {
         writeln!(out, "note      {note}")?;
     }
@@ -207,6 +212,25 @@ fn print_state(out: &mut dyn Write, state: &IndexState) -> io::Result<()> {
         "space     {} bytes stored in a file of {}: {:.3} times that, {} on the disk",
         space.stored_bytes, space.file_bytes, space.overhead, space.disk_bytes
     )
+}
+
+fn print_head(out: &mut dyn Write, head: &HeadCheck) -> io::Result<()> {
+    let height = head.height;
+    if let Some(version) = head.version {
+        return writeln!(
+            out,
+            "head      the published one at height {height} is the index's, of version {version}"
+        );
+    }
+    writeln!(
+        out,
+        "head      the published one at height {height} is not the index's"
+    )?;
+    for (version, own) in (1..).zip(&head.own) {
+        let own = own.as_deref().unwrap_or("none");
+        writeln!(out, "            own, of version {version}  {own}")?;
+    }
+    writeln!(out, "            published          {}", head.head)
 }
 
 fn print_against(out: &mut dyn Write, against: &Comparison) -> io::Result<()> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use crate::api::desk::DeskError;
-use crate::wire::v1::words;
+use crate::api::http::Refusal;
+use crate::wire::v1::{self, words};
 
 /// The text of every fault of the index; the doubled word is what deployed clients have always been sent.
 const DATABASE_FAULT: &str = "could could not retrieve data from database";
@@ -49,9 +50,8 @@ pub(in crate::api::http) enum V1Error {
     Desk(#[from] DeskError),
 }
 
-impl V1Error {
-    /// The HTTP status.
-    pub(in crate::api::http) fn status(&self) -> StatusCode {
+impl Refusal for V1Error {
+    fn status(&self) -> StatusCode {
         match self {
             Self::HeightSyntax
             | Self::DustLimitSyntax
@@ -79,8 +79,7 @@ impl V1Error {
         }
     }
 
-    /// When it may be different, where that is a matter of time alone.
-    pub(in crate::api::http) const fn retry_after(&self) -> Option<Duration> {
+    fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyBodies => Some(Duration::from_secs(5)),
             Self::Filter(error) | Self::Desk(error) => error.retry_after(),
@@ -88,8 +87,20 @@ impl V1Error {
         }
     }
 
+    fn body(&self) -> Vec<u8> {
+        v1::encode_error(&self.text())
+    }
+
+    fn log(&self) {
+        if let Self::Filter(error) | Self::Desk(error) = self {
+            error.log();
+        }
+    }
+}
+
+impl V1Error {
     /// The text for the peer: fixed words, or what the peer itself caused.
-    pub(in crate::api::http) fn text(&self) -> Cow<'static, str> {
+    fn text(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::HeightSyntax => "could not parse block height",
             Self::DustLimitSyntax => "Invalid dustLimit parameter",
@@ -102,13 +113,6 @@ impl V1Error {
             Self::Filter(DeskError::Store(_)) => words::NO_FILTER,
             Self::Filter(error) | Self::Desk(error) => return desk_text(error),
         })
-    }
-
-    /// Logs what is no peer's fault, with its detail.
-    pub(in crate::api::http) fn log(&self) {
-        if let Self::Filter(error) | Self::Desk(error) = self {
-            error.log();
-        }
     }
 }
 
