@@ -80,14 +80,10 @@ fn state_spend(view: &View, full: &Full, outpoint: &OutPoint) -> Result<Option<S
     for entry in full.state_locator()?.range::<&LocatorKey>(&first..=&last)? {
         let (_, OutputPosition(position)) = split_locator_key(entry?.0.value());
         let (height, row) = view.block_of_spend(SpendPosition(position))?;
-        let index = position.saturating_sub(row.spends.first);
-        let mut spends = view.spends(full, &row)?.into_iter();
-        let spend = usize::try_from(index)
-            .ok()
-            .and_then(|index| spends.nth(index));
-        let Some(spend) = spend.filter(|spend| spend.outpoint == *outpoint) else {
+        let spend = view.spend_at(full, &row, position)?;
+        if spend.outpoint != *outpoint {
             continue;
-        };
+        }
         let mut states = view.states(full, height)?;
         states.retain(|state| Some(state.transaction) == spend.spender.map(|by| by.transaction));
         return Ok(Some(StateSpend {

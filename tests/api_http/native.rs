@@ -196,7 +196,7 @@ async fn refusals_have_a_code_for_programs() {
     for path in [
         "commitments",
         "commitments?from=x",
-        "commitments?from=1&to=2017",
+        "commitments?from=1&to=145",
         "commitments?from=2&to=1",
         "commitments?height=5",
         "process/tip",

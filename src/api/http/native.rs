@@ -14,8 +14,8 @@ use super::{Context, Refusal, Route, on_get};
 use crate::api::desk::{DeskError, Reading};
 use crate::wire::native::{self, Code, Commitments, Link, Links, Process, Step};
 
-/// Most blocks of one answer: two weeks of them.
-const BLOCKS_MAX: u32 = 2_016;
+/// Most blocks of one answer: a day of them, as each is read and hashed.
+const BLOCKS_MAX: u32 = 144;
 /// Most steps of one answer.
 const STEPS_MAX: usize = 1_000;
 
@@ -254,10 +254,10 @@ mod tests {
         assert_eq!(asked(&[("from", "5"), ("to", "7")]), Some((5, 7)));
         assert_eq!(asked(&[("to", "7")]), Some((7, 7)));
         assert_eq!(asked(&[("from", "7")]), Some((7, 7)));
-        assert_eq!(asked(&[("from", "1"), ("to", "2016")]), Some((1, 2016)));
+        assert_eq!(asked(&[("from", "1"), ("to", "144")]), Some((1, 144)));
         for wrong in [
             &[][..],
-            &[("from", "1"), ("to", "2017")],
+            &[("from", "1"), ("to", "145")],
             &[("from", "8"), ("to", "7")],
             &[("from", "+5")],
             &[("from", "")],

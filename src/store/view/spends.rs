@@ -56,6 +56,36 @@ impl View {
         Ok(spenders)
     }
 
+    /// The spend at a position, which is one of the block's. Reads no more than it must.
+    pub(in crate::store) fn spend_at(
+        &self,
+        full: &Full,
+        row: &BlockRow,
+        position: u64,
+    ) -> Result<SpendRow, Fault> {
+        let mut items = Vec::new();
+        let range = row.spends.first..position.saturating_add(1);
+        SPENDS.visit(full.spends()?, self.ends.spends, range, |bytes| {
+            let bytes = bytes.as_chunks::<{ SpendItem::BYTES }>().0.iter();
+            items.extend(bytes.map(|bytes| SpendItem::decode(*bytes)));
+            Ok(())
+        })?;
+        let mut spend = match items.pop() {
+            Some(SpendItem::Held(output)) => self.held(full)?.get(output)?.spend(),
+            Some(SpendItem::Foreign) => {
+                let before = items.iter().filter(|item| **item == SpendItem::Foreign);
+                let at = row.foreign.first + before.count() as u64;
+                let mut foreign = FOREIGN.items(full.foreign()?, self.ends.foreign);
+                let item = foreign.get::<{ SpendRow::BYTES }>(at)?;
+                SpendRow::decode(&item).in_row(FOREIGN.name(), at)?
+            }
+            None => return Err(Fault::row(SPENDS.name(), position, "not of its block")),
+        };
+        let mut spenders = SPENDERS.items(full.spenders()?, self.ends.spends);
+        spend.spender = SpenderItem::decode(spenders.get(position)?).0;
+        Ok(spend)
+    }
+
     /// The positions among what a block spent, ascending.
     pub(in crate::store) fn spent_by(
         &self,
