@@ -142,6 +142,12 @@ impl Snapshot {
         Ok(tip.and_then(|(tip, above)| tip.height.checked_sub(above)))
     }
 
+    /// The height from which on the index knows who spends what, if not in all of its blocks: those below were indexed
+    /// before spenders were kept.
+    pub fn spenders_from(&self) -> Option<u32> {
+        self.view.spenders_from
+    }
+
     /// How far the locator is, `None` if it has all that it should: a long sync leaves it for its end.
     pub fn locating(&self) -> Option<Locating> {
         self.view.deferred.map(|deferred| Locating {

@@ -65,12 +65,6 @@ impl Snapshot {
     pub fn state_spend(&self, outpoint: &OutPoint) -> Result<Option<StateSpend>, StoreError> {
         self.read(|view| state_spend(view, view.full("spends")?, outpoint))
     }
-
-    /// The height from which on the index knows who spends what, if not in all of its blocks: those below were indexed
-    /// before spenders were kept.
-    pub fn spenders_from(&self) -> Option<u32> {
-        self.read(|view| Ok(view.spenders_from)).ok().flatten()
-    }
 }
 
 fn state_spend(view: &View, full: &Full, outpoint: &OutPoint) -> Result<Option<StateSpend>, Fault> {
@@ -79,7 +73,8 @@ fn state_spend(view: &View, full: &Full, outpoint: &OutPoint) -> Result<Option<S
     let last = locator_key(hash, OutputPosition(u64::MAX));
     for entry in full.state_locator()?.range::<&LocatorKey>(&first..=&last)? {
         let (_, OutputPosition(position)) = split_locator_key(entry?.0.value());
-        let (height, row) = view.block_of_spend(SpendPosition(position))?;
+        let position = SpendPosition(position);
+        let (height, row) = view.block_of_spend(position)?;
         let spend = view.spend_at(full, &row, position)?;
         if spend.outpoint != *outpoint {
             continue;

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Network, OutPoint, Txid};
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
+use redb::{
+    ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    TableError,
+};
 use spindex::store::column::Column;
 use spindex::store::heads::{HEADS_V1, HEADS_V2};
 use spindex::store::schema::{
-    BLOCKS, BlockRow, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, LocatorHasher, MARKS,
-    META, MULTIPLES, OUTPUTS, OutputItem, SPENDERS, SPENDS, SPENT, TWEAKS, TXIDS, height_key,
-    split_locator_key,
+    BLOCKS, BlockRow, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, LocatorHasher,
+    LocatorKey, MARKS, META, MULTIPLES, OUTPUTS, OutputItem, SPENDERS, SPENDS, SPENT, TWEAKS,
+    TXIDS, height_key, split_locator_key,
 };
 use spindex::store::{
     OutputPosition, RowFilter, SpendRow, StateRow, Store, StoreError, StoreOptions, TweakForm,
@@ -183,14 +186,17 @@ fn check_rows(multiples: bool) {
             .all(|&byte| byte == 0)
     );
     locators.sort_unstable();
-    let table = read.open_table(LOCATOR).expect("locator");
-    let found: Vec<_> = table
-        .iter()
-        .expect("rows")
-        .map(|row| *row.expect("row").0.value())
-        .collect();
-    assert_eq!(found, locators);
+    assert_eq!(keys_of(&read, LOCATOR), locators);
     check_states(&read, &model, hasher);
+}
+
+fn keys_of(
+    read: &ReadTransaction,
+    table: TableDefinition<'static, &'static LocatorKey, ()>,
+) -> Vec<LocatorKey> {
+    let table = read.open_table(table).expect("a table");
+    let rows = table.iter().expect("rows");
+    rows.map(|row| *row.expect("row").0.value()).collect()
 }
 
 /// State ids under height, transaction and vout, and where they are found by what their transactions spend.
@@ -226,13 +232,7 @@ fn check_states(read: &ReadTransaction, model: &Model, hasher: LocatorHasher) {
         .map(|(key, value)| (key.value().to_vec(), value.value().to_vec()))
         .collect();
     assert_eq!(found, rows);
-    let table = read.open_table(STATE_LOCATOR).expect("state_locator");
-    let found: Vec<_> = table
-        .iter()
-        .expect("rows")
-        .map(|row| *row.expect("row").0.value())
-        .collect();
-    assert_eq!(found, locators);
+    assert_eq!(keys_of(read, STATE_LOCATOR), locators);
     let heads = model.heads();
     for (name, definition) in [("v1", HEADS_V1), ("v2", HEADS_V2)] {
         let table = read.open_table(definition).expect(name);

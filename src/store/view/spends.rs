@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{Full, View};
 use crate::store::error::{Fault, InRow};
-use crate::store::position::OutputPosition;
+use crate::store::position::{OutputPosition, SpendPosition};
 use crate::store::record::{SpendRow, Spender};
 use crate::store::schema::{BlockRow, FOREIGN, SPENDERS, SPENDS, SpendItem, SpenderItem};
 
@@ -61,7 +61,7 @@ impl View {
         &self,
         full: &Full,
         row: &BlockRow,
-        position: u64,
+        SpendPosition(position): SpendPosition,
     ) -> Result<SpendRow, Fault> {
         let mut items = Vec::new();
         let range = row.spends.first..position.saturating_add(1);
