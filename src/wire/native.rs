@@ -1,5 +1,8 @@
 //! The native protocol, `/spindex/v1`: JSON of answers and refusals.
 
+pub mod column;
+pub mod section;
+
 use std::fmt;
 
 use bitcoin::{BlockHash, OutPoint, Txid};
