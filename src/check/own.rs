@@ -118,6 +118,7 @@ fn check_block(
         block.filters()?;
     }
     block.heads()?;
+    block.sections()?;
     Ok((block.findings, multiples))
 }
 
@@ -231,6 +232,43 @@ impl BlockCheck<'_> {
                 let reason = "not the one that follows from the head before and the block's rows";
                 self.note(table, height, reason);
             }
+        }
+        Ok(())
+    }
+
+    /// Section hashes are those of the rows, and their chain is that of the block before.
+    fn sections(&mut self) -> Result<(), StoreError> {
+        let BlockId { height, hash } = self.block.id();
+        let Some(stored) = self.caught(self.block.sections())? else {
+            return Ok(());
+        };
+        let Some(expected) = self.caught(self.block.section_hashes())? else {
+            return Ok(());
+        };
+        if stored.hashes != expected {
+            let reason = "not the hashes of the block's sections";
+            self.note("sections", height, reason);
+        }
+        let has_others = self.caught(self.block.heads())?.flatten().is_some();
+        let Some(head) = stored.head else {
+            if has_others && self.snapshot.keep() == Keep::Full {
+                self.note("sections", height, "no head");
+            }
+            return Ok(());
+        };
+        let before = match height.checked_sub(1) {
+            Some(parent) => self.snapshot.block(parent),
+            None => Ok(None),
+        };
+        let before =
+            before.and_then(|block| block.map_or(Ok(None), |block| block.sections().map(Some)));
+        let Some(before) = self.caught(before)? else {
+            return Ok(());
+        };
+        let before = before.and_then(|before| before.head).unwrap_or_default();
+        if head != stored.hashes.next_head(&before, &hash) {
+            let reason = "not the head that follows from the one before and the hashes";
+            self.note("sections", height, reason);
         }
         Ok(())
     }
