@@ -1,7 +1,9 @@
 //! The native protocol, `/spindex/v1`: JSON of answers and refusals.
 
+pub mod column;
 mod commitments;
 mod process;
+pub mod section;
 
 use std::fmt;
 

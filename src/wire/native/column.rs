@@ -1,0 +1,340 @@
+//! Columns: what the native protocol gives of consecutive blocks, as bytes.
+//!
+//! A *part* is one column of consecutive blocks: a head ([`PartHead`]), the length of each block's section, then the
+//! sections ([`section`](super::section)). Chunks, ranges and exported files are parts, one after the other; a range ends
+//! with an end mark, a part without column. All numbers are little-endian, hashes in internal order.
+
+use std::fmt;
+
+use bitcoin::hashes::Hash;
+use bitcoin::p2p::Magic;
+use bitcoin::{BlockHash, Network};
+
+use crate::BlockId;
+
+/// Blocks of a chunk: chunk n has the heights from `n · CHUNK_BLOCKS` on.
+pub const CHUNK_BLOCKS: u32 = 64;
+
+/// Longest section of any column: far above what a block of 4 million weight units can hold.
+pub const SECTION_BYTES_MAX: u32 = 16 << 20;
+
+/// What a part has of each of its blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Column {
+    /// Header, counts, and the hashes of the sections of all other columns.
+    Headers,
+    /// Tweaks of the eligible transactions.
+    Tweaks,
+    /// How many taproot outputs each of those has, and the first bytes of their keys.
+    Prefixes,
+    /// Txids of those, and their taproot outputs.
+    Outputs,
+    /// The spent filter.
+    Spent,
+    /// Spent taproot outpoints, their spenders, and the state ids that those carry.
+    Spends,
+    /// The new-UTXOs filter.
+    NewUtxos,
+}
+
+impl Column {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Headers,
+        Self::Tweaks,
+        Self::Prefixes,
+        Self::Outputs,
+        Self::Spent,
+        Self::Spends,
+        Self::NewUtxos,
+    ];
+
+    /// Its name in paths.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Headers => "headers",
+            Self::Tweaks => "tweaks",
+            Self::Prefixes => "prefixes",
+            Self::Outputs => "outputs",
+            Self::Spent => "spent",
+            Self::Spends => "spends",
+            Self::NewUtxos => "new-utxos",
+        }
+    }
+
+    /// The column of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|column| column.name() == name)
+    }
+
+    /// Its number in the head of a part.
+    const fn number(self) -> u8 {
+        match self {
+            Self::Headers => 1,
+            Self::Tweaks => 2,
+            Self::Prefixes => 3,
+            Self::Outputs => 4,
+            Self::Spent => 5,
+            Self::Spends => 6,
+            Self::NewUtxos => 7,
+        }
+    }
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The first height of a chunk, and its last one; `None` for a number that no chain reaches.
+pub fn chunk_heights(chunk: u32) -> Option<(u32, u32)> {
+    let first = chunk.checked_mul(CHUNK_BLOCKS)?;
+    Some((first, first.checked_add(CHUNK_BLOCKS - 1)?))
+}
+
+/// What stands before a part, 60 bytes:
+///
+/// | bytes | what |
+/// |---|---|
+/// | 4 | `spix` |
+/// | 1 | version of this format, 1 |
+/// | 1 | number of the column; 0 for an end mark |
+/// | 2 | zero |
+/// | 4 | network magic, as in the peer protocol |
+/// | 4 | first height |
+/// | 4 | number of blocks; 0 for an end mark |
+/// | 8 | bytes that follow this head: the lengths, and the sections |
+/// | 32 | hash of the last block |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartHead {
+    /// The chain.
+    pub network: Network,
+    /// Which column; `None` for the mark at the end of a range, whose `first` and `last_hash` are the last block of it.
+    pub column: Option<Column>,
+    /// First height.
+    pub first: u32,
+    /// Number of blocks.
+    pub blocks: u32,
+    /// Bytes that follow.
+    pub bytes: u64,
+    /// Hash of the last block.
+    pub last_hash: BlockHash,
+}
+
+/// What is wrong with the bytes of a part.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PartError(pub(super) String);
+
+fn wrong(what: impl Into<String>) -> PartError {
+    PartError(what.into())
+}
+
+const MARK: [u8; 4] = *b"spix";
+const VERSION: u8 = 1;
+
+impl PartHead {
+    /// Length of a head.
+    pub const BYTES: usize = 60;
+
+    /// The mark at the end of a range that reaches to a block.
+    pub const fn end(network: Network, reached: BlockId) -> Self {
+        Self {
+            network,
+            column: None,
+            first: reached.height,
+            blocks: 0,
+            bytes: 0,
+            last_hash: reached.hash,
+        }
+    }
+
+    /// Writes it.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&MARK);
+        bytes[4] = VERSION;
+        bytes[5] = self.column.map_or(0, Column::number);
+        bytes[8..12].copy_from_slice(&self.network.magic().to_bytes());
+        bytes[12..16].copy_from_slice(&self.first.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.blocks.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes[28..].copy_from_slice(self.last_hash.as_byte_array());
+        bytes
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Other bytes than [`encode`](Self::encode) writes, another version, or more than a chunk of blocks.
+    pub fn decode(bytes: &[u8; Self::BYTES]) -> Result<Self, PartError> {
+        if bytes[..4] != MARK {
+            return Err(wrong("no part of a column: it does not begin with spix"));
+        }
+        if bytes[4] != VERSION {
+            let version = bytes[4];
+            return Err(wrong(format!(
+                "a part of format {version}, and this program reads format {VERSION}: use a newer program"
+            )));
+        }
+        let number = bytes[5];
+        let column = Column::ALL
+            .into_iter()
+            .find(|column| column.number() == number);
+        if column.is_none() && number != 0 {
+            return Err(wrong(format!("a part of an unknown column, {number}")));
+        }
+        if bytes[6..8] != [0; 2] {
+            return Err(wrong("a part whose reserved bytes are not zero"));
+        }
+        let magic = Magic::from_bytes(array(bytes, 8));
+        let network = Network::from_magic(magic)
+            .ok_or_else(|| wrong(format!("a part of an unknown network, {magic}")))?;
+        let head = Self {
+            network,
+            column,
+            first: u32::from_le_bytes(array(bytes, 12)),
+            blocks: u32::from_le_bytes(array(bytes, 16)),
+            bytes: u64::from_le_bytes(array(bytes, 20)),
+            last_hash: BlockHash::from_byte_array(array(bytes, 28)),
+        };
+        head.check()?;
+        Ok(head)
+    }
+
+    fn check(&self) -> Result<(), PartError> {
+        let Self { blocks, bytes, .. } = *self;
+        if self.column.is_none() {
+            return match (blocks, bytes) {
+                (0, 0) => Ok(()),
+                _ => Err(wrong("an end mark with blocks")),
+            };
+        }
+        if blocks == 0 || blocks > CHUNK_BLOCKS {
+            return Err(wrong(format!(
+                "a part of {blocks} blocks: there are 1 to {CHUNK_BLOCKS} in one"
+            )));
+        }
+        if self.first.checked_add(blocks - 1).is_none() {
+            return Err(wrong("a part beyond the highest height"));
+        }
+        let (lengths, most) = (4 * u64::from(blocks), u64::from(SECTION_BYTES_MAX));
+        if bytes < lengths || bytes > lengths + most * u64::from(blocks) {
+            return Err(wrong(format!(
+                "a part of {blocks} blocks that says it has {bytes} bytes"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Its last height; `first` for an end mark.
+    pub const fn last(&self) -> u32 {
+        self.first + self.blocks.saturating_sub(1)
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8; PartHead::BYTES], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
+}
+
+/// Sections of a column, to be written as a part.
+#[derive(Debug, Default)]
+pub struct PartWriter {
+    lengths: Vec<u32>,
+    sections: Vec<u8>,
+}
+
+impl PartWriter {
+    /// Appends the section of the next block, which `write` writes.
+    pub fn section(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.sections.len();
+        write(&mut self.sections);
+        // Of one block, so far below 4 GiB.
+        self.lengths.push((self.sections.len() - before) as u32);
+    }
+
+    /// The part of the sections that were appended: from a height on, up to the block with that hash.
+    pub fn finish(
+        self,
+        network: Network,
+        column: Column,
+        first: u32,
+        last_hash: BlockHash,
+    ) -> Vec<u8> {
+        let body = 4 * self.lengths.len() + self.sections.len();
+        let head = PartHead {
+            network,
+            column: Some(column),
+            first,
+            blocks: self.lengths.len() as u32,
+            bytes: body as u64,
+            last_hash,
+        };
+        let mut bytes = Vec::with_capacity(PartHead::BYTES + body);
+        bytes.extend_from_slice(&head.encode());
+        for length in &self.lengths {
+            bytes.extend_from_slice(&length.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.sections);
+        bytes
+    }
+}
+
+/// The sections of a part, by its head and what follows it, in order of height.
+///
+/// # Errors
+/// Lengths that are not those of the bytes.
+pub fn sections<'b>(head: &PartHead, body: &'b [u8]) -> Result<Vec<&'b [u8]>, PartError> {
+    if head.bytes != body.len() as u64 {
+        let (says, has) = (head.bytes, body.len());
+        return Err(wrong(format!(
+            "a part that says it has {says} bytes, and has {has}"
+        )));
+    }
+    let blocks = head.blocks as usize;
+    let (lengths, mut rest) = body
+        .split_at_checked(4 * blocks)
+        .ok_or_else(|| wrong("a part that ends within its lengths"))?;
+    let mut sections = Vec::with_capacity(blocks);
+    for length in lengths.as_chunks().0 {
+        let length = u32::from_le_bytes(*length);
+        let cut = rest
+            .split_at_checked(length as usize)
+            .filter(|_| length <= SECTION_BYTES_MAX);
+        let (section, after) =
+            cut.ok_or_else(|| wrong(format!("a section of {length} bytes that is not there")))?;
+        sections.push(section);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        let more = rest.len();
+        return Err(wrong(format!("{more} bytes behind the last section")));
+    }
+    Ok(sections)
+}
+
+/// The first part of some bytes: its head, its sections, and the bytes behind it.
+///
+/// # Errors
+/// What is wrong with the bytes, an end within the part among it.
+pub fn split_part(bytes: &[u8]) -> Result<(PartHead, Vec<&[u8]>, &[u8]), PartError> {
+    let (head, rest) = bytes
+        .split_first_chunk()
+        .ok_or_else(|| wrong("it ends within the head of a part"))?;
+    let head = PartHead::decode(head)?;
+    let length = usize::try_from(head.bytes).unwrap_or(usize::MAX);
+    let (body, rest) = rest.split_at_checked(length).ok_or_else(|| {
+        let (says, has) = (head.bytes, rest.len());
+        wrong(format!(
+            "it ends within a part, after {has} of {says} bytes"
+        ))
+    })?;
+    let sections = match head.column {
+        Some(_) => sections(&head, body)?,
+        None => Vec::new(),
+    };
+    Ok((head, sections, rest))
+}
