@@ -1,6 +1,8 @@
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, OutPoint, Txid};
 
 use super::*;
+use crate::BlockId;
 
 fn block(height: u32) -> BlockId {
     BlockId {

@@ -1,0 +1,77 @@
+//! The native protocol, `/spindex/v1`: JSON of answers and refusals.
+
+pub mod column;
+mod commitments;
+mod process;
+pub mod section;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use commitments::{Commitments, Link, Links};
+pub use process::{Process, Step};
+
+/// Where its routes stand.
+pub const PREFIX: &str = "/spindex/v1";
+
+/// Why a request is refused, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The request cannot be understood or asks for too much.
+    BadRequest,
+    /// The height is above the tip, or nothing is indexed at all.
+    NotYetIndexed,
+    /// The height is below the first one of this server.
+    NeverIndexed,
+    /// This server does not keep what is asked for.
+    NotKept,
+    /// Not now; `Retry-After` says when.
+    Busy,
+    /// A fault of this server or of its node.
+    Internal,
+}
+
+/// A request that is refused: `{"error":{"code":"…","message":"…"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For programs.
+    pub code: Code,
+    /// For people.
+    pub message: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    error: Refusal,
+}
+
+impl Refusal {
+    /// Writes it.
+    pub fn encode(&self) -> Vec<u8> {
+        let refused = Refused {
+            error: self.clone(),
+        };
+        // Of texts alone, which can be written.
+        serde_json::to_vec(&refused).unwrap_or_default()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong with the body.
+    pub fn decode(body: &[u8]) -> Result<Self, String> {
+        let refused: Refused = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        Ok(refused.error)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests;
