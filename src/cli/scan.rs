@@ -14,18 +14,20 @@ use super::server::block_on;
 use super::wallet::WalletSource;
 use crate::bip352::keys::ReceiverKeys;
 use crate::client::{
-    HttpOracle, HttpSettings, Identity, LightClient, LightSettings, Oracle, ScanReport, Spend,
-    State, WalletId,
+    HttpSettings, Identity, LightClient, LightSettings, Oracle, ScanReport, Spend, State, WalletId,
 };
 use crate::curve::Engine;
 use crate::runtime::Stop;
 use crate::scan::Scanner;
+use connect::{Connected, Dialect};
+
+mod connect;
 
 #[derive(Args)]
 pub(super) struct ScanArgs {
     #[command(flatten)]
     common: CommonSettings,
-    /// Base address of a tweak server (BlindBit HTTP version 1), with any path in front
+    /// Base address of a tweak server, with any path in front
     #[arg(
         long,
         env = "SPINDEX_ORACLE",
@@ -33,6 +35,27 @@ pub(super) struct ScanArgs {
         default_value = "http://127.0.0.1:8000"
     )]
     oracle: String,
+    /// What the server is asked in: the native protocol, version 1 of BlindBit's HTTP interface, or whichever it speaks,
+    /// native first [auto with --cut-through or --dust-limit: version 1, which has such lists]
+    #[arg(
+        long,
+        env = "SPINDEX_DIALECT",
+        value_enum,
+        value_name = "NAME",
+        default_value_t
+    )]
+    dialect: Dialect,
+    /// Fetch what a match would need of every block, so that no request depends on what is the wallet's (native protocol)
+    #[arg(long, env = "SPINDEX_PRIVATE")]
+    private: bool,
+    /// Server that is asked for the outputs and spends that a match needs, instead of the one that is scanned (native
+    /// protocol)
+    #[arg(long, env = "SPINDEX_FETCH_FROM", value_name = "URL")]
+    fetch_from: Option<String>,
+    /// Ask for the txids of all spenders, by requests that name the block of a spend (native protocol, where they are known
+    /// only if they carry a state id)
+    #[arg(long, env = "SPINDEX_ASK_SPENDERS")]
+    ask_spenders: bool,
     #[command(flatten)]
     wallet: WalletSource,
     /// Also look for who spends this taproot output, such as a process tip (may be repeated). Only those named in this
@@ -122,6 +145,8 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         dust_limit_sat: args.dust_limit,
         cut_through: args.cut_through,
         ask_again: args.ask_again,
+        private: args.private,
+        ask_spenders: args.ask_spenders,
         rescan: args.rescan,
         concurrency: args.concurrency.into(),
         ..LightSettings::new(network)
@@ -134,15 +159,9 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
     let report = block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
-        let oracle = Arc::new(HttpOracle::new(&args.oracle, http)?);
-        let mut client = light_client(
-            common.compute.engine()?,
-            oracle,
-            keys,
-            watched,
-            state,
-            settings,
-        )?;
+        let oracle = connect(&args, http, network).await?;
+        let engine = common.compute.engine()?;
+        let mut client = oracle.client(engine, keys, watched, state, settings)?;
         tokio::select! {
             report = run_with_progress(&mut client) => report,
             () = stop.requested() => anyhow::bail!("stopped; the same command goes on from the last stored block"),
@@ -156,6 +175,20 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
     } else {
         write_stdout(|out| print_report(out, &report))
     }
+}
+
+async fn connect(args: &ScanArgs, http: HttpSettings, network: Network) -> Result<Connected> {
+    if let (Some(_), Dialect::V1) = (&args.fetch_from, args.dialect) {
+        return Err(usage!(
+            "--fetch-from is for the native protocol, not for version 1"
+        ));
+    }
+    let dialect = match args.dialect {
+        Dialect::Auto if args.cut_through || args.dust_limit > 0 => Dialect::V1,
+        dialect => dialect,
+    };
+    let follow_ups = args.fetch_from.as_deref();
+    connect::connect(dialect, &args.oracle, follow_ups, http, network).await
 }
 
 /// A client over any oracle.
@@ -374,6 +407,7 @@ mod tests {
             spends_known_to: None,
             watched: Vec::new(),
             unresolved: unresolved.collect(),
+            head: None,
             unresolved_unknown_below: unknown_below,
         };
         let mut out = Vec::new();

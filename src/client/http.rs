@@ -22,6 +22,7 @@ use crate::wire::v1::{self, words};
 use pause::Pause;
 use proxy::Way;
 pub use transport::HttpSettings;
+pub(super) use transport::Incoming;
 use transport::{Answer, reason, shown};
 
 /// Longest body of an answer that is one small object.

@@ -17,11 +17,17 @@
 //! scan reached them: their filter matches, and there is nothing to fetch. Such matches are kept, reported, and asked for
 //! again when a reorganisation may have revived the outputs. With cut-through even the match is missing.
 
+mod columns;
 mod error;
 mod fetch;
 mod first_block;
+mod heads;
 mod matching;
+mod prepare;
 mod reorg;
+mod reporting;
+mod server;
+mod streams;
 mod unresolved;
 mod window;
 
@@ -32,20 +38,27 @@ use std::time::Duration;
 
 use bitcoin::{Network, OutPoint};
 
-use super::report::{Found, ScanReport, Unresolved, Watched};
-use super::state::{Change, Coverage, Cursor, Identity, Labels, State, WalletId, WatchedRow};
-use super::{Oracle, OracleError, OracleInfo, TweakQuery};
+use super::native::{NativeBlock, NativeOracle};
+use super::report::ScanReport;
+use super::state::{Identity, State, WalletId, WatchedRow};
+use super::{Oracle, OracleError, TweakQuery};
 use crate::scan::Scanner;
+use crate::wire::native::column::CHUNK_BLOCKS;
 
 pub use error::ClientError;
 use error::Interrupted;
 use fetch::Fetcher;
+use server::Server;
+use streams::Wanted;
 
 /// How often a scan begins again after a change of the chain without finishing a window in between.
 const MAX_RESTARTS: u32 = 6;
 
 /// Most blocks whose requests are in flight at the same time.
 const MAX_CONCURRENCY: usize = 4096;
+
+/// How many times the blocks of a window there are in one of the native protocol.
+const NATIVE_WINDOW: usize = 16;
 
 /// The highest height there can be: Bitcoin Core counts in signed 32-bit numbers.
 const MAX_HEIGHT: u32 = i32::MAX as u32;
@@ -64,9 +77,14 @@ pub struct LightSettings {
     /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already, also if a
     /// reorganisation revives it.
     pub cut_through: bool,
-    /// Ask once more for everything that is unresolved ([`ScanReport::unresolved`]), not only for what a reorganisation
+    /// Of a server of version 1: ask once more for everything that is unresolved ([`ScanReport::unresolved`]), not only for what a reorganisation
     /// may have changed.
     pub ask_again: bool,
+    /// Of a server of the native protocol: fetch what a match would need of every block, so that no request depends on one.
+    pub private: bool,
+    /// Of a server of the native protocol: ask who spent what by version 1 of the interface, which names the block. Without
+    /// it spenders are known by their place in the block, and by their txid where they carry a state id.
+    pub ask_spenders: bool,
     /// Begin again at `from`, or where the scan began, once. Spends are looked for anew; outputs that were found stay,
     /// for a server may have forgotten them since.
     pub rescan: bool,
@@ -90,6 +108,8 @@ impl LightSettings {
             dust_limit_sat: 0,
             cut_through: false,
             ask_again: false,
+            private: false,
+            ask_spenders: false,
             rescan: false,
             concurrency: 32,
             window_blocks: 256,
@@ -118,7 +138,7 @@ pub struct Progress {
 
 /// A light client over one server.
 pub struct LightClient {
-    oracle: Arc<dyn Oracle>,
+    server: Server,
     scanner: Option<Arc<Scanner>>,
     state: State,
     settings: LightSettings,
@@ -135,7 +155,7 @@ pub struct LightClient {
 impl fmt::Debug for LightClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LightClient")
-            .field("oracle", &self.oracle.describe())
+            .field("oracle", &self.server.describe())
             .field("state", &self.state)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
@@ -163,6 +183,37 @@ impl LightClient {
         scanner: Option<Scanner>,
         watched: impl IntoIterator<Item = OutPoint>,
         state: State,
+        settings: LightSettings,
+    ) -> Result<Self, ClientError> {
+        Self::of(Server::V1(oracle), scanner, watched, state, settings)
+    }
+
+    /// The same over a server of the native protocol. What matches need is asked of `follow_ups`, if it is another one: then
+    /// `server` does not learn whether anything has matched.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn native(
+        server: Arc<NativeOracle>,
+        follow_ups: Option<Arc<NativeOracle>>,
+        scanner: Option<Scanner>,
+        watched: impl IntoIterator<Item = OutPoint>,
+        state: State,
+        settings: LightSettings,
+    ) -> Result<Self, ClientError> {
+        let server = Server::Native {
+            follow_ups: follow_ups.unwrap_or_else(|| server.clone()),
+            server,
+            first: 0,
+        };
+        Self::of(server, scanner, watched, state, settings)
+    }
+
+    fn of(
+        server: Server,
+        scanner: Option<Scanner>,
+        watched: impl IntoIterator<Item = OutPoint>,
+        state: State,
         mut settings: LightSettings,
     ) -> Result<Self, ClientError> {
         settings.concurrency = settings.concurrency.clamp(1, MAX_CONCURRENCY);
@@ -186,7 +237,7 @@ impl LightClient {
             return Err(ClientError::NothingToDo);
         }
         Ok(Self {
-            oracle,
+            server,
             scanner: scanner.map(Arc::new),
             state,
             settings,
@@ -213,8 +264,8 @@ impl LightClient {
         &mut self,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<ScanReport, ClientError> {
-        let info = self.oracle.info().await?;
-        self.check(&info)?;
+        let for_wallet = self.scanner.is_some();
+        self.server.check(&self.settings, for_wallet).await?;
         self.reorganised_above = None;
         self.restarts = 0;
         loop {
@@ -233,7 +284,7 @@ impl LightClient {
                     self.restarts += 1;
                     if self.restarts > MAX_RESTARTS {
                         return Err(ClientError::Contradiction {
-                            oracle: self.oracle.describe(),
+                            oracle: self.server.describe(),
                             height,
                             what,
                         });
@@ -250,9 +301,13 @@ impl LightClient {
     async fn has_become_shorter(&self, error: &ClientError) -> bool {
         let is_refusal = matches!(
             error,
-            ClientError::Oracle(OracleError::UnknownHeight { .. } | OracleError::Refused { .. })
+            ClientError::Oracle(
+                OracleError::UnknownHeight { .. }
+                    | OracleError::Refused { .. }
+                    | OracleError::Declined { .. }
+            )
         );
-        is_refusal && self.oracle.tip().await.is_ok_and(|tip| tip < self.tip)
+        is_refusal && self.server.tip().await.is_ok_and(|tip| tip < self.tip)
     }
 
     /// One pass to the end of the range; the server's last height.
@@ -260,10 +315,10 @@ impl LightClient {
         &mut self,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<u32, Interrupted> {
-        let tip = self.oracle.tip().await?;
+        let tip = self.server.tip().await?;
         if tip > MAX_HEIGHT {
             return Err(OracleError::Malformed {
-                url: self.oracle.describe(),
+                url: self.server.describe(),
                 what: format!("a last block at height {tip}, which no chain has"),
             }
             .into());
@@ -288,208 +343,10 @@ impl LightClient {
             })
             .await?;
         }
-        self.complete_details().await?;
+        if self.tells_spenders() {
+            self.complete_details().await?;
+        }
         Ok(tip)
-    }
-
-    /// Whether the server is of the right chain and has the list that is asked for.
-    fn check(&self, info: &OracleInfo) -> Result<(), ClientError> {
-        let oracle = || self.oracle.describe();
-        if info.network != self.settings.network {
-            return Err(ClientError::WrongNetwork {
-                oracle: oracle(),
-                expected: self.settings.network,
-                actual: info.network,
-            });
-        }
-        let lacks = |what, cure| {
-            Err(ClientError::Unsupported {
-                oracle: oracle(),
-                what,
-                cure,
-            })
-        };
-        if info.tweaks_only {
-            return lacks("no filters and no outputs", "use another server");
-        }
-        if self.scanner.is_none() {
-            return Ok(());
-        }
-        let full = info.full_list || info.full_list_with_dust_limit;
-        // Asked for a list it does not keep, a version 1 server answers that every block is empty.
-        match (self.settings.cut_through, self.settings.dust_limit_sat > 0) {
-            (true, _) if !info.cut_through => lacks(
-                "no list of tweaks with cut-through",
-                "scan without cut-through, or use another server",
-            ),
-            (false, _) if !full => lacks(
-                "no full list of tweaks",
-                "scan with cut-through, or use another server",
-            ),
-            (false, true) if !info.full_list_with_dust_limit => lacks(
-                "no full list of tweaks with a dust limit",
-                "scan without a dust limit or with cut-through, or use another server",
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// Brings the state in line with what this client is to look for: where to begin, and what must be looked at again.
-    async fn prepare(&mut self, tip: u32) -> Result<(), Interrupted> {
-        let coverage = Coverage {
-            labels: self
-                .scanner
-                .as_ref()
-                .map_or_else(Labels::default, |scanner| {
-                    scanner.keys().labels.iter().map(|label| label.m).collect()
-                }),
-            dust_limit_sat: self.settings.dust_limit_sat,
-            cut_through: self.settings.cut_through,
-        };
-        let mut roll_back_to = None;
-        let before = self.state.contents.cursor.clone();
-        let cursor = match before.clone() {
-            None => {
-                let first = match self.settings.from {
-                    Some(from) => from,
-                    None => self.first_height(tip).await?,
-                };
-                Cursor {
-                    first,
-                    next: first,
-                    coverage,
-                    unrecorded_below: None,
-                }
-            }
-            Some(mut cursor) => {
-                if let Some(from) = self.settings.from
-                    && from < cursor.first
-                {
-                    tracing::info!("the stored scan began at {}, now from {from}", cursor.first);
-                    cursor.first = from;
-                    cursor.next = from;
-                }
-                if !cursor.coverage.covers(&coverage) {
-                    tracing::info!(
-                        "labels, dust limit or cut-through let this scan find more than the stored one: again from {}",
-                        cursor.first
-                    );
-                    cursor.next = cursor.first;
-                }
-                if self.settings.rescan {
-                    let again = self.settings.from.unwrap_or(cursor.first);
-                    cursor.next = cursor.next.min(again);
-                    roll_back_to = Some(i64::from(again) - 1);
-                    tracing::info!("scanning again from block {}", cursor.next);
-                }
-                cursor.coverage = coverage;
-                cursor
-            }
-        };
-        self.has_something(&cursor, tip)?;
-        // A beginning that the server does not have is not kept: every later scan would end there.
-        let goes_back = before
-            .as_ref()
-            .is_none_or(|before| cursor.next < before.next);
-        if goes_back && cursor.next <= tip {
-            self.oracle.filters(cursor.next).await?;
-        }
-        let watched = self.rows(before.as_ref(), &cursor, tip).await?;
-        // What is unresolved is taken back with the blocks, and stays until they are scanned.
-        let unresolved = self.state.contents.unresolved.iter();
-        let unresolved = unresolved.map(|(height, row)| (*height, Some(row.clone())));
-        let unresolved = unresolved.collect();
-        // What was found is taken back with the blocks, and stays. Its spends are looked for with the scan, or before.
-        let found = self.state.contents.found.iter().map(|(outpoint, row)| {
-            let mut row = row.clone();
-            row.next = row.next.filter(|next| *next < cursor.next);
-            (*outpoint, row)
-        });
-        let hashes = self.state.contents.hashes.iter();
-        let hashes = hashes.map(|(height, hash)| (*height, *hash));
-        // The hashes stay with it: by them it is seen whether its blocks are still in the chain.
-        let (found, hashes) = match roll_back_to {
-            Some(_) => (found.collect(), hashes.collect()),
-            None => Default::default(),
-        };
-        self.state.apply(Change {
-            roll_back_to,
-            cursor: Some(cursor),
-            hashes,
-            found,
-            watched,
-            unresolved,
-            ..Change::default()
-        })?;
-        // Once is enough, also if the run begins again.
-        self.settings.rescan = false;
-        Ok(())
-    }
-
-    /// Whether there is a block to scan, or has been one.
-    fn has_something(&self, cursor: &Cursor, tip: u32) -> Result<(), ClientError> {
-        let from = match self.settings.from {
-            Some(from) if cursor.scanned_to().is_some() => from,
-            _ if cursor.scanned_to().is_some() => return Ok(()),
-            _ => cursor.first,
-        };
-        if from > tip {
-            return Err(ClientError::BeyondTip {
-                oracle: self.oracle.describe(),
-                from,
-                tip,
-            });
-        }
-        match self.settings.to {
-            Some(to) if to < from => Err(ClientError::EmptyRange { from, to }),
-            _ => Ok(()),
-        }
-    }
-
-    /// What changes in the rows of watched outpoints: those to follow from now on get one; those that are not, and went
-    /// along with the wallet's scan, stay behind.
-    async fn rows(
-        &self,
-        before: Option<&Cursor>,
-        cursor: &Cursor,
-        tip: u32,
-    ) -> Result<Vec<(OutPoint, WatchedRow)>, Interrupted> {
-        let known = &self.state.contents.watched;
-        let mut from = self.settings.from;
-        if from.is_none()
-            && self.scanner.is_none()
-            && self.watched.iter().any(|o| !known.contains_key(o))
-        {
-            // Where the scan of other outpoints began says nothing about these.
-            from = Some(match before {
-                Some(_) => self.first_height(tip).await?,
-                None => cursor.first,
-            });
-        }
-        let from = from.unwrap_or(cursor.first);
-        let new = self.watched.iter().filter_map(|outpoint| {
-            if known.get(outpoint).is_some_and(|row| row.from <= from) {
-                return None;
-            }
-            let row = WatchedRow {
-                from,
-                next: (from < cursor.next).then_some(from),
-            };
-            Some((*outpoint, row))
-        });
-        let left = known.iter().filter_map(|(outpoint, row)| {
-            if self.watched.contains(outpoint) || row.next.is_some() {
-                return None;
-            }
-            // Blocks that are scanned again are taken back for these outpoints too.
-            let next = before.map(|before| before.next.min(cursor.next).max(row.from));
-            let row = WatchedRow {
-                from: row.from,
-                next,
-            };
-            Some((*outpoint, row))
-        });
-        Ok(new.chain(left).collect())
     }
 
     /// Rows of the outpoints that are followed.
@@ -522,6 +379,45 @@ impl LightClient {
         })
     }
 
+    /// Begins to fetch what a segment takes.
+    async fn fetcher(&self, segment: &Segment) -> Result<Fetcher, Interrupted> {
+        let for_wallet = segment.wallet && self.scanner.is_some();
+        let (server, first) = match &self.server {
+            Server::V1(oracle) => {
+                let query = for_wallet.then_some(TweakQuery {
+                    dust_limit_sat: self.settings.dust_limit_sat,
+                    cut_through: self.settings.cut_through,
+                });
+                let heights = segment.first..=segment.last;
+                let concurrency = self.settings.concurrency;
+                return Ok(Fetcher::start(oracle.clone(), heights, query, concurrency));
+            }
+            Server::Native { server, first, .. } => (server, *first),
+        };
+        // Where the scan goes back for outputs found late, the server shall not learn in which block they are.
+        let begin = match segment.wallet {
+            true => segment.first,
+            false => (segment.first / CHUNK_BLOCKS * CHUNK_BLOCKS).max(first),
+        };
+        let wanted = Wanted {
+            heights: begin.min(segment.first)..=segment.last,
+            from: segment.first,
+            columns: NativeBlock::columns(for_wallet, self.settings.private),
+            chain: self.chain_below(server, begin).await?,
+            room: self.settings.window_bytes,
+        };
+        Ok(Fetcher::stream(server.clone(), wanted))
+    }
+
+    /// Most blocks of a window. Natively many come with one request, and each window takes a commit.
+    fn window_blocks(&self) -> usize {
+        let blocks = self.settings.window_blocks.max(1);
+        match &self.server {
+            Server::V1(_) => blocks,
+            Server::Native { .. } => blocks.saturating_mul(NATIVE_WINDOW),
+        }
+    }
+
     /// Goes over a segment window by window. `progress` gets the last height fetched and the last one stored.
     async fn run_segment(
         &mut self,
@@ -529,16 +425,7 @@ impl LightClient {
         tip: u32,
         progress: &mut (dyn FnMut(u32, Option<u32>, &State) + Send),
     ) -> Result<(), Interrupted> {
-        let query = (segment.wallet && self.scanner.is_some()).then_some(TweakQuery {
-            dust_limit_sat: self.settings.dust_limit_sat,
-            cut_through: self.settings.cut_through,
-        });
-        let mut fetcher = Fetcher::start(
-            self.oracle.clone(),
-            segment.first..=segment.last,
-            query,
-            self.settings.concurrency,
-        );
+        let mut fetcher = self.fetcher(segment).await?;
         let tweak_weight = self
             .scanner
             .as_ref()
@@ -547,7 +434,7 @@ impl LightClient {
         loop {
             let blocks = fetcher
                 .window(
-                    self.settings.window_blocks.max(1),
+                    self.window_blocks(),
                     self.settings.window_bytes,
                     tweak_weight,
                     &mut |height| progress(height, done, &self.state),
@@ -560,69 +447,6 @@ impl LightClient {
             self.restarts = 0;
             done = Some(last);
             progress(last, done, &self.state);
-        }
-    }
-
-    fn report(&self, oracle_height: u32) -> ScanReport {
-        let contents = &self.state.contents;
-        let mut found: Vec<Found> = contents
-            .found
-            .iter()
-            .map(|(outpoint, row)| Found {
-                outpoint: *outpoint,
-                value_sat: row.value_sat,
-                key: row.key,
-                k: row.k,
-                label: row.label,
-                tweak: row.tweak,
-                height: row.height,
-                block_hash: row.block_hash,
-                spent: contents.spends.get(outpoint).cloned(),
-            })
-            .collect();
-        found.sort_by_key(|found| (found.height, found.outpoint));
-        let unspent = contents.found.iter();
-        let unspent = unspent.filter(|(outpoint, _)| !contents.spends.contains_key(outpoint));
-        let lagging = unspent.filter_map(|(_, row)| row.next);
-        ScanReport {
-            network: self.settings.network,
-            from: contents.cursor.as_ref().map_or(0, |cursor| cursor.first),
-            scanned_to: self.state.scanned_to(),
-            oracle_height,
-            reorganised_above: self.reorganised_above,
-            // A server may claim any value.
-            unspent_sat: found
-                .iter()
-                .filter(|found| found.spent.is_none())
-                .fold(0, |sum, found| sum.saturating_add(found.value_sat)),
-            found,
-            spends_known_to: lagging.map(|next| next.saturating_sub(1)).min(),
-            watched: self
-                .followed()
-                .map(|(outpoint, row)| Watched {
-                    outpoint: *outpoint,
-                    from: row.from,
-                    to: match row.next {
-                        Some(next) => next.checked_sub(1),
-                        None => self.state.scanned_to(),
-                    }
-                    .filter(|to| *to >= row.from),
-                    spend: contents.spends.get(outpoint).cloned(),
-                })
-                .collect(),
-            unresolved: contents
-                .unresolved
-                .iter()
-                .map(|(height, row)| Unresolved {
-                    height: *height,
-                    block_hash: row.block_hash,
-                    matches: row.matches,
-                })
-                .collect(),
-            unresolved_unknown_below: contents
-                .cursor
-                .as_ref()
-                .and_then(|cursor| cursor.unrecorded_below),
         }
     }
 }

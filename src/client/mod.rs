@@ -1,10 +1,11 @@
 //! The light client: finds a wallet's outputs, and the spends of chosen outpoints, through any tweak server.
 //!
-//! [`Oracle`] is what a server is asked; [`http`] speaks version 1 of the HTTP interface and the native routes beside
-//! it; [`light`] is the range loop over any oracle; [`state`] keeps progress and finds on disk.
+//! [`Oracle`] is what a server of version 1 is asked, and [`http`] asks it; [`native`] asks servers of the native protocol,
+//! which answer for thousands of blocks at once; [`light`] is the range loop over either; [`state`] keeps progress and finds on disk.
 
 pub mod http;
 pub mod light;
+pub mod native;
 pub mod report;
 pub mod state;
 
@@ -12,10 +13,13 @@ use bitcoin::{BlockHash, Transaction, Txid};
 use futures::future::BoxFuture;
 
 use crate::curve::TweakPoint;
+use crate::wire::native::Code;
+use crate::wire::native::column::Column;
 
 pub use http::{HttpOracle, HttpSettings};
 pub use light::{ClientError, LightClient, LightSettings, Progress};
-pub use report::{Found, ScanReport, Spend, Unresolved, Watched};
+pub use native::{NativeInfo, NativeOracle};
+pub use report::{Found, ScanHead, ScanReport, Spend, Unresolved, Watched};
 pub use state::{Identity, State, StateError, WalletId};
 
 pub use crate::wire::v1::{
@@ -97,6 +101,28 @@ pub enum OracleError {
         status: u16,
         /// The server's words, shortened.
         message: String,
+    },
+    /// A server of the native protocol answered that it will not or cannot.
+    #[error("{url} answered \"{message}\"; check that the server has indexed what is asked for")]
+    Declined {
+        /// What was asked.
+        url: String,
+        /// Why, for programs.
+        code: Code,
+        /// The server's words, shortened.
+        message: String,
+    },
+    /// A part of an answer that contradicts another one, or the rules of the chain: no server that is right says so.
+    #[error("{url}: {column} of block {height}: {what}; the server is wrong, use another one")]
+    Untrue {
+        /// What was asked.
+        url: String,
+        /// Height of the block.
+        height: u32,
+        /// In which column.
+        column: Column,
+        /// What cannot be true.
+        what: String,
     },
     /// The server has no such route.
     #[error("{url} does not exist (status 404); check the base address of the server")]

@@ -76,6 +76,19 @@ pub struct Unresolved {
     pub matches: u32,
 }
 
+/// The chain of hashes over everything that native scans were given, `headers` as docs/native.md has it. Whoever has scanned
+/// the same blocks from the same height has the same head, or one of the two servers was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ScanHead {
+    /// Height of the first block it is over.
+    pub from: u32,
+    /// Height of the last one.
+    pub to: u32,
+    /// The head there.
+    #[serde(serialize_with = "hex")]
+    pub head: [u8; 32],
+}
+
 /// The state after a scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScanReport {
@@ -103,6 +116,9 @@ pub struct ScanReport {
     /// What the filters matched and the server does not list, by height. The server is asked again after a
     /// reorganisation that can have changed it, and on request.
     pub unresolved: Vec<Unresolved>,
+    /// What was scanned natively, in one hash; `None` where the last block was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<ScanHead>,
     /// Heights below this were scanned by an older program, which did not keep what was unresolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unresolved_unknown_below: Option<u32>,

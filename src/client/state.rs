@@ -20,18 +20,22 @@ use super::report::Spend;
 use crate::bip352::keys::ReceiverKeys;
 use crate::private_file::{self, PrivateFileError};
 
-pub(super) use rows::{Coverage, Cursor, FoundRow, Labels, UnresolvedRow, WatchedRow};
+pub(super) use rows::{Coverage, Cursor, FoundRow, HeadRow, Labels, UnresolvedRow, WatchedRow};
 
 /// Block hashes kept below the scanned height; a reorganisation deeper than this is refused.
 pub(super) const KEPT_HASHES: u32 = 288;
 
-/// Number of this layout of the file. Files of format 1, which have no table of what is unresolved, are brought to it.
-const FORMAT: u32 = 2;
+/// Number of this layout of the file. Older files are brought to it: format 1 has no table of what is unresolved, format 2
+/// none of heads.
+const FORMAT: u32 = 3;
 
 /// `"format"`: [`FORMAT`]; `"identity"`: [`rows::IdentityRow`]; `"cursor"`: [`Cursor`]. JSON.
 const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 /// Height to block hash, internal order.
 const HASHES: TableDefinition<'static, u32, &[u8; 32]> = TableDefinition::new("hashes");
+/// Height to the head of the chain of hashes there ([`rows::HeadRow`]): the height it was begun at, 4 bytes little-endian,
+/// the block's hash and the head, 32 bytes each.
+const HEADS: TableDefinition<'static, u32, &[u8; 68]> = TableDefinition::new("heads");
 /// Outpoint to [`FoundRow`] as JSON. Outpoints: txid in internal order, vout little-endian.
 const FOUND: TableDefinition<'static, &[u8; 36], &[u8]> = TableDefinition::new("found");
 /// Outpoint, found or watched, to [`Spend`] as JSON.
@@ -150,6 +154,8 @@ pub(super) struct Contents {
     pub(super) cursor: Option<Cursor>,
     /// The last [`KEPT_HASHES`] scanned blocks, without gaps as long as one scan goes on upwards.
     pub(super) hashes: BTreeMap<u32, BlockHash>,
+    /// Of the last [`KEPT_HASHES`] blocks of native scans. One of another block than that of `hashes` does not count.
+    heads: BTreeMap<u32, HeadRow>,
     pub(super) found: BTreeMap<OutPoint, FoundRow>,
     pub(super) spends: BTreeMap<OutPoint, Spend>,
     pub(super) watched: BTreeMap<OutPoint, WatchedRow>,
@@ -163,6 +169,7 @@ pub(super) struct Change {
     pub(super) roll_back_to: Option<i64>,
     pub(super) cursor: Option<Cursor>,
     pub(super) hashes: Vec<(u32, BlockHash)>,
+    pub(super) heads: Vec<(u32, HeadRow)>,
     pub(super) found: Vec<(OutPoint, FoundRow)>,
     pub(super) spends: Vec<(OutPoint, Spend)>,
     pub(super) watched: Vec<(OutPoint, WatchedRow)>,
@@ -229,8 +236,8 @@ impl State {
                 Contents::default()
             }
             Some((FORMAT, found)) if found == identity => state.read()?,
-            Some((_, found)) if found == identity => {
-                state.upgrade()?;
+            Some((format, found)) if found == identity => {
+                state.upgrade(format)?;
                 state.read()?
             }
             Some((_, found)) => {
@@ -283,6 +290,7 @@ impl State {
             meta.insert("format", encode(&FORMAT)?.as_slice())?;
             meta.insert("identity", encode(&identity)?.as_slice())?;
             write.open_table(HASHES)?;
+            write.open_table(HEADS)?;
             write.open_table(FOUND)?;
             write.open_table(SPENDS)?;
             write.open_table(WATCHED)?;
@@ -291,11 +299,14 @@ impl State {
         })
     }
 
-    /// Brings a file of format 1 to this one. What was unresolved at the heights it has scanned nobody knows.
-    fn upgrade(&self) -> Result<(), StateError> {
-        let is_wallet = self.identity.wallet.is_some();
+    /// Brings an older file to this format. What was unresolved at the heights that one of format 1 has scanned nobody knows.
+    fn upgrade(&self, from: u32) -> Result<(), StateError> {
+        let is_wallet = self.identity.wallet.is_some() && from == 1;
         let cursor = self.read_cursor()?.map(|cursor| Cursor {
-            unrecorded_below: is_wallet.then_some(cursor.next),
+            unrecorded_below: match is_wallet {
+                true => Some(cursor.next),
+                false => cursor.unrecorded_below,
+            },
             ..cursor
         });
         self.write(|write| {
@@ -306,6 +317,7 @@ impl State {
                 meta.insert("cursor", encode(&cursor)?.as_slice())?;
             }
             write.open_table(UNRESOLVED)?;
+            write.open_table(HEADS)?;
             Ok(())
         })
     }
@@ -338,6 +350,14 @@ impl State {
             let (height, hash) = row.map_err(|error| storage(error.into()))?;
             hashes.insert(height.value(), BlockHash::from_byte_array(*hash.value()));
         }
+        let mut heads = BTreeMap::new();
+        let table = read
+            .open_table(HEADS)
+            .map_err(|error| storage(error.into()))?;
+        for row in table.iter().map_err(|error| storage(error.into()))? {
+            let (height, head) = row.map_err(|error| storage(error.into()))?;
+            heads.insert(height.value(), HeadRow::decode(head.value()));
+        }
         let mut unresolved = BTreeMap::new();
         let table = read
             .open_table(UNRESOLVED)
@@ -349,6 +369,7 @@ impl State {
         Ok(Contents {
             cursor,
             hashes,
+            heads,
             found: self.read_rows(&read, FOUND, "found")?,
             spends: self.read_rows(&read, SPENDS, "spends")?,
             watched: self.read_rows(&read, WATCHED, "watched")?,
@@ -396,6 +417,13 @@ impl State {
                 match hash {
                     Some(hash) => hashes.insert(height, &hash.to_byte_array())?,
                     None => hashes.remove(height)?,
+                };
+            }
+            let mut heads = write.open_table(HEADS)?;
+            for (height, head) in changed(&before.heads, &after.heads) {
+                match head {
+                    Some(head) => heads.insert(height, &head.encode())?,
+                    None => heads.remove(height)?,
                 };
             }
             let mut unresolved = write.open_table(UNRESOLVED)?;
@@ -513,6 +541,7 @@ impl Contents {
         }
         self.cursor = change.cursor.or(self.cursor.take());
         self.hashes.extend(change.hashes);
+        self.heads.extend(change.heads);
         self.found.extend(change.found);
         self.spends.extend(change.spends);
         self.watched.extend(change.watched);
@@ -529,11 +558,24 @@ impl Contents {
             let keep_from = (*top + 1).saturating_sub(KEPT_HASHES);
             self.hashes = self.hashes.split_off(&keep_from);
         }
+        if let Some((top, _)) = self.heads.last_key_value() {
+            let keep_from = (*top + 1).saturating_sub(KEPT_HASHES);
+            self.heads = self.heads.split_off(&keep_from);
+        }
+    }
+
+    /// The head at a block that is stored.
+    pub(super) fn head(&self, height: u32) -> Option<&HeadRow> {
+        let hash = self.hashes.get(&height)?;
+        self.heads
+            .get(&height)
+            .filter(|row| row.block_hash == *hash)
     }
 
     fn roll_back_to(&mut self, fork: i64) {
         let stays = |height: u32| i64::from(height) <= fork;
         self.hashes.retain(|height, _| stays(*height));
+        self.heads.retain(|height, _| stays(*height));
         self.found.retain(|_, row| stays(row.height));
         self.spends.retain(|_, spend| stays(spend.height));
         self.unresolved.retain(|height, _| stays(*height));

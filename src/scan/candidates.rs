@@ -5,8 +5,18 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::curve::{
-    Batch, CandidateChunk, CandidateScanner, SCAN_BATCH, TweakPoint, batch_for_threads,
+    Batch, CandidateChunk, CandidateScanner, Engine, SCAN_BATCH, TWEAK_BATCH, TweakPoint,
+    batch_for_threads,
 };
+
+/// See [`super::Scanner::decompress`].
+pub(super) fn decompress(engine: &dyn Engine, tweaks: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
+    let batch = batch_for_threads(tweaks.len(), rayon::current_num_threads(), TWEAK_BATCH);
+    let batches = tweaks.par_chunks(batch).with_max_len(1);
+    batches
+        .flat_map_iter(|tweaks| engine.decompress(tweaks))
+        .collect()
+}
 
 /// See [`super::Scanner::scan`].
 pub(super) fn scan<T: Send>(

@@ -77,6 +77,7 @@ pub struct Unverified(
 /// Scans for one wallet.
 pub struct Scanner {
     keys: ReceiverKeys,
+    engine: Arc<dyn Engine>,
     scanner: Box<dyn CandidateScanner>,
 }
 
@@ -97,6 +98,7 @@ impl Scanner {
         let target = keys.scan_target();
         Ok(Self {
             scanner: engine.scanner(std::slice::from_ref(&target))?,
+            engine,
             keys,
         })
     }
@@ -109,6 +111,13 @@ impl Scanner {
     /// How many candidates a tweak has: one for the plain address and one for each label.
     pub fn candidates_per_tweak(&self) -> usize {
         self.scanner.candidates_per_tweak(0)
+    }
+
+    /// The point of each compressed tweak, in order; `None` where the bytes are none. In batches on rayon; blocks the calling
+    /// thread.
+    pub fn decompress(&self, tweaks: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
+        let engine = self.engine.as_ref();
+        covered(engine, || candidates::decompress(engine, tweaks))
     }
 
     /// Computes the candidates of every tweak, in batches of tweaks on rayon, and hands them over chunk by chunk, so that

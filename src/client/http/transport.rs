@@ -4,15 +4,20 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio::time::timeout;
 
 use super::super::{OracleError, off_worker};
 use super::redirect::Astray;
 use super::{HttpOracle, ROWS_BYTES, pause};
+use crate::wire::native::Refusal;
 use crate::wire::v1::{self, words};
 
 /// Longest wait between two attempts.
 const MAX_DELAY: Duration = Duration::from_secs(15);
+
+/// For answers that have a limit from one piece to the next.
+const UNLIMITED: Duration = Duration::from_secs(30 * 86_400);
 
 /// Most bytes read of an answer that only says why there is no other.
 const REASON_BYTES: usize = 4096;
@@ -68,10 +73,36 @@ impl fmt::Debug for HttpSettings {
 }
 
 /// An answer as it came, before anybody looked into it.
-pub(super) struct Answer {
+pub(in crate::client) struct Answer {
     /// What was asked, as errors name it.
-    pub(super) url: String,
-    pub(super) body: Vec<u8>,
+    pub(in crate::client) url: String,
+    pub(in crate::client) body: Vec<u8>,
+}
+
+/// An answer that is read as it comes.
+pub(in crate::client) struct Incoming {
+    /// What was asked, as errors name it.
+    pub(in crate::client) url: String,
+    response: Response,
+    timeout: Duration,
+}
+
+impl Incoming {
+    /// Appends the next piece to `buffer`; whether there was one.
+    ///
+    /// # Errors
+    /// Why the rest does not come.
+    pub(in crate::client) async fn read(&mut self, buffer: &mut Vec<u8>) -> Result<bool, String> {
+        match timeout(self.timeout, self.response.chunk()).await {
+            Ok(Ok(Some(piece))) => {
+                buffer.extend_from_slice(&piece);
+                Ok(true)
+            }
+            Ok(Ok(None)) => Ok(false),
+            Ok(Err(error)) => Err(reason(error)),
+            Err(_) => Err(format!("nothing came for {} s", self.timeout.as_secs_f64())),
+        }
+    }
 }
 
 /// How one attempt failed.
@@ -156,7 +187,11 @@ impl HttpOracle {
             .map_err(|error| OracleError::Setup(format!("no URL for {route}: {error}")))
     }
 
-    pub(super) async fn get(&self, route: &str, max_bytes: usize) -> Result<Answer, OracleError> {
+    pub(in crate::client) async fn get(
+        &self,
+        route: &str,
+        max_bytes: usize,
+    ) -> Result<Answer, OracleError> {
         self.request(Method::GET, self.url(route)?, None, max_bytes)
             .await
     }
@@ -170,20 +205,39 @@ impl HttpOracle {
         max_bytes: usize,
     ) -> Result<Answer, OracleError> {
         let max_bytes = max_bytes.min(self.settings.max_body_bytes);
+        let body = body.as_deref();
+        let attempt = || self.attempt(&method, &url, body, max_bytes);
+        self.persist(&url, attempt).await
+    }
+
+    /// Asks for an answer of any length, which is read as it comes: the time for an attempt counts from one piece to the
+    /// next.
+    pub(in crate::client) async fn open(&self, route: &str) -> Result<Incoming, OracleError> {
+        let url = self.url(route)?;
+        let response = self.persist(&url, || self.begin(&url)).await?;
+        Ok(Incoming {
+            url: self.way.name(&url),
+            response,
+            timeout: self.settings.timeout,
+        })
+    }
+
+    /// Makes attempts until one succeeds, fails for good, or they or the patience are used up.
+    async fn persist<T, F>(&self, url: &Url, attempt: impl Fn() -> F) -> Result<T, OracleError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let (mut made, mut failed) = (0, 0);
         let mut waited = Duration::ZERO;
         loop {
             self.pause.over(self.settings.first_delay).await;
             made += 1;
-            let fault = match self
-                .attempt(&method, &url, body.as_deref(), max_bytes)
-                .await
-            {
+            let fault = match attempt().await {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(fault)) => fault,
             };
-            let name = self.way.name(&url);
+            let name = self.way.name(url);
             tracing::debug!(url = %name, attempt = made, "{}; trying again", fault.reason);
             if let Some(wait) = fault.wait {
                 // A server may ask for no time at all, again and again.
@@ -199,15 +253,20 @@ impl HttpOracle {
                 continue;
             }
             failed += 1;
-            if failed >= self.settings.attempts.max(1) {
+            if failed >= self.attempts() {
                 return Err(fault.give_up(name, made));
             }
             tokio::time::sleep(self.delay(failed)).await;
         }
     }
 
+    /// How often a request is made before it is given up.
+    pub(in crate::client) fn attempts(&self) -> u32 {
+        self.settings.attempts.max(1)
+    }
+
     /// About `first_delay * 2^(attempt - 1)`, spread so that many requests do not come back at the same moment.
-    pub(super) fn delay(&self, attempt: u32) -> Duration {
+    pub(in crate::client) fn delay(&self, attempt: u32) -> Duration {
         let doubled = self
             .settings
             .first_delay
@@ -229,12 +288,60 @@ impl HttpOracle {
                 .header(CONTENT_TYPE, "application/json")
                 .body(body.to_owned());
         }
-        let failed = |error| self.failed(url, error);
-        let mut response = request.send().await.map_err(failed)?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.failed(url, error))?;
         let status = response.status();
         let wait = pause::retry_after(response.headers());
-        let is_success = status.is_success();
+        let body = self.read(url, response, max_bytes).await?;
+        // Only a transaction that was forwarded may be answered with nothing.
+        if status.is_success() && body.is_empty() && *method == Method::GET {
+            let reason = format!("status {status} and no body");
+            return Err(Failure::Passing(Fault::without_answer(reason)));
+        }
+        self.judge(url, status, wait, body)
+    }
+
+    /// One attempt at an answer that is read later.
+    async fn begin(&self, url: &Url) -> Result<Response, Failure> {
+        let request = self.client.get(url.clone()).timeout(UNLIMITED);
+        let late = || {
+            let seconds = self.settings.timeout.as_secs_f64();
+            Failure::Passing(Fault::without_answer(format!("no answer in {seconds} s")))
+        };
+        let response = timeout(self.settings.timeout, request.send()).await;
+        let response = response
+            .map_err(|_| late())?
+            .map_err(|error| self.failed(url, error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let wait = pause::retry_after(response.headers());
+        let body = timeout(
+            self.settings.timeout,
+            self.read(url, response, REASON_BYTES),
+        )
+        .await
+        .map_err(|_| late())??;
+        let Answer { url, .. } = self.judge(url, status, wait, body)?;
+        Err(Failure::Final(OracleError::Malformed {
+            url,
+            what: format!("status {status}"),
+        }))
+    }
+
+    /// The body of an answer, or as much of a refusal's as says why.
+    async fn read(
+        &self,
+        url: &Url,
+        mut response: Response,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, Failure> {
+        let is_success = response.status().is_success();
         let mut body = Vec::new();
+        let failed = |error| self.failed(url, error);
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if is_success && body.len() + chunk.len() > max_bytes {
                 return Err(Failure::Final(OracleError::Malformed {
@@ -248,12 +355,7 @@ impl HttpOracle {
                 break;
             }
         }
-        // Only a transaction that was forwarded may be answered with nothing.
-        if is_success && body.is_empty() && *method == Method::GET {
-            let reason = format!("status {status} and no body");
-            return Err(Failure::Passing(Fault::without_answer(reason)));
-        }
-        self.judge(url, status, wait, body)
+        Ok(body)
     }
 
     fn failed(&self, url: &Url, error: reqwest::Error) -> Failure {
@@ -292,6 +394,10 @@ impl HttpOracle {
                 wait,
             }));
         }
+        if let Ok(Refusal { code, message }) = Refusal::decode(&body) {
+            let message = v1::excerpt(&message);
+            return Err(Failure::Final(OracleError::Declined { url, code, message }));
+        }
         if let Some(message) = words {
             return Err(Failure::Final(OracleError::Refused {
                 url,
@@ -324,7 +430,7 @@ fn is_passing(status: StatusCode) -> bool {
 }
 
 impl Answer {
-    pub(super) fn malformed(&self, what: String) -> OracleError {
+    pub(in crate::client) fn malformed(&self, what: String) -> OracleError {
         OracleError::Malformed {
             url: self.url.clone(),
             what,

@@ -4,6 +4,7 @@ use bitcoin::Network;
 
 use super::super::OracleError;
 use super::reorg::changed;
+use super::server::Server;
 use super::{Interrupted, LightClient};
 
 impl LightClient {
@@ -14,14 +15,22 @@ impl LightClient {
             Network::Testnet => 2_011_968,
             _ => 1,
         };
-        if tip <= taproot || self.has_block(taproot).await? {
+        let first = match &self.server {
+            Server::V1(_) => None,
+            Server::Native { first, .. } => Some((*first).max(taproot)),
+        };
+        if let Some(first) = first.filter(|first| *first > taproot) {
+            self.tell_late(first);
+            return Ok(first);
+        }
+        if tip <= taproot || first.is_some() || self.has_block(taproot).await? {
             tracing::info!(
                 "no first height is given: beginning at block {taproot}, the first that taproot rules hold for"
             );
             return Ok(taproot);
         }
         // The server began later. It has its tip, or there is nothing to scan and the error says so.
-        self.oracle.filters(tip).await?;
+        self.server.require(tip).await?;
         let (mut lacking, mut having) = (taproot, tip);
         while having - lacking > 1 {
             let middle = lacking + (having - lacking) / 2;
@@ -40,18 +49,23 @@ impl LightClient {
                 ));
             }
         }
-        tracing::warn!(
-            "no first height is given, and {} says that it does not have block {lacking}: beginning at block {having}; \
-             payments before it are not looked for (--from with a server that has more blocks finds them)",
-            self.oracle.describe()
-        );
+        self.tell_late(having);
         Ok(having)
+    }
+
+    fn tell_late(&self, first: u32) {
+        tracing::warn!(
+            "no first height is given, and {} says that it does not have block {}: beginning at block {first}; \
+             payments before it are not looked for (--from with a server that has more blocks finds them)",
+            self.server.describe(),
+            first - 1
+        );
     }
 
     /// Whether the server has the block. Nothing but its own words for a block it does not have counts as a no.
     async fn has_block(&self, height: u32) -> Result<bool, Interrupted> {
-        match self.oracle.filters(height).await {
-            Ok(_) => Ok(true),
+        match self.server.require(height).await {
+            Ok(()) => Ok(true),
             Err(OracleError::UnknownHeight { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }

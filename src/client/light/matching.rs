@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::super::OracleUtxo;
 use super::super::state::FoundRow;
-use super::fetch::FetchedBlock;
+use super::fetch::{Content, FetchedBlock};
 use crate::curve::{CandidateChunk, TweakPoint};
 use crate::filter::{Elements, FilterError, spent_item};
 use crate::scan::{Scanner, TaprootOutput, Unverified};
@@ -67,11 +67,14 @@ impl Batch {
         let first = ends.partition_point(|end| *end <= tweaks.start);
         for (position, block) in blocks.iter().enumerate().skip(first) {
             let end = ends.get(position).copied().unwrap_or_default();
-            if end - block.tweaks.len() >= tweaks.end {
+            let Some((new_utxos, of_block)) = listed(block) else {
+                continue;
+            };
+            if end - of_block.len() >= tweaks.end {
                 break;
             }
-            if !block.tweaks.is_empty() {
-                let elements = Elements::read(&block.filters.new_utxos, &block.filters.block_hash);
+            if !of_block.is_empty() {
+                let elements = Elements::read(new_utxos, &block.hash);
                 filters.push(BatchFilter {
                     block: position,
                     end,
@@ -101,6 +104,14 @@ impl Batch {
     }
 }
 
+/// The new-UTXOs filter and the tweaks of a block of version 1.
+fn listed(block: &FetchedBlock) -> Option<(&[u8], &[TweakPoint])> {
+    match &block.content {
+        Content::V1 { filters, tweaks } => Some((&filters.new_utxos, tweaks)),
+        Content::Native(_) => None,
+    }
+}
+
 /// Blocks whose new-UTXOs filter holds a candidate of one of their tweaks; or which filter is bad. Uses all cores.
 pub(super) fn match_outputs(
     scanner: &Scanner,
@@ -109,13 +120,17 @@ pub(super) fn match_outputs(
     let mut tweaks: Vec<TweakPoint> = Vec::new();
     let mut ends = Vec::with_capacity(blocks.len());
     for (position, block) in blocks.iter().enumerate() {
-        tweaks.extend(&block.tweaks);
+        let Some((new_utxos, of_block)) = listed(block) else {
+            ends.push(tweaks.len());
+            continue;
+        };
+        tweaks.extend(of_block);
         ends.push(tweaks.len());
         // Nothing is looked for in this filter; what can be seen at once is.
-        if block.tweaks.is_empty() {
+        if of_block.is_empty() {
             let none: [[u8; 32]; 0] = [];
-            let (filter, hash) = (&block.filters.new_utxos, &block.filters.block_hash);
-            crate::filter::matches(filter, hash, &none).map_err(|error| (position, error))?;
+            crate::filter::matches(new_utxos, &block.hash, &none)
+                .map_err(|error| (position, error))?;
         }
     }
     let batches = scanner.scan(
@@ -145,7 +160,7 @@ pub(super) fn match_outputs(
             };
             let hit = hits.entry(filter.block).or_insert_with(|| Hit {
                 height: block.height,
-                block_hash: block.filters.block_hash,
+                block_hash: block.hash,
                 elements: filter.elements,
                 matched: Vec::new(),
             });
@@ -267,18 +282,17 @@ pub(super) fn match_spends(
         .par_iter()
         .enumerate()
         .map(|(position, block)| {
-            let block_hash = block.filters.block_hash;
+            let block_hash = block.hash;
             let (outpoints, items): (Vec<OutPoint>, Vec<[u8; 8]>) = unspent
                 .iter()
                 .filter(|(_, from)| *from <= block.height)
                 .map(|(outpoint, _)| (*outpoint, spent_item(outpoint, &block_hash)))
                 .unzip();
-            let matched: Vec<OutPoint> =
-                crate::filter::matches(&block.filters.spent, &block_hash, &items)
-                    .map_err(|error| (position, error))?
-                    .into_iter()
-                    .filter_map(|at| outpoints.get(at).copied())
-                    .collect();
+            let matched: Vec<OutPoint> = crate::filter::matches(block.spent(), &block_hash, &items)
+                .map_err(|error| (position, error))?
+                .into_iter()
+                .filter_map(|at| outpoints.get(at).copied())
+                .collect();
             Ok((!matched.is_empty()).then_some(SpentHit {
                 height: block.height,
                 block_hash,

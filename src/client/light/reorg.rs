@@ -19,7 +19,7 @@ impl LightClient {
             .map(|(height, hash)| (*height, *hash))
             .collect();
         let on_chain = async |(height, hash)| -> Result<bool, Interrupted> {
-            Ok(self.oracle.block_hash(height).await? == Some(hash))
+            Ok(self.server.block_hash(height).await? == Some(hash))
         };
         let (Some(lowest), Some(highest)) = (stored.first(), stored.last()) else {
             return Ok(());
@@ -45,7 +45,7 @@ impl LightClient {
             None if lowest.0 <= self.first_scanned() => i64::from(lowest.0) - 1,
             None => {
                 return Err(ClientError::DeepReorganisation {
-                    oracle: self.oracle.describe(),
+                    oracle: self.server.describe(),
                     lowest: lowest.0,
                 }
                 .into());
@@ -79,7 +79,7 @@ impl LightClient {
     pub(super) fn fits_stored(&self, blocks: &[FetchedBlock]) -> Result<(), Interrupted> {
         for block in blocks {
             let stored = self.state.contents.hashes.get(&block.height);
-            if stored.is_some_and(|hash| *hash != block.filters.block_hash) {
+            if stored.is_some_and(|hash| *hash != block.hash) {
                 return Err(changed(block.height, "block hash and stored block hash"));
             }
         }
@@ -94,6 +94,10 @@ impl LightClient {
         blocks: &[FetchedBlock],
         tip: u32,
     ) -> Result<(), Interrupted> {
+        if self.server.is_native() {
+            // Columns name their block, and each is on top of the one before it.
+            return Ok(());
+        }
         let before = blocks
             .first()
             .and_then(|block| block.height.checked_sub(1))
@@ -101,13 +105,13 @@ impl LightClient {
             .map(|(height, hash)| (*height, *hash));
         let checks: Vec<_> = blocks
             .iter()
-            .map(|block| (block.height, block.filters.block_hash))
+            .map(|block| (block.height, block.hash))
             .chain(before)
             .filter(|(height, _)| height.saturating_add(KEPT_HASHES) > tip)
             .collect();
         futures::stream::iter(checks)
             .map(|(height, hash)| async move {
-                match self.oracle.block_hash(height).await? {
+                match self.server.block_hash(height).await? {
                     Some(now) if now == hash => Ok(()),
                     _ => Err(changed(height, "block hash before and after")),
                 }

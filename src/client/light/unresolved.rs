@@ -12,12 +12,16 @@ use std::sync::Arc;
 use bitcoin::BlockHash;
 
 use super::super::TweakQuery;
+use super::super::native::{HeaderChain, NativeBlock};
 use super::super::state::{Change, KEPT_HASHES, UnresolvedRow};
 use super::fetch::{FetchedBlock, Fetcher};
 use super::matching::Find;
 use super::reorg::changed;
+use super::server::Server;
+use super::streams::Wanted;
 use super::{Interrupted, LightClient, matching};
 use crate::scan::Scanner;
+use crate::wire::native::column::CHUNK_BLOCKS;
 
 impl LightClient {
     /// Scans the blocks again whose matches the server may be able to resolve by now.
@@ -33,12 +37,16 @@ impl LightClient {
             "asking again for outputs that the server did not list, in {} blocks",
             heights.len()
         );
+        let oracle = match &self.server {
+            Server::V1(oracle) => oracle.clone(),
+            Server::Native { .. } => return self.resolve(&scanner, heights).await,
+        };
         let query = TweakQuery {
             dust_limit_sat: self.settings.dust_limit_sat,
             cut_through: self.settings.cut_through,
         };
         let mut fetcher = Fetcher::start(
-            self.oracle.clone(),
+            oracle,
             heights,
             Some(query),
             self.settings.concurrency.max(1),
@@ -61,6 +69,43 @@ impl LightClient {
         }
     }
 
+    /// Scans whole chunks again in which something is unresolved, by columns: what a server of version 1 has forgotten is in
+    /// them.
+    async fn resolve(
+        &mut self,
+        scanner: &Arc<Scanner>,
+        heights: Vec<u32>,
+    ) -> Result<(), Interrupted> {
+        let chunks: BTreeSet<u32> = heights.iter().map(|height| height / CHUNK_BLOCKS).collect();
+        for chunk in chunks {
+            let Server::Native { server, first, .. } = &self.server else {
+                return Ok(());
+            };
+            let begin = (chunk * CHUNK_BLOCKS).max(*first);
+            let last = begin | (CHUNK_BLOCKS - 1);
+            let wanted = Wanted {
+                heights: begin..=last.min(self.tip),
+                from: begin,
+                columns: NativeBlock::columns(true, self.settings.private),
+                chain: HeaderChain::new(self.settings.network),
+                room: self.settings.window_bytes,
+            };
+            let mut fetcher = Fetcher::stream(server.clone(), wanted);
+            loop {
+                let blocks = fetcher
+                    .window(usize::MAX, usize::MAX, 0, &mut |_| ())
+                    .await?;
+                if blocks.is_empty() {
+                    break;
+                }
+                let asked = |block: &FetchedBlock| heights.binary_search(&block.height).is_ok();
+                let blocks: Vec<_> = blocks.into_iter().filter(asked).collect();
+                self.ask_window(scanner, blocks, self.tip).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Heights, ascending, at which something is unresolved and the answer may be another one by now: the server's tip
     /// when it was asked is no longer in the chain, or it is asked on request. Heights that will be scanned anyway are not
     /// among them.
@@ -74,13 +119,13 @@ impl LightClient {
             .range(..scanned.min(tip.saturating_add(1)))
         {
             let is_settled = match row.asked_at {
-                _ if self.settings.ask_again => false,
+                _ if self.settings.ask_again || self.server.is_native() => false,
                 None => false,
                 Some((at, _)) if at > tip => false,
                 Some((at, hash)) => match known.get(&(at, hash)) {
                     Some(is_settled) => *is_settled,
                     None => {
-                        let is_settled = self.oracle.block_hash(at).await? == Some(hash);
+                        let is_settled = self.server.block_hash(at).await? == Some(hash);
                         known.insert((at, hash), is_settled);
                         is_settled
                     }
@@ -141,7 +186,7 @@ impl LightClient {
         self.fits_stored(&blocks)?;
         for block in &blocks {
             let row = self.state.contents.unresolved.get(&block.height);
-            if row.is_some_and(|row| row.block_hash != block.filters.block_hash) {
+            if row.is_some_and(|row| row.block_hash != block.hash) {
                 return Err(changed(block.height, "block hash and stored block hash"));
             }
         }
@@ -180,8 +225,7 @@ impl LightClient {
         let contents = &self.state.contents;
         for block in blocks {
             let before = contents.unresolved.get(&block.height);
-            let Some(before) = before.filter(|row| row.block_hash == block.filters.block_hash)
-            else {
+            let Some(before) = before.filter(|row| row.block_hash == block.hash) else {
                 continue;
             };
             let resolved: BTreeSet<[u8; 33]> = found
@@ -204,8 +248,8 @@ impl LightClient {
 
     /// The server's last block, `None` if it has changed between two answers.
     pub(super) async fn tip_block(&self) -> Result<Option<(u32, BlockHash)>, Interrupted> {
-        let height = self.oracle.tip().await?;
-        let hash = self.oracle.block_hash(height).await?;
+        let height = self.server.tip().await?;
+        let hash = self.server.block_hash(height).await?;
         Ok(hash.map(|hash| (height, hash)))
     }
 }

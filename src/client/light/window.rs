@@ -1,6 +1,6 @@
 //! One window of blocks: the wallet's outputs, then the spends, then the commit.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bitcoin::{BlockHash, OutPoint};
@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use super::super::report::Spend;
 use super::super::state::{Change, KEPT_HASHES, UnresolvedRow};
-use super::super::{OracleUtxo, SpendDetails, off_worker};
+use super::super::{Oracle, OracleUtxo, SpendDetails, off_worker};
 use super::fetch::FetchedBlock;
 use super::matching::{Find, Hit, SpentHit, Unspent, confirm, match_outputs, match_spends};
 use super::reorg::changed;
+use super::server::Server;
 use super::{ClientError, Interrupted, LightClient, Segment};
 use crate::filter::{FilterError, spent_filter, spent_item};
 use crate::scan::Scanner;
@@ -46,7 +47,7 @@ impl LightClient {
             return Ok(());
         };
         let unspent = self.unspent(segment, first.height, &found);
-        let spends = self.find_spends(&blocks, unspent).await?;
+        let spends = self.find_spends(&blocks, unspent, &found).await?;
         self.still_in_chain(&blocks, tip).await?;
 
         let next = last.height.saturating_add(1);
@@ -81,12 +82,17 @@ impl LightClient {
         let hashes = blocks
             .iter()
             .skip(keep_from)
-            .map(|block| (block.height, block.filters.block_hash))
+            .map(|block| (block.height, block.hash))
             .collect();
+        let heads = match segment.wallet {
+            true => self.heads(&blocks),
+            false => Vec::new(),
+        };
         self.state.apply(Change {
             roll_back_to: None,
             cursor,
             hashes,
+            heads,
             found,
             spends,
             watched,
@@ -98,6 +104,18 @@ impl LightClient {
     /// What is the wallet's in these blocks, and what the server lists nothing for.
     pub(super) async fn find_outputs(
         &self,
+        scanner: &Arc<Scanner>,
+        blocks: &Arc<Vec<FetchedBlock>>,
+    ) -> Result<Looked, Interrupted> {
+        match &self.server {
+            Server::V1(oracle) => self.find_listed(oracle, scanner, blocks).await,
+            Server::Native { .. } => self.find_in_columns(scanner, blocks).await,
+        }
+    }
+
+    async fn find_listed(
+        &self,
+        oracle: &Arc<dyn Oracle>,
         scanner: &Arc<Scanner>,
         blocks: &Arc<Vec<FetchedBlock>>,
     ) -> Result<Looked, Interrupted> {
@@ -114,7 +132,7 @@ impl LightClient {
         };
         let fetched: Vec<(Hit, Vec<OracleUtxo>)> = futures::stream::iter(hits)
             .map(|hit| async move {
-                let utxos = self.oracle.utxos(hit.height).await?;
+                let utxos = oracle.utxos(hit.height).await?;
                 match utxos.iter().find(|utxo| utxo.block_hash != hit.block_hash) {
                     Some(_) => Err(changed(
                         hit.height,
@@ -210,6 +228,7 @@ impl LightClient {
         &self,
         blocks: &Arc<Vec<FetchedBlock>>,
         unspent: Vec<Unspent>,
+        found: &[Find],
     ) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
         if unspent.is_empty() {
             return Ok(Vec::new());
@@ -220,8 +239,14 @@ impl LightClient {
         };
         let hits =
             hits.map_err(|(block, source)| self.bad_filter(blocks, block, "spent", source))?;
+        let known = self.state.contents.found.iter();
+        let new = found.iter().map(|(outpoint, row)| (outpoint, row));
+        let keys: HashMap<OutPoint, [u8; 8]> = known
+            .chain(new)
+            .filter_map(|(outpoint, row)| Some((*outpoint, *row.key.first_chunk()?)))
+            .collect();
         let spends: Vec<Vec<(OutPoint, Spend)>> = futures::stream::iter(hits)
-            .map(|hit| self.confirm_spends(hit, blocks))
+            .map(|hit| self.confirm_spends(hit, blocks, &keys))
             .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
             .try_collect()
             .await?;
@@ -233,13 +258,27 @@ impl LightClient {
         Ok(first.into_iter().collect())
     }
 
-    /// Asks the spent index which of the matches are real, and who spent them.
+    /// Asks which of the matches are real, and who spent them.
     async fn confirm_spends(
         &self,
         hit: SpentHit,
         blocks: &Arc<Vec<FetchedBlock>>,
+        keys: &HashMap<OutPoint, [u8; 8]>,
     ) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
-        let index = self.oracle.spent_index(hit.height).await?;
+        match &self.server {
+            Server::V1(oracle) => self.spends_by_index(oracle, hit, blocks).await,
+            Server::Native { .. } => self.spends_in_columns(hit, blocks, keys).await,
+        }
+    }
+
+    /// By the spent index of version 1.
+    async fn spends_by_index(
+        &self,
+        oracle: &Arc<dyn Oracle>,
+        hit: SpentHit,
+        blocks: &Arc<Vec<FetchedBlock>>,
+    ) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
+        let index = oracle.spent_index(hit.height).await?;
         if index.block_hash.is_some_and(|hash| hash != hit.block_hash) {
             return Err(changed(
                 hit.height,
@@ -251,7 +290,7 @@ impl LightClient {
         let (fits, items) = off_worker(move || {
             let built = spent_filter(&hit.block_hash, &items);
             let mut blocks = blocks.iter();
-            let fits = blocks.any(|b| b.height == hit.height && b.filters.spent == built);
+            let fits = blocks.any(|b| b.height == hit.height && b.spent() == built);
             (fits, items.into_iter().collect::<HashSet<[u8; 8]>>())
         })
         .await;
@@ -294,7 +333,10 @@ impl LightClient {
         height: u32,
         block_hash: &BlockHash,
     ) -> Result<Option<SpendDetails>, Interrupted> {
-        let details = self.oracle.spend_details(height).await?;
+        let details = match &self.server {
+            Server::V1(oracle) => oracle.spend_details(height).await?,
+            Server::Native { server, .. } => server.spend_details(height).await?,
+        };
         match &details {
             Some(details) if details.block_hash != *block_hash => Err(changed(
                 height,
@@ -302,6 +344,11 @@ impl LightClient {
             )),
             _ => Ok(details),
         }
+    }
+
+    /// Whether the server may be asked who spent what, which names the block.
+    pub(super) fn tells_spenders(&self) -> bool {
+        !self.server.is_native() || self.settings.ask_spenders
     }
 
     /// Fills in who spent what for spends found when the server could not tell, as far as it can now.
@@ -341,10 +388,10 @@ impl LightClient {
     ) -> Interrupted {
         match blocks.get(block) {
             Some(block) => ClientError::Filter {
-                oracle: self.oracle.describe(),
+                oracle: self.server.describe(),
                 kind,
                 height: block.height,
-                block_hash: block.filters.block_hash,
+                block_hash: block.hash,
                 source,
             }
             .into(),

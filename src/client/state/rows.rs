@@ -134,6 +134,38 @@ pub(in crate::client) struct UnresolvedRow {
     pub(in crate::client) asked_at: Option<(u32, BlockHash)>,
 }
 
+/// The head of the chain of hashes over what a native scan was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) struct HeadRow {
+    /// Height of the first block it is over, before which it was 32 zero bytes.
+    pub(in crate::client) from: u32,
+    /// The last one.
+    pub(in crate::client) block_hash: BlockHash,
+    pub(in crate::client) head: [u8; 32],
+}
+
+impl HeadRow {
+    pub(super) fn encode(&self) -> [u8; 68] {
+        let mut bytes = [0; 68];
+        bytes[..4].copy_from_slice(&self.from.to_le_bytes());
+        bytes[4..36].copy_from_slice(self.block_hash.as_byte_array());
+        bytes[36..].copy_from_slice(&self.head);
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; 68]) -> Self {
+        let (mut from, mut block_hash, mut head) = ([0; 4], [0; 32], [0; 32]);
+        from.copy_from_slice(&bytes[..4]);
+        block_hash.copy_from_slice(&bytes[4..36]);
+        head.copy_from_slice(&bytes[36..]);
+        Self {
+            from: u32::from_le_bytes(from),
+            block_hash: BlockHash::from_byte_array(block_hash),
+            head,
+        }
+    }
+}
+
 /// An output of the wallet, without what a [`Spend`](super::Spend) row says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -59,6 +59,7 @@ fn filled() -> Change {
         roll_back_to: None,
         cursor: Some(cursor(100, 111)),
         hashes: (100..=110).map(|height| (height, hash(height))).collect(),
+        heads: (103..=110).map(|height| (height, head(height))).collect(),
         found: vec![
             (outpoint(1), found(101)),
             (outpoint(2), found(105)),
@@ -85,6 +86,14 @@ fn filled() -> Change {
             (104, Some(unresolved(104, None))),
             (107, Some(unresolved(107, Some(110)))),
         ],
+    }
+}
+
+fn head(height: u32) -> HeadRow {
+    HeadRow {
+        from: 103,
+        block_hash: hash(height),
+        head: [height as u8; 32],
     }
 }
 
@@ -271,12 +280,12 @@ fn damaged_files_are_refused() {
         let error = error.expect_err("damaged");
         assert!(matches!(error, StateError::Damaged { .. }), "{error}");
     }
-    for format in [&b"0"[..], b"3"] {
+    for format in [&b"0"[..], b"4"] {
         make(&insert_meta("format", format)).expect_err("of another format");
     }
-    let error = make(&insert_meta("format", b"3")).expect_err("of another format");
+    let error = make(&insert_meta("format", b"4")).expect_err("of another format");
     assert!(
-        matches!(error, StateError::Format { found: 3, .. }),
+        matches!(error, StateError::Format { found: 4, .. }),
         "{error}"
     );
 
@@ -341,18 +350,19 @@ fn labels_are_kept_as_runs() {
     assert_eq!(serde_json::to_string(&many).expect("text"), "[[0,100000]]");
 }
 
-/// A file as the program before wrote it: no table of what is unresolved, and cursor and finds without what came later.
+/// A file as format 1 was: no table of what is unresolved, none of heads, and cursor and finds without what came later.
 fn file_of_format_1(path: &Path, owner: Identity) {
     let mut state = State::open(path, owner).expect("a new file");
-    let unresolved = Vec::new();
     state
         .apply(Change {
-            unresolved,
+            unresolved: Vec::new(),
+            heads: Vec::new(),
             ..filled()
         })
         .expect("written");
     drop(state);
     put(path, |write| {
+        write.delete_table(HEADS).expect("deleted");
         write.delete_table(UNRESOLVED).expect("deleted");
         let mut meta = write.open_table(META).expect("a table");
         meta.insert("format", &b"1"[..]).expect("inserted");
@@ -377,6 +387,7 @@ fn a_file_of_format_1_is_kept_and_says_what_it_cannot_know() {
                 ..cursor(100, 111)
             }),
             unresolved: BTreeMap::new(),
+            heads: BTreeMap::new(),
             ..filled_contents()
         };
         assert_eq!(state.contents, expected);
@@ -409,6 +420,54 @@ fn where_there_is_no_wallet_nothing_can_be_unresolved() {
     file_of_format_1(&path, owner);
     let state = State::open(&path, owner).expect("readable");
     assert_eq!(state.contents.cursor, Some(cursor(100, 111)));
+}
+
+#[test]
+fn a_file_of_format_2_is_kept_and_has_no_heads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("wallet.redb");
+    let owner = identity(Some(1));
+    let mut state = State::open(&path, owner).expect("a new file");
+    state.apply(filled()).expect("written");
+    drop(state);
+    put(&path, |write| {
+        write.delete_table(HEADS).expect("deleted");
+        let mut meta = write.open_table(META).expect("a table");
+        meta.insert("format", &b"2"[..]).expect("inserted");
+    });
+    for _ in 0..2 {
+        let state = State::open(&path, owner).expect("readable");
+        let expected = Contents {
+            heads: BTreeMap::new(),
+            ..filled_contents()
+        };
+        assert_eq!(state.contents, expected);
+    }
+}
+
+#[test]
+fn a_head_counts_while_its_block_does() {
+    let mut contents = filled_contents();
+    assert_eq!(contents.head(110), Some(&head(110)));
+    assert_eq!(contents.head(102), None);
+    // Scanned by version 1, on another branch: the hash says so.
+    contents.apply(Change {
+        hashes: vec![(110, hash(7))],
+        ..Change::default()
+    });
+    assert_eq!(contents.head(110), None);
+    contents.apply(Change {
+        roll_back_to: Some(105),
+        ..Change::default()
+    });
+    assert_eq!(contents.head(106), None);
+    assert_eq!(contents.head(105), Some(&head(105)));
+    // As many are kept as hashes are.
+    contents.apply(Change {
+        heads: (106..500).map(|height| (height, head(height))).collect(),
+        ..Change::default()
+    });
+    assert_eq!(contents.heads.len(), KEPT_HASHES as usize);
 }
 
 fn filled_contents() -> Contents {

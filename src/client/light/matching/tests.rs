@@ -181,12 +181,15 @@ fn matches_belong_to_their_blocks() {
             let new_utxos = new_utxos_filter(&block_hash, &paid.collect::<Vec<_>>());
             FetchedBlock {
                 height: at as u32,
-                filters: BlockFilters {
-                    block_hash,
-                    new_utxos,
-                    spent: spent.clone(),
+                hash: block_hash,
+                content: Content::V1 {
+                    filters: BlockFilters {
+                        block_hash,
+                        new_utxos,
+                        spent: spent.clone(),
+                    },
+                    tweaks,
                 },
-                tweaks,
             }
         })
         .collect();
@@ -195,7 +198,7 @@ fn matches_belong_to_their_blocks() {
     assert_eq!(heights, [0, 2, 3, 4, 6, 7]);
     for hit in &hits {
         let block = &blocks[hit.height as usize];
-        let paid = block.tweaks.iter().step_by(3);
+        let paid = listed(block).unwrap().1.iter().step_by(3);
         let expected: Vec<_> = paid
             .map(|tweak| (*tweak, keys_of(*tweak)[hit.height as usize % 3]))
             .collect();
@@ -204,17 +207,27 @@ fn matches_belong_to_their_blocks() {
 
     // A bad filter is named, whether there is anything to look for in it or not.
     for bad in [4, 5] {
-        let mut blocks: Vec<_> = blocks.iter().map(clone).collect();
-        blocks[bad].filters.new_utxos = vec![9];
-        let error = match_outputs(&scanner, &blocks).err();
+        let blocks = (0..).zip(&blocks).map(|(at, block)| with(block, at == bad));
+        let error = match_outputs(&scanner, &blocks.collect::<Vec<_>>()).err();
         assert_eq!(error.map(|(at, _)| at), Some(bad));
     }
 }
 
-fn clone(block: &FetchedBlock) -> FetchedBlock {
+/// The same block, or one with a bad filter.
+fn with(block: &FetchedBlock, is_bad: bool) -> FetchedBlock {
+    let Content::V1 { filters, tweaks } = &block.content else {
+        panic!("a block of version 1");
+    };
+    let mut filters = filters.clone();
+    if is_bad {
+        filters.new_utxos = vec![9];
+    }
     FetchedBlock {
         height: block.height,
-        filters: block.filters.clone(),
-        tweaks: block.tweaks.clone(),
+        hash: block.hash,
+        content: Content::V1 {
+            filters,
+            tweaks: tweaks.clone(),
+        },
     }
 }

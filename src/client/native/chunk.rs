@@ -1,0 +1,174 @@
+//! Sections of single blocks, taken from the whole chunk that holds them: which of its blocks is meant, the server does not
+//! learn.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::super::{OracleError, off_worker};
+use super::group::{Raw, hash_of, read_group, untrue};
+use super::{NativeBlock, NativeOracle, Next, Parts, names, route};
+use crate::wire::native::Code;
+use crate::wire::native::column::{CHUNK_BLOCKS, Column};
+
+/// Chunks that are kept for further matches in them, at most, and their bytes.
+const KEPT: usize = 16;
+const KEPT_BYTES: usize = 64 << 20;
+
+/// Columns of chunks, the one that was used last in front.
+#[derive(Default)]
+pub(super) struct Cache(Mutex<VecDeque<(Column, Arc<Vec<Raw>>)>>);
+
+impl Cache {
+    fn get(&self, column: Column, height: u32) -> Option<Arc<Vec<Raw>>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |blocks: &[Raw]| blocks.iter().any(|block| block.height == height);
+        let at = kept
+            .iter()
+            .position(|(of, blocks)| *of == column && holds(blocks))?;
+        let entry = kept.remove(at)?;
+        let blocks = entry.1.clone();
+        kept.push_front(entry);
+        Some(blocks)
+    }
+
+    fn put(&self, column: Column, blocks: Arc<Vec<Raw>>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = |blocks: &[Raw]| blocks.first().map(|block| block.height);
+        kept.retain(|(of, other)| *of != column || first(other) != first(&blocks));
+        kept.push_front((column, blocks));
+        let size = |blocks: &[Raw]| -> usize {
+            let sections = blocks.iter().flat_map(|block| &block.sections);
+            sections.map(Vec::len).sum()
+        };
+        let mut bytes = 0;
+        kept.retain(|(_, blocks)| {
+            bytes += size(blocks);
+            bytes <= KEPT_BYTES
+        });
+        kept.truncate(KEPT);
+    }
+}
+
+/// A section, and who gave it.
+pub(in crate::client) struct Section {
+    pub(in crate::client) url: String,
+    /// State ids that the header counts beside it.
+    pub(in crate::client) states: u32,
+    pub(in crate::client) bytes: Vec<u8>,
+}
+
+impl NativeOracle {
+    /// A column of the chunk that holds a block that was scanned, perhaps of another server, whose last block was at
+    /// `tip`, and whose first one at `first`. `None` where the chain has another block there by now.
+    ///
+    /// # Errors
+    /// As all of [`Oracle`](super::super::Oracle); a section that is not the one that the block's header has the hash of.
+    pub(in crate::client) async fn section(
+        &self,
+        block: &NativeBlock,
+        column: Column,
+        first: u32,
+        tip: u32,
+    ) -> Result<Option<Section>, OracleError> {
+        let url = format!("{} ({column})", self.describe());
+        if let Some(blocks) = self.chunks.get(column, block.height)
+            && let Ok(Some(section)) = section_of(&url, &blocks, block, column)
+        {
+            return Ok(Some(section));
+        }
+        let Some((url, blocks)) = self.chunk(block.height, column, first, tip).await? else {
+            return Ok(None);
+        };
+        let blocks = Arc::new(blocks);
+        self.chunks.put(column, blocks.clone());
+        section_of(&url, &blocks, block, column)
+    }
+
+    /// The column of the chunk that holds a height; `None` where the chain ends below it.
+    async fn chunk(
+        &self,
+        height: u32,
+        column: Column,
+        first: u32,
+        tip: u32,
+    ) -> Result<Option<(String, Vec<Raw>)>, OracleError> {
+        let columns = [Column::Headers, column];
+        let chunk = height / CHUNK_BLOCKS;
+        let (begin, end) = (
+            chunk * CHUNK_BLOCKS,
+            chunk * CHUNK_BLOCKS + (CHUNK_BLOCKS - 1),
+        );
+        let begin = begin.max(first);
+        let is_whole = begin.is_multiple_of(CHUNK_BLOCKS) && end <= tip;
+        let mut failed = 0;
+        loop {
+            let parts = match is_whole {
+                true => {
+                    let route = route(&format!("chunk/{chunk}/{}", names(&columns)));
+                    self.http.open(&route).await.map(Parts::new)
+                }
+                // A chunk that is not whole is no resource of its own.
+                false => self.range(&columns, begin, end).await,
+            };
+            let mut parts = match parts {
+                Ok(parts) => parts,
+                Err(OracleError::Declined {
+                    code: Code::NotYetIndexed,
+                    ..
+                }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let reason = match parts.next(&columns).await? {
+                Next::Group(group) => {
+                    let (url, network) = (parts.url(), self.network);
+                    return off_worker(move || {
+                        read_group(&url, network, &columns, &group, begin)
+                            .map(|blocks| Some((url, blocks)))
+                    })
+                    .await;
+                }
+                Next::End(_) => return Err(parts.malformed("an answer without blocks")),
+                Next::Cut(reason) => reason,
+            };
+            failed += 1;
+            match self.wait(failed) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => {
+                    return Err(OracleError::Unreachable {
+                        url: parts.url(),
+                        attempts: failed,
+                        reason,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The section of a block among those of its chunk.
+fn section_of(
+    url: &str,
+    blocks: &[Raw],
+    block: &NativeBlock,
+    column: Column,
+) -> Result<Option<Section>, OracleError> {
+    let Some(raw) = blocks.iter().find(|raw| raw.height == block.height) else {
+        return Ok(None);
+    };
+    if raw.hash != block.hash {
+        return Ok(None);
+    }
+    // Who spent what an index may learn later, and this hash stands outside the head.
+    if column != Column::Spends
+        && hash_of(&raw.header.hashes, column) != hash_of(&block.header.hashes, column)
+    {
+        let what = "another hash of it than the headers column had when the block was scanned";
+        return Err(untrue(url, block.height, column, what));
+    }
+    let bytes = raw.sections.first().cloned().unwrap_or_default();
+    Ok(Some(Section {
+        url: url.to_owned(),
+        states: raw.header.states,
+        bytes,
+    }))
+}

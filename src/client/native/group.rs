@@ -1,0 +1,131 @@
+//! The parts of some blocks, held against their headers column.
+
+use bitcoin::params::Params;
+use bitcoin::{BlockHash, Network};
+
+use super::super::OracleError;
+use super::parts::Part;
+use crate::wire::native::column::{CHUNK_BLOCKS, Column, sections};
+use crate::wire::native::section::{HeaderSection, SectionHashes, section_hash};
+
+/// The sections of a block.
+#[derive(Debug, Clone)]
+pub(in crate::client) struct Raw {
+    pub(in crate::client) height: u32,
+    pub(in crate::client) hash: BlockHash,
+    /// What the headers column has of it.
+    pub(in crate::client) header: HeaderSection,
+    /// The sections of the other columns, as they were asked for, each with the hash that the headers column has of it.
+    pub(in crate::client) sections: Vec<Vec<u8>>,
+}
+
+/// What a server says of a block, and what cannot be true.
+pub(super) fn untrue(
+    url: &str,
+    height: u32,
+    column: Column,
+    what: impl Into<String>,
+) -> OracleError {
+    OracleError::Untrue {
+        url: url.to_owned(),
+        height,
+        column,
+        what: what.into(),
+    }
+}
+
+/// The hash of a column's section.
+pub(super) fn hash_of(hashes: &SectionHashes, column: Column) -> Option<&[u8; 32]> {
+    match column {
+        Column::Headers => None,
+        Column::Tweaks => Some(&hashes.tweaks),
+        Column::Prefixes => Some(&hashes.prefixes),
+        Column::Outputs => Some(&hashes.outputs),
+        Column::Spent => Some(&hashes.spent),
+        Column::Spends => Some(&hashes.spends),
+        Column::NewUtxos => Some(&hashes.new_utxos),
+    }
+}
+
+/// The blocks of a group of parts, which begin at a height: their headers link, each with the work it claims, and every
+/// section has the hash that stands beside its header.
+///
+/// # Errors
+/// [`OracleError::Malformed`] for parts of other blocks or another network, or bytes that are no sections;
+/// [`OracleError::Untrue`] for what contradicts itself.
+pub(in crate::client) fn read_group(
+    url: &str,
+    network: Network,
+    columns: &[Column],
+    parts: &[Part],
+    first: u32,
+) -> Result<Vec<Raw>, OracleError> {
+    let malformed = |what: String| OracleError::Malformed {
+        url: url.to_owned(),
+        what,
+    };
+    let Some((headers, others)) = parts.split_first() else {
+        return Err(malformed("no part".to_owned()));
+    };
+    let head = &headers.head;
+    if head.network != network {
+        let (is, expected) = (head.network, network);
+        return Err(malformed(format!("blocks of {is}, and not of {expected}")));
+    }
+    if head.first != first {
+        let is = head.first;
+        return Err(malformed(format!(
+            "blocks from {is} on, and not from {first}"
+        )));
+    }
+    if head.last() / CHUNK_BLOCKS != first / CHUNK_BLOCKS {
+        let last = head.last();
+        return Err(malformed(format!(
+            "blocks {first} to {last} in one part, of two chunks"
+        )));
+    }
+    let params = Params::new(network);
+    let mut blocks: Vec<Raw> = Vec::with_capacity(head.blocks as usize);
+    let rows = sections(head, &headers.body).map_err(|error| malformed(error.to_string()))?;
+    for (height, section) in (first..).zip(rows) {
+        let lie = |what: String| untrue(url, height, Column::Headers, what);
+        let header = HeaderSection::decode(section).map_err(|error| lie(error.to_string()))?;
+        let target = header.header.target();
+        if target > params.max_attainable_target {
+            return Err(lie("a target above the highest of its network".to_owned()));
+        }
+        let hash = header
+            .header
+            .validate_pow(target)
+            .map_err(|_| lie("a header without the work it claims".to_owned()))?;
+        if let Some(before) = blocks.last()
+            && before.hash != header.header.prev_blockhash
+        {
+            return Err(lie(
+                "a header that is not on top of the one before it".to_owned()
+            ));
+        }
+        blocks.push(Raw {
+            height,
+            hash,
+            header,
+            sections: Vec::with_capacity(others.len()),
+        });
+    }
+    if blocks.last().map(|block| block.hash) != Some(head.last_hash) {
+        let what = "another block than the one that its part ends with";
+        return Err(untrue(url, head.last(), Column::Headers, what));
+    }
+    for (part, column) in others.iter().zip(columns.iter().skip(1)) {
+        let rows =
+            sections(&part.head, &part.body).map_err(|error| malformed(error.to_string()))?;
+        for (block, section) in blocks.iter_mut().zip(rows) {
+            if hash_of(&block.header.hashes, *column) != Some(&section_hash(section)) {
+                let what = "not what the headers column has the hash of";
+                return Err(untrue(url, block.height, *column, what));
+            }
+            block.sections.push(section.to_vec());
+        }
+    }
+    Ok(blocks)
+}

@@ -1,0 +1,136 @@
+//! Parts of columns, as they come.
+
+use super::super::OracleError;
+use super::super::http::Incoming;
+use crate::BlockId;
+use crate::wire::native::column::{Column, PartHead};
+
+/// Longest part that is read. Of 64 blocks of 4 million weight units, `outputs` takes some 80 MB at most.
+const PART_BYTES_MAX: u64 = 128 << 20;
+
+/// One column of consecutive blocks.
+pub(in crate::client) struct Part {
+    pub(super) head: PartHead,
+    /// What follows the head.
+    pub(super) body: Vec<u8>,
+}
+
+/// What comes next.
+pub(in crate::client) enum Next {
+    /// One part for each column.
+    Group(Vec<Part>),
+    /// The mark at the end: the block that the answer reached.
+    End(BlockId),
+    /// Nothing more, and no mark: why.
+    Cut(String),
+}
+
+/// An answer made of parts.
+pub(in crate::client) struct Parts {
+    incoming: Incoming,
+    /// Read, and not used yet.
+    buffer: Vec<u8>,
+}
+
+/// Why bytes are not there.
+enum Lacking {
+    /// The answer ended before the first of them.
+    All,
+    /// It broke off.
+    Some(String),
+}
+
+impl Parts {
+    pub(super) fn new(incoming: Incoming) -> Self {
+        Self {
+            incoming,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// What was asked.
+    pub(in crate::client) fn url(&self) -> String {
+        self.incoming.url.clone()
+    }
+
+    pub(in crate::client) fn malformed(&self, what: impl Into<String>) -> OracleError {
+        OracleError::Malformed {
+            url: self.url(),
+            what: what.into(),
+        }
+    }
+
+    /// The parts of the next blocks.
+    ///
+    /// # Errors
+    /// Bytes that are no such parts.
+    pub(in crate::client) async fn next(
+        &mut self,
+        columns: &[Column],
+    ) -> Result<Next, OracleError> {
+        let mut parts: Vec<Part> = Vec::with_capacity(columns.len());
+        for column in columns {
+            let head = match self.take(PartHead::BYTES).await {
+                Ok(head) => head,
+                Err(Lacking::All) => return Ok(Next::Cut("it ends without a mark".to_owned())),
+                Err(Lacking::Some(reason)) => return Ok(Next::Cut(reason)),
+            };
+            let head = head.first_chunk().map(PartHead::decode);
+            let head = head
+                .unwrap_or_else(|| unreachable!("as long as a head"))
+                .map_err(|error| self.malformed(error.to_string()))?;
+            if head.column.is_none() && parts.is_empty() {
+                return self.end(&head).await;
+            }
+            if head.column != Some(*column) {
+                let has = head.column.map_or("the end mark", Column::name);
+                return Err(self.malformed(format!("{has} where {column} is to be")));
+            }
+            let of = |head: &PartHead| (head.network, head.first, head.blocks, head.last_hash);
+            if parts
+                .first()
+                .is_some_and(|first| of(&first.head) != of(&head))
+            {
+                return Err(self.malformed(format!("{column} of other blocks than headers")));
+            }
+            if head.bytes > PART_BYTES_MAX {
+                let (first, bytes) = (head.first, head.bytes);
+                return Err(self.malformed(format!(
+                    "{column} from block {first} on with {bytes} bytes, more than blocks can fill"
+                )));
+            }
+            let body = match self.take(head.bytes as usize).await {
+                Ok(body) => body,
+                Err(Lacking::All) => return Ok(Next::Cut("it ends within a part".to_owned())),
+                Err(Lacking::Some(reason)) => return Ok(Next::Cut(reason)),
+            };
+            parts.push(Part { head, body });
+        }
+        Ok(Next::Group(parts))
+    }
+
+    async fn end(&mut self, head: &PartHead) -> Result<Next, OracleError> {
+        match self.take(1).await {
+            Err(Lacking::All) => Ok(Next::End(BlockId {
+                height: head.first,
+                hash: head.last_hash,
+            })),
+            Err(Lacking::Some(reason)) => Ok(Next::Cut(reason)),
+            Ok(_) => Err(self.malformed("more behind its end mark")),
+        }
+    }
+
+    /// The next bytes.
+    async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, Lacking> {
+        while self.buffer.len() < bytes {
+            match self.incoming.read(&mut self.buffer).await {
+                Ok(true) => {}
+                Ok(false) if self.buffer.is_empty() => return Err(Lacking::All),
+                Ok(false) => return Err(Lacking::Some("it ends within a part".to_owned())),
+                Err(reason) => return Err(Lacking::Some(reason)),
+            }
+        }
+        let rest = self.buffer.split_off(bytes);
+        Ok(std::mem::replace(&mut self.buffer, rest))
+    }
+}
