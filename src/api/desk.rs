@@ -5,6 +5,7 @@
 //! been looked up. The desk holds the limit on readers and on what the node is asked for; what it keeps are values. Bytes of
 //! answers a dialect may keep itself, by what was asked and the [`Stamp`] of the state it was answered from.
 
+mod columns;
 mod error;
 mod process;
 mod spends;

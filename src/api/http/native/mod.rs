@@ -1,6 +1,7 @@
 //! The native protocol, `/spindex/v1`. A request is decoded here, asked of the desk, and answered in the bytes of
 //! [`crate::wire::native`].
 
+mod chunks;
 mod commitments;
 mod process;
 
@@ -10,6 +11,8 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::StatusCode;
 
+pub(super) use chunks::Outgoing;
+
 use super::{Refusal, Route, on_get};
 use crate::api::desk::DeskError;
 use crate::wire::native::{self, Code};
@@ -18,6 +21,8 @@ use crate::wire::native::{self, Code};
 pub(super) fn routes() -> Vec<Route> {
     let get = |path, handler| Route::get(path, handler);
     vec![
+        get("/chunk/{n}/{columns}", on_get(chunks::chunk)),
+        get("/range/{columns}", on_get(chunks::range)),
         get("/commitments", on_get(commitments::commitments)),
         get("/process/{outpoint}", on_get(process::process)),
     ]
@@ -35,6 +40,9 @@ pub(super) enum NativeError {
     /// Below what is indexed, or where there is nothing of the kind.
     #[error("{0}")]
     Never(String),
+    /// There is no room to put an answer.
+    #[error("too many answers are waiting to be taken")]
+    Crowded,
     /// The desk has no answer.
     #[error(transparent)]
     Desk(#[from] DeskError),
@@ -54,6 +62,7 @@ impl Refusal for NativeError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Desk(error) => error.retry_after(),
+            Self::Crowded => Some(Duration::from_secs(10)),
             _ => None,
         }
     }
@@ -79,6 +88,7 @@ impl NativeError {
             Self::BadRequest(_) => Code::BadRequest,
             Self::AboveTip { .. } => Code::NotYetIndexed,
             Self::Never(_) => Code::NeverIndexed,
+            Self::Crowded => Code::Busy,
             Self::Desk(error) => match error {
                 DeskError::UnknownHeight { .. } => Code::NotYetIndexed,
                 DeskError::NothingIndexed | DeskError::Compacting(_) => Code::Busy,
@@ -113,8 +123,8 @@ fn encoded(body: Result<Vec<u8>, String>) -> Result<Vec<u8>, NativeError> {
 
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
-/// `from` and `to`, of which the other is taken if one is not given, for so many heights at most.
-fn range(parameters: Parameters, most: u32) -> Result<(u32, u32), NativeError> {
+/// `from` and `to`, as far as they are given.
+fn bounds(parameters: Parameters) -> Result<(Option<u32>, Option<u32>), NativeError> {
     let bad = |text: String| NativeError::BadRequest(text);
     let Query(parameters) = parameters.map_err(|error| bad(error.body_text()))?;
     let (mut from, mut to) = (None, None);
@@ -135,14 +145,23 @@ fn range(parameters: Parameters, most: u32) -> Result<(u32, u32), NativeError> {
             return Err(bad(format!("{name} is given twice")));
         }
     }
+    match (from, to) {
+        (Some(from), Some(to)) if from > to => Err(bad("from is above to".to_owned())),
+        bounds => Ok(bounds),
+    }
+}
+
+/// `from` and `to`, of which the other is taken if one is not given, for so many heights at most.
+fn range(parameters: Parameters, most: u32) -> Result<(u32, u32), NativeError> {
+    let bad = |text: String| NativeError::BadRequest(text);
+    let (from, to) = bounds(parameters)?;
     let either = from
         .or(to)
         .ok_or_else(|| bad("give from and to".to_owned()))?;
     let (from, to): (u32, u32) = (from.unwrap_or(either), to.unwrap_or(either));
-    match to.checked_sub(from) {
-        Some(more) if more < most => Ok((from, to)),
-        Some(_) => Err(bad(format!("more than {most} heights"))),
-        None => Err(bad("from is above to".to_owned())),
+    match to - from < most {
+        true => Ok((from, to)),
+        false => Err(bad(format!("more than {most} heights"))),
     }
 }
 
