@@ -1,8 +1,4 @@
-//! Random reorganisations under a light client: a simulated chain, its index, the server and the client, all real. Payments
-//! are spent before the first scan and revived later. The judge is the chain itself, which knows what it has paid, and a
-//! client that scans everything anew.
-//!
-//! `SPINDEX_CLIENT_REORGS` sequences of events are played, some few without it.
+//! A simulated chain with an index that is served, and a wallet that is paid, and spent from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,8 +19,8 @@ use spindex::chain::made::simulated::{
     Orphaned, PaidOutput, PaymentRequest, SimulatedBlock, SimulatedChain, SimulationSettings,
 };
 use spindex::client::{
-    ClientError, HttpOracle, HttpSettings, Identity, LightClient, LightSettings, OracleError,
-    ScanReport, State, WalletId,
+    HttpOracle, HttpSettings, Identity, LightClient, LightSettings, NativeOracle, ScanReport, State,
+    WalletId,
 };
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
@@ -33,10 +29,11 @@ use spindex::scan::{Scanner, TaprootOutput};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::Dialect;
 use crate::support::index::memory_store;
 
 /// First height scanned: block rewards can be spent from here on.
-const FIRST: u32 = 102;
+pub(super) const FIRST: u32 = 102;
 
 /// Height at which the events begin.
 const HEIGHT: u32 = 230;
@@ -57,7 +54,7 @@ fn scanner() -> Scanner {
     Scanner::new(Arc::new(LibSecp256k1), keys()).unwrap()
 }
 
-fn state() -> State {
+pub(super) fn state() -> State {
     let identity = Identity {
         network: Network::Regtest,
         wallet: Some(WalletId::of(&keys())),
@@ -66,31 +63,19 @@ fn state() -> State {
 }
 
 /// A chain with an index that is served, and a wallet.
-struct Scene {
-    rng: StdRng,
-    chain: Arc<SimulatedChain>,
+pub(super) struct Scene {
+    pub(super) rng: StdRng,
+    pub(super) chain: Arc<SimulatedChain>,
     indexer: Indexer,
     oracle: Arc<HttpOracle>,
+    native: Arc<NativeOracle>,
     /// Tips of branches left behind.
     tips: Vec<BlockId>,
     _server: JoinSet<()>,
 }
 
-/// What happened in all sequences together, so that the test cannot come to test nothing.
-#[derive(Debug, Default)]
-struct Sum {
-    scans: usize,
-    scans_during_changes: usize,
-    payments: usize,
-    found: usize,
-    unresolved: usize,
-    /// Outputs found late, in blocks that the report before called unresolved.
-    revived: usize,
-    deepest: u32,
-}
-
 impl Scene {
-    async fn new(seed: u64) -> Self {
+    pub(super) async fn new(seed: u64) -> Self {
         let chain = Arc::new(SimulatedChain::new(SimulationSettings {
             seed,
             transactions_per_block: 1,
@@ -119,11 +104,14 @@ impl Scene {
         let settings = ServeSettings::default();
         let listener = vec![Listener::http(listener)];
         server.spawn(async move { api::serve(listener, desk, never, settings).await.unwrap() });
+        let http = HttpOracle::new(&url, HttpSettings::default()).unwrap();
+        let oracle = Arc::new(http);
         let mut scene = Self {
             rng: StdRng::seed_from_u64(seed),
             chain,
             indexer,
-            oracle: Arc::new(HttpOracle::new(&url, HttpSettings::default()).unwrap()),
+            native: Arc::new(NativeOracle::new(oracle.clone(), Network::Regtest)),
+            oracle,
             tips: Vec::new(),
             _server: server,
         };
@@ -138,7 +126,7 @@ impl Scene {
         scene
     }
 
-    async fn sync(&self) {
+    pub(super) async fn sync(&self) {
         let tip = self.indexer.sync(None).await.unwrap();
         assert_eq!(tip, Some(self.chain.tip_id()));
     }
@@ -215,7 +203,7 @@ impl Scene {
     }
 
     /// Something happens to the chain. The depth, if blocks were disconnected.
-    fn happen(&mut self) -> u32 {
+    pub(super) fn happen(&mut self) -> u32 {
         match self.rng.gen_range(0..10) {
             0 => self.pay(),
             1 | 2 => self.spend(),
@@ -267,7 +255,13 @@ impl Scene {
         disconnected
     }
 
-    fn client(&self, state: State, to: Option<u32>, rescan: bool) -> LightClient {
+    pub(super) fn client(
+        &self,
+        by: Dialect,
+        state: State,
+        to: Option<u32>,
+        rescan: bool,
+    ) -> LightClient {
         let settings = LightSettings {
             from: Some(FIRST),
             to,
@@ -275,7 +269,14 @@ impl Scene {
             window_blocks: 40,
             ..LightSettings::new(Network::Regtest)
         };
-        LightClient::new(self.oracle.clone(), Some(scanner()), [], state, settings).unwrap()
+        let scanner = Some(scanner());
+        let client = match by {
+            Dialect::V1 => LightClient::new(self.oracle.clone(), scanner, [], state, settings),
+            Dialect::Native => {
+                LightClient::native(self.native.clone(), None, scanner, [], state, settings)
+            }
+        };
+        client.unwrap()
     }
 
     /// Whether a server lists the transaction of an output: one of its taproot outputs is unspent.
@@ -289,7 +290,7 @@ impl Scene {
     }
 
     /// Compares a report on the whole chain with the truth.
-    fn assert_true(&self, report: &ScanReport, what: &str) {
+    pub(super) fn assert_true(&self, by: Dialect, report: &ScanReport, what: &str) {
         let tip = self.chain.tip_id();
         assert_eq!(
             (report.from, report.scanned_to),
@@ -308,6 +309,7 @@ impl Scene {
                     "{what}: {} is missed",
                     paid.outpoint
                 );
+                assert_eq!(by, Dialect::V1, "{what}: {} is missed", paid.outpoint);
                 assert!(!self.is_listed(paid), "{what}: {} is listed", paid.outpoint);
                 missing
                     .entry(block.height)
@@ -316,19 +318,20 @@ impl Scene {
                 continue;
             };
             own += 1;
-            let spent = found.spent.as_ref();
-            let spent = spent.map(|spent| {
-                let block = BlockId {
-                    height: spent.height,
-                    hash: spent.block_hash,
-                };
-                let txid = spent.spending_txid;
-                (
-                    txid.unwrap_or_else(|| panic!("{what}: nobody tells who spent {found:?}")),
-                    block,
-                )
+            let spend = found.spent.as_ref();
+            let spent_at = spend.map(|spend| BlockId {
+                height: spend.height,
+                hash: spend.block_hash,
             });
-            assert_eq!(spent, paid.spent_by, "{what}: {}", paid.outpoint);
+            let (txid, spent_in) = paid.spent_by.unzip();
+            assert_eq!(spent_at, spent_in, "{what}: {}", paid.outpoint);
+            if let (Some(spend), Some(txid), Some(block)) = (spend, txid, spent_in) {
+                let input = self.input(&paid.outpoint, txid, block);
+                assert_eq!(spend.input, Some(input), "{what}: {}", paid.outpoint);
+                // Natively it is told of spenders with a state id alone.
+                let is_told = by == Dialect::V1 || spend.spending_txid.is_some();
+                assert!(!is_told || spend.spending_txid == Some(txid), "{what}: {spend:?}");
+            }
             let at = BlockId {
                 height: found.height,
                 hash: found.block_hash,
@@ -349,17 +352,32 @@ impl Scene {
         assert_eq!(unresolved, missing, "{what}");
     }
 
+    /// Which input of a transaction spends an outpoint.
+    fn input(&self, outpoint: &OutPoint, txid: Txid, block: BlockId) -> u32 {
+        let block = self.chain.stored_block(block.hash).unwrap();
+        let at = block.txids.iter().position(|other| *other == txid).unwrap();
+        let mut inputs = block.block.txdata[at].input.iter();
+        let input = inputs.position(|input| input.previous_output == *outpoint);
+        input.unwrap() as u32
+    }
+
     /// Compares a report with that of a scan of everything anew.
-    async fn assert_like_fresh(&self, report: &ScanReport, what: &str) {
-        let mut fresh = self.client(state(), None, false);
-        let fresh = fresh.run(&mut |_| ()).await.unwrap();
-        self.assert_true(&fresh, what);
+    pub(super) async fn assert_like_fresh(&self, by: Dialect, report: &ScanReport, what: &str) {
+        let mut fresh = self.client(by, state(), None, false);
+        let mut fresh = fresh.run(&mut |_| ()).await.unwrap();
+        self.assert_true(by, &fresh, what);
         let of_fresh: BTreeSet<OutPoint> = fresh.found.iter().map(|f| f.outpoint).collect();
-        let (common, more): (Vec<_>, Vec<_>) = report
+        let (mut common, more): (Vec<_>, Vec<_>) = report
             .found
             .iter()
             .cloned()
             .partition(|found| of_fresh.contains(&found.outpoint));
+        // Of a spender an earlier scan may know more, or less.
+        let found = common.iter_mut().chain(&mut fresh.found);
+        for spend in found.filter_map(|found| found.spent.as_mut()) {
+            spend.spending_txid = None;
+            spend.op_return.clear();
+        }
         assert_eq!(common, fresh.found, "{what}");
         assert_eq!(report.unspent_sat, fresh.unspent_sat, "{what}");
         // What only the older state knows is what the server has forgotten since.
@@ -397,87 +415,4 @@ fn taproot_outputs(block: &SimulatedBlock, txid: Txid) -> Vec<TaprootOutput> {
             })
         })
         .collect()
-}
-
-/// Plays one sequence.
-async fn play(seed: u64, sum: &mut Sum) {
-    let mut scene = Scene::new(seed).await;
-    let mut kept = state();
-    let mut known: BTreeSet<OutPoint> = BTreeSet::new();
-    let mut unresolved: BTreeSet<BlockHash> = BTreeSet::new();
-    for step in 0..scene.rng.gen_range(3..7) {
-        let what = format!("seed {seed}, step {step}");
-        // Now and then only part of the chain is scanned before something happens, perhaps not for the first time.
-        let tip = scene.chain.tip_id().height;
-        let (to, is_again) = match scene.rng.gen_range(0..10) {
-            0..3 => (Some(scene.rng.gen_range(FIRST..tip)), false),
-            3..5 => (Some(scene.rng.gen_range(FIRST..tip)), true),
-            5 => (None, true),
-            _ => (None, false),
-        };
-        let mut client = scene.client(kept, to, is_again);
-        client.run(&mut |_| ()).await.unwrap();
-        kept = client.into_state();
-
-        let indexed = scene.chain.active_blocks();
-        for _ in 0..scene.rng.gen_range(1..3) {
-            let deep = scene.happen();
-            sum.deepest = sum.deepest.max(deep);
-        }
-        // Away and back to where a branch was once: for the index the node went back on its own, and is waited for.
-        let tip = scene.chain.tip_id();
-        if indexed.iter().any(|block| block.id == tip) {
-            scene.chain.mine(1);
-        }
-        // The scan may be under way when it happens.
-        let mut client = scene.client(kept, None, false);
-        if scene.rng.gen_bool(0.3) {
-            let mut ignore = |_| ();
-            let (scanned, ()) = tokio::join!(client.run(&mut ignore), scene.sync());
-            match scanned {
-                // The chain may be shorter than it was when the scan began.
-                Ok(_)
-                | Err(
-                    ClientError::Contradiction { .. }
-                    | ClientError::Oracle(OracleError::UnknownHeight { .. }),
-                ) => sum.scans_during_changes += 1,
-                Err(error) => panic!("{what}: {error}"),
-            }
-        } else {
-            scene.sync().await;
-        }
-        let report = client.run(&mut |_| ()).await.unwrap();
-        scene.assert_true(&report, &what);
-        kept = client.into_state();
-        sum.scans += 1;
-        let new = report.found.iter().filter(|f| !known.contains(&f.outpoint));
-        sum.revived += new.filter(|f| unresolved.contains(&f.block_hash)).count();
-        known = report.found.iter().map(|f| f.outpoint).collect();
-        unresolved = report
-            .unresolved
-            .iter()
-            .map(|block| block.block_hash)
-            .collect();
-        sum.found += report.found.len();
-        sum.unresolved += report.unresolved.len();
-        sum.payments = sum.payments.max(scene.chain.paid_outputs().len());
-        if step % 3 == 0 {
-            scene.assert_like_fresh(&report, &what).await;
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn after_reorganisations_the_state_is_that_of_a_fresh_scan() {
-    let sequences = match std::env::var("SPINDEX_CLIENT_REORGS") {
-        Ok(count) => count.parse().expect("SPINDEX_CLIENT_REORGS is a number"),
-        Err(_) => 8,
-    };
-    let mut sum = Sum::default();
-    for seed in 0..sequences {
-        play(seed, &mut sum).await;
-    }
-    println!("{sum:?}");
-    assert!(sum.found > 100 && sum.unresolved > 20, "{sum:?}");
-    assert!(sum.revived > 0, "{sum:?}");
 }
