@@ -35,6 +35,7 @@ fn commitments_come_back_for_the_heights_asked_for() {
         block: block(height),
         v1: link(1),
         v2,
+        columns_head: v2.map(|_| [9; 32]),
     };
     let commitments = Commitments {
         blocks: vec![links(5, Some(link(3))), links(6, None)],
@@ -48,7 +49,10 @@ fn commitments_come_back_for_the_heights_asked_for() {
         "02".repeat(32)
     );
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.ends_with(r#","v2":null}]}"#), "{text}");
+    assert!(
+        text.ends_with(r#","v2":null,"columns_head":null}]}"#),
+        "{text}"
+    );
     assert_eq!(Commitments::decode(&body, 5, 6), Ok(commitments));
     for (from, to) in [(5, 5), (5, 7), (4, 6), (6, 5)] {
         assert!(Commitments::decode(&body, from, to).is_err(), "{from}-{to}");

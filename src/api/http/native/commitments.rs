@@ -59,5 +59,6 @@ fn links(reading: &Reading<'_>, height: u32) -> Result<Links, NativeError> {
             .v2
             .zip(heads.v2)
             .map(|(commitment, head)| link(commitment, head)),
+        columns_head: block.sections()?.head,
     })
 }
