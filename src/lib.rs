@@ -16,6 +16,7 @@
 //! | [`index`] | a chain made into an index | `index` |
 //! | [`api`] | an index served | `server` |
 //! | [`client`] | a light client | `client` |
+//! | [`replica`] | an index made from another one | `client` with `index` |
 //! | [`check`] | whether an index is right | `client` with `index` |
 //! | [`cli`] | the program | `cli` |
 
@@ -40,6 +41,8 @@ pub mod filter;
 pub mod index;
 #[cfg(any(feature = "client", feature = "cli"))]
 pub mod private_file;
+#[cfg(all(feature = "client", feature = "index"))]
+pub mod replica;
 #[cfg(feature = "index")]
 pub mod runtime;
 #[cfg(feature = "scan")]

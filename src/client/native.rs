@@ -22,13 +22,13 @@ use super::{Oracle, OracleError, SpendDetails};
 use crate::wire::native::column::Column;
 use crate::wire::native::{Code, PREFIX};
 
-pub(super) use block::NativeBlock;
+pub(crate) use block::NativeBlock;
 use chunk::Cache;
-pub(super) use chunk::Section;
-pub(super) use group::{Raw, read_group};
-pub(super) use headers::{Broken, HeaderChain};
+pub(crate) use chunk::Section;
+pub(crate) use group::{Raw, read_group, untrue};
+pub(crate) use headers::{Broken, HeaderChain};
 pub use info::NativeInfo;
-pub(super) use parts::{Next, Parts};
+pub(crate) use parts::{Next, Part, Parts};
 
 /// Longest body of `info`.
 const INFO_BYTES: usize = 64 << 10;
@@ -124,7 +124,7 @@ impl NativeOracle {
     }
 
     /// Columns of the blocks between two heights, or up to the tip; `headers` is the first of them.
-    pub(super) async fn range(
+    pub(crate) async fn range(
         &self,
         columns: &[Column],
         from: u32,
@@ -136,7 +136,7 @@ impl NativeOracle {
     }
 
     /// The network that its parts must name.
-    pub(super) fn network(&self) -> Network {
+    pub(crate) fn network(&self) -> Network {
         self.network
     }
 

@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
+use tokio::sync::mpsc;
 
 use super::batch::{Batch, Commit, Committed, Lap, Meter, wait_for};
 use super::fetch::fetch_blocks;
 use super::patience::Patience;
-use super::pipeline::{Deriver, End, HELD_BYTES, Stage, derive_ahead, limiting_stage};
+use super::pipeline::{
+    BusyClock, Derived, Deriver, End, HELD_BYTES, Stage, derive_ahead, limiting_stage,
+};
 use super::reorg::{Fork, find_fork};
+use super::rows::{RowSource, rows_ahead};
 use crate::BlockId;
 use crate::chain::zmq::TipSignal;
 use crate::chain::{BlockSource, ChainError, Node};
@@ -78,7 +82,7 @@ pub enum IndexError {
     /// The node's chain has nothing in common with the index but the network.
     #[error(
         "the node is on another chain: at height {height} it has block {theirs} and does not know the index's {ours}; \
-         check --network and the node's address (--node-url, --rpc-url), or move the index file away and run `spindex sync` to build a new one",
+         check --network and the node's address (--node-url, --rpc-url, --upstream), or move the index file away and run `spindex sync` to build a new one",
         height = ours.height
     )]
     OtherChain {
@@ -118,6 +122,8 @@ pub struct Indexer {
     store: Arc<Store>,
     source: Arc<dyn BlockSource>,
     node: Option<Arc<dyn Node>>,
+    /// Instead of the source's blocks.
+    rows: Option<Arc<dyn RowSource>>,
     engine: Arc<dyn Engine>,
     /// Whether the node has proved to be the right one: what goes wrong from then on is waited out.
     is_settled: AtomicBool,
@@ -140,6 +146,7 @@ impl Indexer {
             store,
             source,
             node: None,
+            rows: None,
             engine,
             is_settled: AtomicBool::new(false),
             settings,
@@ -152,6 +159,12 @@ impl Indexer {
     /// before there are others in their place. Nobody but a node can tell.
     pub fn with_node(mut self, node: Arc<dyn Node>) -> Self {
         self.node = Some(node);
+        self
+    }
+
+    /// Takes the rows of blocks from somebody who has them; the source then only says what the chain looks like.
+    pub fn with_rows(mut self, rows: Arc<dyn RowSource>) -> Self {
+        self.rows = Some(rows);
         self
     }
 
@@ -386,21 +399,14 @@ impl Indexer {
     ) -> Result<(usize, End), IndexError> {
         let target = *heights.end();
         let is_long = heights.clone().count() >= self.settings.long_sync_blocks as usize;
-        let fetched = fetch_blocks(
-            self.source.clone(),
-            heights,
-            self.settings.in_flight,
-            self.settings.budget_bytes,
-            HELD_BYTES,
-        );
-        let deriver = Deriver {
-            engine: self.engine.clone(),
-            tweak_form: self.store.tweak_form(),
-            clock: Arc::default(),
+        let clock = Arc::default();
+        let mut derived = match &self.rows {
+            Some(rows) => {
+                let below = self.snapshot().await?;
+                rows_ahead(rows.clone(), below, heights, parent, Arc::clone(&clock))
+            }
+            None => self.derive(heights, parent, Arc::clone(&clock)),
         };
-        let clock = deriver.clock.clone();
-        let mut derived = derive_ahead(deriver, fetched, parent, self.settings.batch_bytes);
-
         let mut meter = Meter::new(clock);
         let mut gathered = Batch::after(disconnect);
         let mut committing: Option<Commit> = None;
@@ -437,6 +443,28 @@ impl Indexer {
             }
         }
         Ok((committed, end.unwrap_or(End::Complete)))
+    }
+
+    /// Rows of the source's blocks.
+    fn derive(
+        &self,
+        heights: RangeInclusive<u32>,
+        parent: Option<BlockHash>,
+        clock: Arc<BusyClock>,
+    ) -> mpsc::Receiver<Result<Derived, End>> {
+        let fetched = fetch_blocks(
+            self.source.clone(),
+            heights,
+            self.settings.in_flight,
+            self.settings.budget_bytes,
+            HELD_BYTES,
+        );
+        let deriver = Deriver {
+            engine: self.engine.clone(),
+            tweak_form: self.store.tweak_form(),
+            clock,
+        };
+        derive_ahead(deriver, fetched, parent, self.settings.batch_bytes)
     }
 
     /// Whether to commit now, though more is to come.

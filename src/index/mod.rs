@@ -11,9 +11,11 @@ mod indexer;
 mod patience;
 mod pipeline;
 mod reorg;
+mod rows;
 
 pub use derive::{derive_records, tweak_candidates};
 #[cfg(feature = "client")]
 pub(crate) use indexer::blocking;
 pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};
 pub use pipeline::Stage;
+pub use rows::RowSource;

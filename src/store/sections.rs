@@ -78,6 +78,13 @@ fn hashes<E>(
     })
 }
 
+impl BlockRecord {
+    /// Hashes of its sections, as an index has them that keeps so much of it.
+    pub fn section_hashes(&self, keep: Keep) -> SectionHashes {
+        hashes_of(self, keep)
+    }
+}
+
 /// The hashes of a record.
 pub(super) fn hashes_of(record: &BlockRecord, keep: Keep) -> SectionHashes {
     let written = hashes(keep, |column, out| {

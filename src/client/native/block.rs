@@ -13,25 +13,25 @@ use crate::wire::native::section::{
 
 /// What a scan takes of a block.
 #[derive(Debug, Clone)]
-pub(in crate::client) struct NativeBlock {
-    pub(in crate::client) height: u32,
-    pub(in crate::client) hash: BlockHash,
-    pub(in crate::client) header: HeaderSection,
+pub(crate) struct NativeBlock {
+    pub(crate) height: u32,
+    pub(crate) hash: BlockHash,
+    pub(crate) header: HeaderSection,
     /// Compressed; whether they are points is not known yet. Empty where they were not asked for, as prefixes are.
-    pub(in crate::client) tweaks: Vec<[u8; 33]>,
-    pub(in crate::client) prefixes: Prefixes,
+    pub(crate) tweaks: Vec<[u8; 33]>,
+    pub(crate) prefixes: Prefixes,
     /// The spent filter.
-    pub(in crate::client) spent: Vec<u8>,
+    pub(crate) spent: Vec<u8>,
     /// Sections that come with every block where no request shall depend on a match.
-    pub(in crate::client) outputs: Option<Vec<u8>>,
+    pub(crate) outputs: Option<Vec<u8>>,
     /// As `outputs`.
-    pub(in crate::client) spends: Option<Vec<u8>>,
+    pub(crate) spends: Option<Vec<u8>>,
 }
 
 impl NativeBlock {
     /// Columns that a scan asks for: without `tweaks` for spends alone, with `follow_ups` those that it asks for on a match
     /// otherwise.
-    pub(in crate::client) fn columns(tweaks: bool, follow_ups: bool) -> Vec<Column> {
+    pub(crate) fn columns(tweaks: bool, follow_ups: bool) -> Vec<Column> {
         let mut columns = vec![Column::Headers];
         if tweaks {
             columns.extend([Column::Tweaks, Column::Prefixes]);
@@ -50,11 +50,7 @@ impl NativeBlock {
     ///
     /// # Errors
     /// [`OracleError::Untrue`] for a section that cannot be read, or has not what the header counts.
-    pub(in crate::client) fn read(
-        url: &str,
-        columns: &[Column],
-        raw: Raw,
-    ) -> Result<Self, OracleError> {
+    pub(crate) fn read(url: &str, columns: &[Column], raw: Raw) -> Result<Self, OracleError> {
         let Raw {
             height,
             hash,
@@ -106,7 +102,7 @@ impl NativeBlock {
     }
 
     /// Bytes it takes, about.
-    pub(in crate::client) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let column = |section: &Option<Vec<u8>>| section.as_ref().map_or(0, Vec::len);
         size_of::<Self>()
             + 33 * self.tweaks.len()
@@ -121,7 +117,7 @@ impl NativeBlock {
     ///
     /// # Errors
     /// [`OracleError::Untrue`] where they are not those of `prefixes`.
-    pub(in crate::client) fn read_outputs(
+    pub(crate) fn read_outputs(
         &self,
         url: &str,
         section: &[u8],
@@ -147,7 +143,7 @@ impl NativeBlock {
     ///
     /// # Errors
     /// [`OracleError::Untrue`] where it is not what the spent filter is made of, or what the header counts.
-    pub(in crate::client) fn read_spends(&self, section: &Section) -> Result<Spends, OracleError> {
+    pub(crate) fn read_spends(&self, section: &Section) -> Result<Spends, OracleError> {
         let lie = |what: String| untrue(&section.url, self.height, Column::Spends, what);
         let spends = Spends::decode(&section.bytes).map_err(|error| lie(error.to_string()))?;
         let items: Vec<[u8; 8]> = spends

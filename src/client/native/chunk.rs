@@ -50,11 +50,11 @@ impl Cache {
 }
 
 /// A section, and who gave it.
-pub(in crate::client) struct Section {
-    pub(in crate::client) url: String,
+pub(crate) struct Section {
+    pub(crate) url: String,
     /// State ids that the header counts beside it.
-    pub(in crate::client) states: u32,
-    pub(in crate::client) bytes: Vec<u8>,
+    pub(crate) states: u32,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl NativeOracle {
@@ -63,7 +63,7 @@ impl NativeOracle {
     ///
     /// # Errors
     /// As all of [`Oracle`](super::super::Oracle); a section that is not the one that the block's header has the hash of.
-    pub(in crate::client) async fn section(
+    pub(crate) async fn section(
         &self,
         block: &NativeBlock,
         column: Column,

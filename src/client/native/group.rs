@@ -10,17 +10,17 @@ use crate::wire::native::section::{HeaderSection, SectionHashes, section_hash};
 
 /// The sections of a block.
 #[derive(Debug, Clone)]
-pub(in crate::client) struct Raw {
-    pub(in crate::client) height: u32,
-    pub(in crate::client) hash: BlockHash,
+pub(crate) struct Raw {
+    pub(crate) height: u32,
+    pub(crate) hash: BlockHash,
     /// What the headers column has of it.
-    pub(in crate::client) header: HeaderSection,
+    pub(crate) header: HeaderSection,
     /// The sections of the other columns, as they were asked for, each with the hash that the headers column has of it.
-    pub(in crate::client) sections: Vec<Vec<u8>>,
+    pub(crate) sections: Vec<Vec<u8>>,
 }
 
 /// What a server says of a block, and what cannot be true.
-pub(super) fn untrue(
+pub(crate) fn untrue(
     url: &str,
     height: u32,
     column: Column,
@@ -53,7 +53,7 @@ pub(super) fn hash_of(hashes: &SectionHashes, column: Column) -> Option<&[u8; 32
 /// # Errors
 /// [`OracleError::Malformed`] for parts of other blocks or another network, or bytes that are no sections;
 /// [`OracleError::Untrue`] for what contradicts itself.
-pub(in crate::client) fn read_group(
+pub(crate) fn read_group(
     url: &str,
     network: Network,
     columns: &[Column],

@@ -10,7 +10,7 @@ use bitcoin::{BlockHash, CompactTarget, Network, Target};
 
 /// How a header does not fit those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::client) enum Broken {
+pub(crate) enum Broken {
     /// It is not on top of the last one.
     Link,
     /// It is, and breaks a rule.
@@ -22,7 +22,7 @@ const MEDIAN_BLOCKS: usize = 11;
 
 /// What is known of the chain up to some block.
 #[derive(Debug, Clone)]
-pub(in crate::client) struct HeaderChain {
+pub(crate) struct HeaderChain {
     params: Params,
     last: Option<Last>,
     /// Time of the first block since the last change of difficulty.
@@ -40,7 +40,7 @@ struct Last {
 
 impl HeaderChain {
     /// Of which nothing is known.
-    pub(in crate::client) fn new(network: Network) -> Self {
+    pub(crate) fn new(network: Network) -> Self {
         Self {
             params: Params::new(network),
             last: None,
@@ -53,7 +53,7 @@ impl HeaderChain {
     ///
     /// # Errors
     /// How it does not fit; it is not taken then.
-    pub(in crate::client) fn take(&mut self, height: u32, header: &Header) -> Result<(), Broken> {
+    pub(crate) fn take(&mut self, height: u32, header: &Header) -> Result<(), Broken> {
         let interval = self.params.difficulty_adjustment_interval() as u32;
         let begins_period = height.is_multiple_of(interval);
         if let Some(last) = &self.last {

@@ -9,14 +9,14 @@ use crate::wire::native::column::{Column, PartHead};
 const PART_BYTES_MAX: u64 = 128 << 20;
 
 /// One column of consecutive blocks.
-pub(in crate::client) struct Part {
-    pub(super) head: PartHead,
+pub(crate) struct Part {
+    pub(crate) head: PartHead,
     /// What follows the head.
     pub(super) body: Vec<u8>,
 }
 
 /// What comes next.
-pub(in crate::client) enum Next {
+pub(crate) enum Next {
     /// One part for each column.
     Group(Vec<Part>),
     /// The mark at the end: the block that the answer reached.
@@ -26,7 +26,7 @@ pub(in crate::client) enum Next {
 }
 
 /// An answer made of parts.
-pub(in crate::client) struct Parts {
+pub(crate) struct Parts {
     incoming: Incoming,
     /// Read, and not used yet.
     buffer: Vec<u8>,
@@ -49,11 +49,11 @@ impl Parts {
     }
 
     /// What was asked.
-    pub(in crate::client) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.incoming.url.clone()
     }
 
-    pub(in crate::client) fn malformed(&self, what: impl Into<String>) -> OracleError {
+    pub(crate) fn malformed(&self, what: impl Into<String>) -> OracleError {
         OracleError::Malformed {
             url: self.url(),
             what: what.into(),
@@ -64,10 +64,7 @@ impl Parts {
     ///
     /// # Errors
     /// Bytes that are no such parts.
-    pub(in crate::client) async fn next(
-        &mut self,
-        columns: &[Column],
-    ) -> Result<Next, OracleError> {
+    pub(crate) async fn next(&mut self, columns: &[Column]) -> Result<Next, OracleError> {
         let mut parts: Vec<Part> = Vec::with_capacity(columns.len());
         for column in columns {
             let head = match self.take(PartHead::BYTES).await {

@@ -125,7 +125,7 @@ pub struct PartHead {
 /// What is wrong with the bytes of a part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct PartError(pub(super) String);
+pub struct PartError(pub String);
 
 fn wrong(what: impl Into<String>) -> PartError {
     PartError(what.into())

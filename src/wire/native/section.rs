@@ -6,7 +6,7 @@
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::{BlockHash, OutPoint, Txid, block::Header, consensus};
 
-use super::column::PartError;
+pub use super::column::PartError;
 
 /// First bytes of each output key in a `prefixes` section: few enough to cost less than the tweak does, and enough that a
 /// scan of the whole chain meets one by chance some dozens of times, as one candidate in 2^24 does.

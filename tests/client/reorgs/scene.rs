@@ -19,8 +19,8 @@ use spindex::chain::made::simulated::{
     Orphaned, PaidOutput, PaymentRequest, SimulatedBlock, SimulatedChain, SimulationSettings,
 };
 use spindex::client::{
-    HttpOracle, HttpSettings, Identity, LightClient, LightSettings, NativeOracle, ScanReport, State,
-    WalletId,
+    HttpOracle, HttpSettings, Identity, LightClient, LightSettings, NativeOracle, ScanReport,
+    State, WalletId,
 };
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
@@ -330,7 +330,10 @@ impl Scene {
                 assert_eq!(spend.input, Some(input), "{what}: {}", paid.outpoint);
                 // Natively it is told of spenders with a state id alone.
                 let is_told = by == Dialect::V1 || spend.spending_txid.is_some();
-                assert!(!is_told || spend.spending_txid == Some(txid), "{what}: {spend:?}");
+                assert!(
+                    !is_told || spend.spending_txid == Some(txid),
+                    "{what}: {spend:?}"
+                );
             }
             let at = BlockId {
                 height: found.height,
