@@ -343,6 +343,9 @@ impl LightClient {
             })
             .await?;
         }
+        if let Server::Native { server, .. } = &self.server {
+            self.compare_head(server).await?;
+        }
         if self.tells_spenders() {
             self.complete_details().await?;
         }

@@ -76,13 +76,13 @@ pub struct Unresolved {
     pub matches: u32,
 }
 
-/// The chain of hashes over everything that native scans were given, `headers` as docs/native.md has it. Whoever has scanned
-/// the same blocks from the same height has the same head, or one of the two servers was wrong.
+/// The head of the chain of hashes over the columns (docs/native.md), as it follows from what native scans were given. Every
+/// server that is right tells the same one for the block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScanHead {
-    /// Height of the first block it is over.
+    /// Height from which on it was computed. The head below that was told, if the chain begins below.
     pub from: u32,
-    /// Height of the last one.
+    /// Height of the block it is at.
     pub to: u32,
     /// The head there.
     #[serde(serialize_with = "hex")]

@@ -8,6 +8,7 @@
 mod faults;
 mod http;
 mod light;
+mod native;
 mod recorded;
 mod reorgs;
 #[path = "../support/mod.rs"]

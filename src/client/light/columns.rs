@@ -77,8 +77,11 @@ fn match_prefixes(scanner: &Scanner, blocks: &[FetchedBlock]) -> Result<Matches,
             }
         },
     );
+    let mut matched = batches.concat();
+    // Chunks of labels come one after the other.
+    matched.sort_by_key(|(tweak, _)| *tweak);
     let mut matches = Matches::new();
-    for (at, key) in batches.into_iter().flatten() {
+    for (at, key) in matched {
         let block = block_of(at);
         let first = block.checked_sub(1).and_then(|before| ends.get(before));
         let Some(tweak) = points.get(at) else {

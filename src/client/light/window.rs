@@ -17,6 +17,7 @@ use super::server::Server;
 use super::{ClientError, Interrupted, LightClient, Segment};
 use crate::filter::{FilterError, spent_filter, spent_item};
 use crate::scan::Scanner;
+use crate::wire::native::column::CHUNK_BLOCKS;
 
 /// Blocks whose outputs or spends are fetched at the same time: their answers may be tens of megabytes.
 const MAX_ROWS_IN_FLIGHT: usize = 8;
@@ -85,7 +86,7 @@ impl LightClient {
             .map(|block| (block.height, block.hash))
             .collect();
         let heads = match segment.wallet {
-            true => self.heads(&blocks),
+            true => self.heads(&blocks).await?,
             false => Vec::new(),
         };
         self.state.apply(Change {
@@ -245,8 +246,17 @@ impl LightClient {
             .chain(new)
             .filter_map(|(outpoint, row)| Some((*outpoint, *row.key.first_chunk()?)))
             .collect();
-        let spends: Vec<Vec<(OutPoint, Spend)>> = futures::stream::iter(hits)
-            .map(|hit| self.confirm_spends(hit, blocks, &keys))
+        // Hits of one chunk of columns come one after the other, as they take one request.
+        let chunk = |height: u32| match self.server.is_native() {
+            true => height / CHUNK_BLOCKS,
+            false => height,
+        };
+        let mut chunks: BTreeMap<u32, Vec<SpentHit>> = BTreeMap::new();
+        for hit in hits {
+            chunks.entry(chunk(hit.height)).or_default().push(hit);
+        }
+        let spends: Vec<Vec<(OutPoint, Spend)>> = futures::stream::iter(chunks.into_values())
+            .map(|hits| self.confirm_all(hits, blocks, &keys))
             .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
             .try_collect()
             .await?;
@@ -256,6 +266,19 @@ impl LightClient {
             first.entry(outpoint).or_insert(spend);
         }
         Ok(first.into_iter().collect())
+    }
+
+    async fn confirm_all(
+        &self,
+        hits: Vec<SpentHit>,
+        blocks: &Arc<Vec<FetchedBlock>>,
+        keys: &HashMap<OutPoint, [u8; 8]>,
+    ) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
+        let mut spends = Vec::new();
+        for hit in hits {
+            spends.extend(self.confirm_spends(hit, blocks, keys).await?);
+        }
+        Ok(spends)
     }
 
     /// Asks which of the matches are real, and who spent them.

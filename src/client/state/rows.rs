@@ -134,12 +134,12 @@ pub(in crate::client) struct UnresolvedRow {
     pub(in crate::client) asked_at: Option<(u32, BlockHash)>,
 }
 
-/// The head of the chain of hashes over what a native scan was given.
+/// The head of the chain of hashes over the columns, as it follows from what a native scan was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::client) struct HeadRow {
-    /// Height of the first block it is over, before which it was 32 zero bytes.
+    /// Height of the first block over which it was computed, on what a server told.
     pub(in crate::client) from: u32,
-    /// The last one.
+    /// The last one, at which it is the head.
     pub(in crate::client) block_hash: BlockHash,
     pub(in crate::client) head: [u8; 32],
 }

@@ -4,7 +4,7 @@
 //!
 //! `SPINDEX_CLIENT_REORGS` sequences of events are played, some few without it.
 
-mod scene;
+pub(crate) mod scene;
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use scene::{FIRST, Scene, state};
 
 /// What a scan speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dialect {
+pub(crate) enum Dialect {
     V1,
     Native,
 }

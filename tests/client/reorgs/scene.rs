@@ -26,6 +26,7 @@ use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::scan::{Scanner, TaprootOutput};
+use spindex::store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -33,7 +34,7 @@ use super::Dialect;
 use crate::support::index::memory_store;
 
 /// First height scanned: block rewards can be spent from here on.
-pub(super) const FIRST: u32 = 102;
+pub(crate) const FIRST: u32 = 102;
 
 /// Height at which the events begin.
 const HEIGHT: u32 = 230;
@@ -45,7 +46,7 @@ fn spend_key() -> SpendKey {
     SpendKey::from_bytes([4; 32]).unwrap()
 }
 
-fn keys() -> ReceiverKeys {
+pub(crate) fn keys() -> ReceiverKeys {
     let scan_key = ScanKey::from_bytes([3; 32]).unwrap();
     ReceiverKeys::new(scan_key, spend_key().public_key(), [1])
 }
@@ -54,7 +55,7 @@ fn scanner() -> Scanner {
     Scanner::new(Arc::new(LibSecp256k1), keys()).unwrap()
 }
 
-pub(super) fn state() -> State {
+pub(crate) fn state() -> State {
     let identity = Identity {
         network: Network::Regtest,
         wallet: Some(WalletId::of(&keys())),
@@ -63,9 +64,10 @@ pub(super) fn state() -> State {
 }
 
 /// A chain with an index that is served, and a wallet.
-pub(super) struct Scene {
-    pub(super) rng: StdRng,
-    pub(super) chain: Arc<SimulatedChain>,
+pub(crate) struct Scene {
+    pub(crate) rng: StdRng,
+    pub(crate) chain: Arc<SimulatedChain>,
+    pub(crate) store: Arc<Store>,
     indexer: Indexer,
     oracle: Arc<HttpOracle>,
     native: Arc<NativeOracle>,
@@ -75,7 +77,7 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    pub(super) async fn new(seed: u64) -> Self {
+    pub(crate) async fn new(seed: u64) -> Self {
         let chain = Arc::new(SimulatedChain::new(SimulationSettings {
             seed,
             transactions_per_block: 1,
@@ -92,7 +94,7 @@ impl Scene {
             |_| (),
         );
         let desk = Desk::new(
-            store,
+            store.clone(),
             Some(chain.clone()),
             Some(chain.clone()),
             DeskSettings::default(),
@@ -109,6 +111,7 @@ impl Scene {
         let mut scene = Self {
             rng: StdRng::seed_from_u64(seed),
             chain,
+            store,
             indexer,
             native: Arc::new(NativeOracle::new(oracle.clone(), Network::Regtest)),
             oracle,
@@ -126,7 +129,7 @@ impl Scene {
         scene
     }
 
-    pub(super) async fn sync(&self) {
+    pub(crate) async fn sync(&self) {
         let tip = self.indexer.sync(None).await.unwrap();
         assert_eq!(tip, Some(self.chain.tip_id()));
     }
@@ -203,7 +206,7 @@ impl Scene {
     }
 
     /// Something happens to the chain. The depth, if blocks were disconnected.
-    pub(super) fn happen(&mut self) -> u32 {
+    pub(crate) fn happen(&mut self) -> u32 {
         match self.rng.gen_range(0..10) {
             0 => self.pay(),
             1 | 2 => self.spend(),
@@ -255,18 +258,33 @@ impl Scene {
         disconnected
     }
 
-    pub(super) fn client(
+    pub(crate) fn client(
         &self,
         by: Dialect,
         state: State,
         to: Option<u32>,
         rescan: bool,
     ) -> LightClient {
+        self.client_from(FIRST, by, state, to, rescan)
+    }
+
+    pub(crate) fn client_from(
+        &self,
+        from: u32,
+        by: Dialect,
+        state: State,
+        to: Option<u32>,
+        rescan: bool,
+    ) -> LightClient {
         let settings = LightSettings {
-            from: Some(FIRST),
+            from: Some(from),
             to,
             rescan,
-            window_blocks: 40,
+            // Natively some sixteen times as many.
+            window_blocks: match by {
+                Dialect::V1 => 40,
+                Dialect::Native => 3,
+            },
             ..LightSettings::new(Network::Regtest)
         };
         let scanner = Some(scanner());
@@ -277,6 +295,28 @@ impl Scene {
             }
         };
         client.unwrap()
+    }
+
+    /// A native client of everything, with other settings.
+    pub(crate) fn client_with(
+        &self,
+        state: State,
+        change: impl FnOnce(&mut LightSettings),
+    ) -> LightClient {
+        let mut settings = LightSettings {
+            from: Some(FIRST),
+            ..LightSettings::new(Network::Regtest)
+        };
+        change(&mut settings);
+        LightClient::native(
+            self.native.clone(),
+            None,
+            Some(scanner()),
+            [],
+            state,
+            settings,
+        )
+        .unwrap()
     }
 
     /// Whether a server lists the transaction of an output: one of its taproot outputs is unspent.
@@ -290,7 +330,7 @@ impl Scene {
     }
 
     /// Compares a report on the whole chain with the truth.
-    pub(super) fn assert_true(&self, by: Dialect, report: &ScanReport, what: &str) {
+    pub(crate) fn assert_true(&self, by: Dialect, report: &ScanReport, what: &str) {
         let tip = self.chain.tip_id();
         assert_eq!(
             (report.from, report.scanned_to),
@@ -365,7 +405,7 @@ impl Scene {
     }
 
     /// Compares a report with that of a scan of everything anew.
-    pub(super) async fn assert_like_fresh(&self, by: Dialect, report: &ScanReport, what: &str) {
+    pub(crate) async fn assert_like_fresh(&self, by: Dialect, report: &ScanReport, what: &str) {
         let mut fresh = self.client(by, state(), None, false);
         let mut fresh = fresh.run(&mut |_| ()).await.unwrap();
         self.assert_true(by, &fresh, what);
