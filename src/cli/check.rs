@@ -162,7 +162,7 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
 }
 
 /// Heights to compare beside the tip.
-fn draw(snapshot: &Snapshot, blocks: u32) -> BTreeSet<u32> {
+pub(super) fn draw(snapshot: &Snapshot, blocks: u32) -> BTreeSet<u32> {
     let Some(tip) = snapshot.tip().filter(|_| blocks > 0) else {
         return BTreeSet::new();
     };

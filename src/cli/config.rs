@@ -94,6 +94,8 @@ pub(super) enum SourceKind {
     Rest,
     /// Bitcoin Core's RPC interface (23 or newer), much slower
     Rpc,
+    /// Another spindex server (--upstream), without a node: rows instead of blocks, each held against what binds it
+    Spindex,
 }
 
 /// What an index keeps, by its name.
@@ -199,6 +201,13 @@ pub(super) struct ServerSettings {
     /// Where to read blocks from [default: auto]
     #[arg(long, env = "SPINDEX_SOURCE", value_name = "SOURCE")]
     pub(super) source: Option<SourceKind>,
+    /// Base address of the spindex server to build the index from and to follow (--source spindex)
+    #[arg(long, env = "SPINDEX_UPSTREAM", value_name = "URL")]
+    pub(super) upstream: Option<String>,
+    /// How many random blocks of an index from another server are held against a node's (--node-url) once it is in sync
+    /// [default: 0]
+    #[arg(long, env = "SPINDEX_VERIFY_BLOCKS", value_name = "N")]
+    pub(super) verify_blocks: Option<u32>,
     /// Folder of Bitcoin Core's block files [default: its usual place]
     #[arg(long, env = "SPINDEX_BLOCKS_DIR", value_name = "DIR")]
     pub(super) blocks_dir: Option<PathBuf>,
@@ -328,7 +337,7 @@ impl ComputeSettings {
 
 impl ServerSettings {
     fn over(self, file: Self) -> Self {
-        overlay!(self, file; source, blocks_dir, signet_challenge, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
+        overlay!(self, file; source, upstream, verify_blocks, blocks_dir, signet_challenge, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
             keep, tweak_form, undo_depth, in_flight, fetch_mib, batch_mib, long_sync_blocks,
             cache_mib, answers_mib, poll_ms)
     }
@@ -505,7 +514,7 @@ mod tests {
 
     #[test]
     fn every_flag_is_a_key_of_the_file() {
-        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nblocks_dir = '/b'\nsignet_challenge = '51'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
+        let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nupstream = 'w'\nverify_blocks = 3\nblocks_dir = '/b'\nsignet_challenge = '51'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
             rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nkeep = 'tweaks'\ntweak_form = 'compressed'\nundo_depth = 2\nin_flight = 3\n\
             fetch_mib = 4\nbatch_mib = 5\nlong_sync_blocks = 8\ncache_mib = 6\nanswers_mib = 9\npoll_ms = 7";
         let table: toml::Table = text.parse().unwrap();

@@ -12,6 +12,7 @@ mod scan;
 mod server;
 mod sources;
 mod tweaks;
+mod upstream;
 mod wallet;
 
 use std::process::ExitCode;

@@ -10,15 +10,18 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use super::compaction::{Compaction, compact_if_worthwhile};
-use super::config::{self, CommonSettings, ComputeSettings, ServerSettings};
+use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, usage};
 use super::output::SyncProgress;
 use super::sources::{Sources, sources, tip_signal};
+use super::upstream::{Verify, upstream, verify, verify_replica};
 use crate::BlockId;
 use crate::api::desk::{Desk, DeskSettings};
 use crate::api::{self, Listener, ServeSettings};
+use crate::chain::rpc::RpcSettings;
 use crate::chain::{BlockSource, Node};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
+use crate::replica::Upstream;
 use crate::runtime::{self, Stop};
 use crate::store::{self, Keep, Store, StoreError, StoreOptions, TweakForm};
 
@@ -73,25 +76,27 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let Sources { blocks, node, rpc } = sources(&common, &server)?;
-        let listener = bind(&server).await?;
         let engine = common.compute.engine()?;
+        let origin = Origin::new(&common, &server, &store, &engine)?;
+        let listener = bind(&server).await?;
         let progress = Arc::new(SyncProgress::default());
         let indexer = indexer(
             &server,
             engine.clone(),
             store.clone(),
-            (blocks.clone(), node.clone()),
+            &origin,
             None,
             &stop,
             reporting(&progress),
         )?;
+        let (blocks, node) = (origin.blocks.clone(), origin.node.clone());
+        let rpc = origin.rpc.clone();
 
         // Whichever ends first, by a failure or a signal, ends the other.
         let serving = async {
             let served = serve_api(
                 listener,
-                desk(store.clone(), Some(blocks), node, engine),
+                desk(store.clone(), blocks, node, engine.clone()),
                 server.answers_mib,
                 stop.clone(),
             )
@@ -104,6 +109,9 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
                 indexer.check_source().await?;
                 let signal = stop.unless(tip_signal(&server, rpc)).await.flatten();
                 sync_and_compact(&indexer, None, &store, &progress, &stop).await?;
+                origin
+                    .verify(&server, &store, engine.as_ref(), &stop)
+                    .await?;
                 anyhow::Ok(indexer.follow(signal.as_ref()).await?)
             }
             .await;
@@ -122,14 +130,15 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
         let stop = Stop::new();
         stop.on_signal()?;
-        let Sources { blocks, node, .. } = sources(&common, &server)?;
+        let engine = common.compute.engine()?;
+        let origin = Origin::new(&common, &server, &store, &engine)?;
         let wait = Some(Duration::from_secs(args.wait));
         let progress = Arc::new(SyncProgress::default());
         let indexer = indexer(
             &server,
-            common.compute.engine()?,
+            engine.clone(),
             store.clone(),
-            (blocks, node),
+            &origin,
             wait,
             &stop,
             reporting(&progress),
@@ -143,7 +152,12 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
                 });
                 bail!("stopped {reached} by a signal; the same command goes on from there");
             }
-            Some(tip) => tracing::info!(%tip, "in sync"),
+            Some(tip) => {
+                origin
+                    .verify(&server, &store, engine.as_ref(), &stop)
+                    .await?;
+                tracing::info!(%tip, "in sync");
+            }
             None => tracing::info!("the node's chain ends below the first height to index"),
         }
         Ok(())
@@ -327,17 +341,91 @@ fn indexer(
     server: &ServerSettings,
     engine: Arc<dyn Engine>,
     store: Arc<Store>,
-    (blocks, node): (Arc<dyn BlockSource>, Option<Arc<dyn Node>>),
+    origin: &Origin,
     give_up_after: Option<Duration>,
     stop: &Stop,
     on_batch: impl Fn(&BatchReport) + Send + Sync + 'static,
 ) -> Result<Indexer> {
     let settings = index_settings(server, give_up_after)?;
-    let indexer = Indexer::new(store, blocks, engine, settings, stop.clone(), on_batch);
-    Ok(match node {
-        Some(node) => indexer.with_node(node),
-        None => indexer,
-    })
+    let source = origin.source()?;
+    let mut indexer = Indexer::new(store, source, engine, settings, stop.clone(), on_batch);
+    if let Some(upstream) = &origin.upstream {
+        indexer = indexer.with_rows(upstream.clone());
+    }
+    if let Some(node) = &origin.node {
+        indexer = indexer.with_node(node.clone());
+    }
+    Ok(indexer)
+}
+
+/// Where an index comes from, and what else is at hand.
+struct Origin {
+    /// Another server, instead of blocks.
+    upstream: Option<Arc<Upstream>>,
+    /// Blocks: what the index is made of, or, beside another server, those of a node that is named.
+    blocks: Option<Arc<dyn BlockSource>>,
+    node: Option<Arc<dyn Node>>,
+    rpc: Option<RpcSettings>,
+    verify: Option<Verify>,
+}
+
+impl Origin {
+    fn new(
+        common: &CommonSettings,
+        server: &ServerSettings,
+        store: &Store,
+        engine: &Arc<dyn Engine>,
+    ) -> Result<Self> {
+        let upstream = upstream(common, server, store, engine)?;
+        let has_node = server.node_url.is_some() || server.rpc_url.is_some();
+        let (blocks, node, rpc) = match upstream.is_none() || has_node {
+            true => {
+                let Sources { blocks, node, rpc } = sources(common, server)?;
+                (Some(blocks), node, rpc)
+            }
+            false => (None, None, None),
+        };
+        let verify = match &upstream {
+            Some(_) => verify(server, blocks.clone())?,
+            None if server.verify_blocks.is_some_and(|count| count > 0) => {
+                return Err(usage!("--verify-blocks needs --source spindex"));
+            }
+            None => None,
+        };
+        Ok(Self {
+            upstream,
+            blocks,
+            node,
+            rpc,
+            verify,
+        })
+    }
+
+    /// What says how the chain looks.
+    fn source(&self) -> Result<Arc<dyn BlockSource>> {
+        match (&self.upstream, &self.blocks) {
+            (Some(upstream), _) => Ok(upstream.clone()),
+            (None, Some(blocks)) => Ok(blocks.clone()),
+            (None, None) => bail!("no source of blocks"),
+        }
+    }
+
+    /// Holds what came from another server against it once more, and against a node.
+    async fn verify(
+        &self,
+        server: &ServerSettings,
+        store: &Store,
+        engine: &dyn Engine,
+        stop: &Stop,
+    ) -> Result<()> {
+        match &self.upstream {
+            Some(upstream) if !stop.is_requested() => {
+                let undo_depth = server.undo_depth.unwrap_or(DEFAULT_UNDO_DEPTH);
+                verify_replica(upstream, self.verify.as_ref(), store, engine, undo_depth).await
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How the settings want blocks to be indexed.

@@ -70,7 +70,11 @@ pub(super) fn sources(common: &CommonSettings, server: &ServerSettings) -> Resul
     let rpc = auth.map(with_rpc).filter(is_meant);
     let for_broadcasting = rpc.clone().filter(|_| is_there);
 
-    let kind = server.source.unwrap_or_default();
+    let kind = match server.source.unwrap_or_default() {
+        // A node beside another server is for what rows cannot give.
+        SourceKind::Spindex => SourceKind::Auto,
+        kind => kind,
+    };
     let in_flight = server
         .in_flight
         .unwrap_or(IndexSettings::default().in_flight);

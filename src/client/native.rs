@@ -127,7 +127,7 @@ impl NativeOracle {
     }
 
     /// What the chains of hashes say at a height; `None` where they do not reach, or the server does not tell.
-    pub(super) async fn links(&self, height: u32) -> Result<Option<Links>, OracleError> {
+    pub(crate) async fn links(&self, height: u32) -> Result<Option<Links>, OracleError> {
         let route = route(&format!("commitments?from={height}&to={height}"));
         match self.http.get(&route, LINKS_BYTES).await {
             Ok(answer) => Commitments::decode(&answer.body, height, height)

@@ -5,6 +5,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+#[path = "../client/native/between.rs"]
+mod between;
 mod deriving;
 mod faults;
 mod faulty_node;
@@ -15,6 +17,7 @@ mod other_node;
 mod random_node;
 mod regtest;
 mod reorgs;
+mod replica;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;
