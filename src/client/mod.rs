@@ -1,13 +1,15 @@
 //! The light client: finds a wallet's outputs, and the spends of chosen outpoints, through any tweak server.
 //!
 //! [`Oracle`] is what a server of version 1 is asked, and [`http`] asks it; [`native`] asks servers of the native protocol,
-//! which answer for thousands of blocks at once; [`light`] is the range loop over either; [`state`] keeps progress and finds on disk.
+//! which answer for thousands of blocks at once; [`light`] is the range loop over either; [`state`] keeps progress and finds on disk;
+//! [`witnesses`] compares servers with each other.
 
 pub mod http;
 pub mod light;
 pub mod native;
 pub mod report;
 pub mod state;
+pub mod witnesses;
 
 use bitcoin::{BlockHash, Transaction, Txid};
 use futures::future::BoxFuture;
