@@ -23,6 +23,7 @@ use connect::{Connected, Dialect};
 use witnesses::{OnDisagreement, Witnesses};
 
 mod connect;
+mod following;
 mod witnesses;
 
 #[derive(Args)]
@@ -131,7 +132,22 @@ pub(super) struct ScanArgs {
     /// File with progress and finds, no secrets [default: a file per wallet in the data directory]
     #[arg(long, env = "SPINDEX_STATE", value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Print one JSON document
+    /// Print only what has changed since the last scan: finds, spends, and what was reorganised away
+    #[arg(long)]
+    changes: bool,
+    /// Stay, and print what has changed as it comes
+    #[arg(long, conflicts_with = "to")]
+    follow: bool,
+    /// With --follow, how long to wait between two looks at the server, in seconds
+    #[arg(
+        long,
+        env = "SPINDEX_FOLLOW_INTERVAL",
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    follow_interval: u64,
+    /// Print one JSON document, with --changes or --follow one a line for each change
     #[arg(long)]
     json: bool,
 }
@@ -168,7 +184,7 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         proxy: args.proxy.clone(),
         ..HttpSettings::default()
     };
-    let report = block_on(&common.compute, async {
+    let (before, report) = block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
         let mut witnesses = Witnesses::connect(&args.oracle, &http, network)?;
@@ -176,12 +192,26 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         let oracle = connect(&args, witnesses.first(&args.oracle), http, network).await?;
         let engine = common.compute.engine()?;
         let mut client = oracle.client(engine, keys, watched, state, settings)?;
-        tokio::select! {
-            report = scan_and_compare(&mut client, &witnesses, args.on_disagreement) => report,
+        let before = client.known();
+        let report = tokio::select! {
+            report = scan_and_compare(&mut client, &witnesses, args.on_disagreement) => report?,
             () = stop.requested() => anyhow::bail!("stopped; the same command goes on from the last stored block"),
+        };
+        if args.follow {
+            following::print_changes(&report.since(&before), args.json)?;
+            let interval = Duration::from_secs(args.follow_interval);
+            tokio::select! {
+                ended = following::follow(&mut client, report.clone(), interval, args.json) => ended?,
+                () = stop.requested() => (),
+            }
         }
+        Ok((before, report))
     })?;
-    if args.json {
+    if args.follow {
+        Ok(())
+    } else if args.changes {
+        following::print_changes(&report.since(&before), args.json)
+    } else if args.json {
         write_stdout(|out| {
             serde_json::to_writer(&mut *out, &report)?;
             writeln!(out)

@@ -21,7 +21,7 @@ use crate::wire::native::column::Column;
 pub use http::{HttpOracle, HttpSettings};
 pub use light::{ClientError, LightClient, LightSettings, Progress};
 pub use native::{NativeInfo, NativeOracle};
-pub use report::{Found, ScanHead, ScanReport, Spend, Unresolved, Watched};
+pub use report::{Event, Found, ScanHead, ScanReport, Spend, Unresolved, Watched};
 pub use state::{Identity, State, StateError, WalletId};
 
 pub use crate::wire::v1::{
