@@ -3,6 +3,7 @@
 mod blocks;
 mod events;
 mod lookups;
+mod openapi;
 
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};

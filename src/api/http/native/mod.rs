@@ -6,6 +6,7 @@ mod commitments;
 mod events;
 mod info;
 mod lookup;
+mod openapi;
 mod process;
 
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Vec<Route> {
         get("/height", on_get(lookup::height)),
         get("/process/{outpoint}", on_get(process::process)),
         get("/events", on_get(events::events)),
+        get("/openapi.json", on_get(openapi::document)),
     ]
 }
 
