@@ -6,6 +6,7 @@
 //! answers a dialect may keep itself, by what was asked and the [`Stamp`] of the state it was answered from.
 
 mod birthday;
+mod columns;
 mod error;
 mod lookup;
 mod process;
@@ -27,7 +28,7 @@ use crate::curve::Engine;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::filter::{FilterKind, spent_item};
 use crate::store::{
-    Applied, Block, Commitments, Heads, Keep, RowFilter, Snapshot, SpendRow, Store, Utxo,
+    Applied, Block, Commitments, Heads, Keep, RowFilter, Sections, Snapshot, SpendRow, Store, Utxo,
 };
 pub use birthday::BEHIND_SECONDS;
 pub use error::{Blame, DeskError};
@@ -460,6 +461,14 @@ impl BlockReading<'_> {
             return Ok(None);
         };
         Ok(Some((Commitments::by(&self.block.texts()?), heads)))
+    }
+
+    /// What binds the block's sections of the columns.
+    ///
+    /// # Errors
+    /// See [`BlockReading`].
+    pub fn sections(&self) -> Result<Sections, DeskError> {
+        Ok(self.block.sections()?)
     }
 
     /// The rolling commitment over all tweaks up to the block.

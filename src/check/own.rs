@@ -30,10 +30,10 @@ pub struct SelfCheck {
 
 /// Holds an index against itself: [`Snapshot::audit`], then block by block that tweaks are points of the curve (compressed
 /// ones at the heights of `sample`), that the spent filter is the one of the spends, byte by byte, that the new-UTXOs filter
-/// matches every output key, that each head follows from the one before, and that multiples are those of the tweaks at the heights of `sample`.
+/// matches every output key, that hashes of columns are those of the rows, that each head follows from the one before, and that multiples are those of the tweaks at the heights of `sample`.
 ///
 /// The new-UTXOs filter also holds keys of transactions that are not eligible, so it cannot be built again from the index
-/// alone, nor can amounts be judged: [`check_against_source`](super::check_against_source) does both. Calls `progress` with the steps that are done, and
+/// alone: [`check_against_source`](super::check_against_source) does that. Calls `progress` with the steps that are done, and
 /// their number. Blocks the calling thread.
 ///
 /// # Errors
@@ -118,6 +118,7 @@ fn check_block(
         block.filters()?;
     }
     block.heads()?;
+    block.sections()?;
     Ok((block.findings, multiples))
 }
 
@@ -231,6 +232,43 @@ impl BlockCheck<'_> {
                 let reason = "not the one that follows from the head before and the block's rows";
                 self.note(table, height, reason);
             }
+        }
+        Ok(())
+    }
+
+    /// Section hashes are those of the rows, and their chain is that of the block before.
+    fn sections(&mut self) -> Result<(), StoreError> {
+        let BlockId { height, hash } = self.block.id();
+        let Some(stored) = self.caught(self.block.sections())? else {
+            return Ok(());
+        };
+        let Some(expected) = self.caught(self.block.section_hashes())? else {
+            return Ok(());
+        };
+        if stored.hashes != expected {
+            let reason = "not the hashes of the block's sections";
+            self.note("sections", height, reason);
+        }
+        let has_others = self.caught(self.block.heads())?.flatten().is_some();
+        let Some(head) = stored.head else {
+            if has_others && self.snapshot.keep() == Keep::Full {
+                self.note("sections", height, "no head");
+            }
+            return Ok(());
+        };
+        let before = match height.checked_sub(1) {
+            Some(parent) => self.snapshot.block(parent),
+            None => Ok(None),
+        };
+        let before =
+            before.and_then(|block| block.map_or(Ok(None), |block| block.sections().map(Some)));
+        let Some(before) = self.caught(before)? else {
+            return Ok(());
+        };
+        let before = before.and_then(|before| before.head).unwrap_or_default();
+        if head != stored.hashes.next_head(&before, &hash) {
+            let reason = "not the head that follows from the one before and the hashes";
+            self.note("sections", height, reason);
         }
         Ok(())
     }

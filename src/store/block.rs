@@ -11,11 +11,14 @@ use super::heads::{self, Heads, Texts};
 use super::position::OutputPosition;
 use super::record::{BlockRecord, OutputRow, SpendRow, StateRow, TransactionRow};
 use super::schema::{BlockRow, SpendItem};
+use super::sections::{self, Sections};
 use super::snapshot::Snapshot;
 use super::view::{Full, Output, View};
 use crate::BlockId;
 use crate::curve::TweakPoint;
 use crate::filter::FilterKind;
+use crate::wire::native::column::Column;
+use crate::wire::native::section::SectionHashes;
 
 /// A tweak as it is served: SEC1 compressed.
 pub type CompressedTweak = [u8; 33];
@@ -220,6 +223,30 @@ impl<'s> Block<'s> {
     /// Only those of reading.
     pub fn texts(&self) -> Result<Texts, StoreError> {
         self.read(|view, row| heads::texts(view, self.height, row))
+    }
+
+    /// What binds the block's sections of the native protocol's columns.
+    ///
+    /// # Errors
+    /// Only those of reading.
+    pub fn sections(&self) -> Result<Sections, StoreError> {
+        self.read(|view, _| view.sections(self.height))
+    }
+
+    /// The hashes of the sections, computed anew.
+    ///
+    /// # Errors
+    /// Only those of reading.
+    pub fn section_hashes(&self) -> Result<SectionHashes, StoreError> {
+        self.read(|view, row| sections::hashes_at(view, self.height, row))
+    }
+
+    /// Appends the block's section of a column.
+    ///
+    /// # Errors
+    /// [`StoreError::NotKept`] for any but `headers` and `tweaks` of an index that keeps tweaks only.
+    pub fn write_section(&self, column: Column, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        self.read(|view, row| sections::write(view, self.height, row, column, out))
     }
 
     /// For each of [`spends`](Self::spends) the height of the block that created what is spent, `None` for what the index

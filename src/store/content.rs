@@ -117,6 +117,11 @@ impl Content {
             self.0.input(&height.value().to_le_bytes());
             self.0.input(head.value());
         }
+        for entry in view.sections_table()?.iter()? {
+            let (height, row) = entry?;
+            self.0.input(&height.value().to_le_bytes());
+            self.0.input(row.value());
+        }
         if let Some(full) = view.kept() {
             for entry in full.heads_v2()?.iter()? {
                 let (height, head) = entry?;

@@ -16,6 +16,7 @@ use super::schema::{
     MULTIPLES, MULTIPLES_POWER, OUTPUTS, SCHEMA_OLDEST, SCHEMA_VERSION, SPENDERS, SPENDS, SPENT,
     TWEAKS, TXIDS,
 };
+use super::sections::SECTIONS;
 use super::states::{STATE_LOCATOR, STATES};
 use super::{Demand, StoreOptions, default_first_height};
 
@@ -284,6 +285,7 @@ impl Meta {
         write.open_table(HEIGHTS)?;
         write.open_table(DIGEST)?;
         write.open_table(HEADS_V1)?;
+        write.open_table(SECTIONS)?;
         write.open_table(column.definition())?;
         if meta.tweak_form.has_multiples() {
             put(&mut table, MULTIPLES_RECORD, &MULTIPLES_POWER.to_le_bytes())?;

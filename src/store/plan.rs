@@ -18,6 +18,7 @@ use super::schema::{
     BLOCK_ITEMS_MAX, BLOCK_OUTPUTS_MAX, BlockRow, Ends, FILTER_BYTES_MAX, LocatorKey, OUTPUTS_MAX,
     Span, SpendItem, TRANSACTIONS_MAX, VALUE_MAX, VOUT_MAX, hash_of_mark, locator_key,
 };
+use super::sections::{self, Chain, Sections};
 use super::states::{self, StateChange};
 use super::view::{Full, View};
 use crate::BlockId;
@@ -45,6 +46,8 @@ pub(super) struct Plan<'a> {
     pub(super) digests: Vec<[u8; 32]>,
     /// Heads per connected block; none below the start of the chains.
     pub(super) heads: Vec<Option<Heads>>,
+    /// What binds the sections of each connected block.
+    pub(super) sections: Vec<Sections>,
     /// What becomes of state ids.
     pub(super) states: StateChange,
     /// From which height on spenders are known before the update, and after it; `None` if all are.
@@ -99,6 +102,7 @@ impl<'a> Plan<'a> {
         }
         plan.roll_digests(view)?;
         plan.roll_heads(view)?;
+        plan.bind_sections(view)?;
         Ok(plan)
     }
 
@@ -162,6 +166,7 @@ impl<'a> Plan<'a> {
             rows: Vec::new(),
             digests: Vec::new(),
             heads: Vec::new(),
+            sections: Vec::new(),
             states: StateChange::default(),
             old_spenders_from: view.spenders_from,
             spenders_from: view.spenders_from,
@@ -344,6 +349,21 @@ impl<'a> Plan<'a> {
         let own = self.connect.iter().zip(&commitments);
         self.heads = own
             .map(|(record, commitments)| roll.next(record.id.height, commitments))
+            .collect();
+        Ok(())
+    }
+
+    fn bind_sections(&mut self, view: &View) -> Result<(), Fault> {
+        let keep = self.keep;
+        let hashes: Vec<_> = self
+            .connect
+            .par_iter()
+            .map(|record| sections::hashes_of(record, keep))
+            .collect();
+        let mut chain = Chain::from(view, self.fork)?;
+        let own = self.connect.iter().zip(hashes);
+        self.sections = own
+            .map(|(record, hashes)| chain.next(record.id.height, &record.id.hash, hashes))
             .collect();
         Ok(())
     }

@@ -10,6 +10,7 @@ use super::column::Column;
 use super::error::{Fault, StoreError};
 use super::heads::{HEADS_V1, HEADS_V2};
 use super::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, MARKS, META};
+use super::sections::SECTIONS;
 use super::states::{STATE_LOCATOR, STATES};
 use super::view::View;
 
@@ -23,6 +24,7 @@ const BRANCH_CHUNKS: u64 = 72;
 /// fill 70 %.
 const BLOCK_BYTES: u64 = 192;
 const DIGEST_BYTES: u64 = 41;
+const SECTIONS_BYTES: u64 = 240;
 const HEIGHT_BYTES: u64 = 17;
 const LOCATOR_BYTES: u64 = 15;
 const STATE_BYTES: u64 = 80;
@@ -117,6 +119,7 @@ fn needed_bytes(view: &View) -> Result<u64, Fault> {
     let mut needed = view.blocks()?.len()? * BLOCK_BYTES
         + view.digests()?.len()? * DIGEST_BYTES
         + view.heads_v1()?.len()? * DIGEST_BYTES
+        + view.sections_table()?.len()? * SECTIONS_BYTES
         + view.heights()?.len()? * HEIGHT_BYTES;
     if let Some(full) = view.kept() {
         needed += full.heads_v2()?.len()? * DIGEST_BYTES
@@ -150,6 +153,7 @@ fn tables(view: &View, read: &ReadTransaction) -> Result<Vec<TableSpace>, Fault>
         walked("heights", &read.open_table(HEIGHTS)?)?,
         walked("digest", &read.open_table(DIGEST)?)?,
         walked("heads_v1", &read.open_table(HEADS_V1)?)?,
+        walked("sections", &read.open_table(SECTIONS)?)?,
     ];
     if view.kept().is_some() {
         tables.push(walked("heads_v2", &read.open_table(HEADS_V2)?)?);

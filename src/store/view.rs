@@ -23,7 +23,7 @@ use super::schema::{
     height_of_key, locator_key, split_locator_key,
 };
 pub(super) use tables::Full;
-use tables::{Blocks, Digests, Heights, Tables};
+use tables::{Blocks, Digests, Heights, SectionRows, Tables};
 
 use crate::BlockId;
 use crate::curve::TweakPoint;
@@ -153,6 +153,10 @@ impl View {
         self.tables.heads_v1()
     }
 
+    pub(super) fn sections_table(&self) -> Result<&SectionRows, Fault> {
+        self.tables.sections()
+    }
+
     /// Every column with its table and its length in items.
     pub(super) fn columns(&self) -> Result<Vec<(Column, &Chunks, u64)>, Fault> {
         let ends = self.ends;
@@ -222,6 +226,7 @@ impl View {
         self.columns()?;
         self.marks()?;
         self.heads_v1()?;
+        self.sections_table()?;
         if let Some(full) = self.kept() {
             full.locator()?;
             full.states()?;

@@ -340,6 +340,7 @@ impl<S: Sink> Walk<'_, S> {
             ("heights", view.heights()?.len()?, blocks, true),
             ("digest", view.digests()?.len()?, blocks, true),
             ("heads_v1", view.heads_v1()?.len()?, heads, true),
+            ("sections", view.sections_table()?.len()?, blocks, true),
         ];
         if let Some(full) = view.kept() {
             tables.push(("heads_v2", full.heads_v2()?.len()?, heads, true));

@@ -14,6 +14,7 @@ use super::schema::{
     BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MARKS, MULTIPLES, OUTPUTS,
     OutputItem, SPENDERS, SPENDS, SPENT, SpendItem, SpenderItem, TXIDS, height_key,
 };
+use super::sections::SECTIONS;
 use super::states;
 use crate::curve::TweakPoint;
 
@@ -185,7 +186,9 @@ fn write_blocks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> 
         Keep::Full => Some(write.open_table(HEADS_V2)?),
         Keep::Tweaks => None,
     };
+    let mut sections = write.open_table(SECTIONS)?;
     for id in &plan.disconnect {
+        sections.remove(id.height)?;
         blocks.remove(id.height)?;
         heights.remove(&height_key(&id.hash, id.height))?;
         digests.remove(id.height)?;
@@ -198,6 +201,9 @@ fn write_blocks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> 
     for ((record, row), digest) in connected {
         blocks.insert(record.id.height, &row.encode())?;
         digests.insert(record.id.height, digest)?;
+    }
+    for (record, row) in plan.connect.iter().zip(&plan.sections) {
+        sections.insert(record.id.height, &row.encode())?;
     }
     for (record, heads) in plan.connect.iter().zip(&plan.heads) {
         let Some(heads) = heads else { continue };

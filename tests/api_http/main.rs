@@ -1,5 +1,6 @@
 //! The HTTP interface over real sockets: every route, every error, against answers made from the records alone.
 
+mod columns;
 mod crowds;
 mod faults;
 mod fixture;
@@ -13,6 +14,8 @@ mod native;
 mod points;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../support/sections.rs"]
+mod sections;
 #[path = "../support/spcommit.rs"]
 mod spcommit;
 mod spends;

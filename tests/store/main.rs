@@ -10,11 +10,14 @@ mod histories;
 mod migration;
 mod migration_with_sums;
 mod odd_rows;
+mod of_sections;
 mod options;
 mod processes;
 mod refusals;
 mod replacement;
 mod rows;
+#[path = "../support/sections.rs"]
+mod sections;
 #[path = "../support/spcommit.rs"]
 mod spcommit;
 mod support;

@@ -73,6 +73,7 @@ fn every_kind_of_index_gets_what_is_new() {
                 let new = [
                     "heads_v1",
                     "heads_v2",
+                    "sections",
                     "spenders",
                     "states",
                     "state_locator",

@@ -10,6 +10,7 @@ use spindex::store::schema::{
     BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, SPENDERS,
     SPENDS, SPENT, SpendItem, TWEAKS, TXIDS, split_locator_key,
 };
+use spindex::store::sections::SECTIONS;
 use spindex::store::{
     OutputPosition, ScanColumns, Snapshot, Store, StoreError, TxPosition, Update,
 };
@@ -54,7 +55,7 @@ fn odd_chunks_are_refused_when_opening() {
 #[test]
 fn odd_rows_are_errors_not_panics() {
     type Change = fn(&redb::WriteTransaction);
-    let changes: [(&str, Change); 25] = [
+    let changes: [(&str, Change); 26] = [
         ("blocks", |write| {
             let mut table = write.open_table(BLOCKS).expect("table");
             let mut row = *table.get(9).expect("row").expect("block").value();
@@ -84,6 +85,10 @@ fn odd_rows_are_errors_not_panics() {
         }),
         ("heads_v1", |write| {
             let mut table = write.open_table(HEADS_V1).expect("table");
+            drop(table.pop_first().expect("pop"));
+        }),
+        ("sections", |write| {
+            let mut table = write.open_table(SECTIONS).expect("table");
             drop(table.pop_first().expect("pop"));
         }),
         ("heads_v2", |write| {

@@ -39,7 +39,9 @@ fn forms() -> Vec<(StoreOptions, Vec<&'static str>)> {
     let mut forms = Vec::new();
     for keep in [Keep::Full, Keep::Tweaks] {
         for tweak_form in TweakForm::ALL {
-            let mut tables = vec!["blocks", "digest", "heads_v1", "heights", "meta"];
+            let mut tables = vec![
+                "blocks", "digest", "heads_v1", "heights", "meta", "sections",
+            ];
             tables.extend(match tweak_form {
                 TweakForm::Compressed => &["compressed"][..],
                 TweakForm::Point => &["tweaks"],

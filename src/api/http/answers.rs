@@ -4,6 +4,8 @@
 //! changes with the tip is asked for under a new stamp after the next commit, what follows from a block alone only after a
 //! reorganisation; old answers give way to new ones as room is needed.
 
+mod ranges;
+
 use std::future::Future;
 
 use axum::body::{Body, Bytes};
@@ -18,6 +20,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use super::encoding::gzip;
 use crate::api::desk::{DeskError, Stamp, TweakList};
 use crate::filter::FilterKind;
+use crate::wire::native::column::Column;
 
 /// What an answer of a common size takes, to divide the room by.
 const COMMON_BYTES: u64 = 8 << 10;
@@ -56,6 +59,30 @@ pub(super) enum Question {
     Outpoint(OutPoint, Option<u32>),
     Transaction(Txid, Option<u32>),
     Birthday(u32),
+    /// Columns of the chunk that ends at a height.
+    Chunk {
+        to: u32,
+        columns: Columns,
+    },
+}
+
+/// Columns in the order in which they were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Columns([Option<Column>; Column::ALL.len()]);
+
+impl Columns {
+    /// Each of them once.
+    pub(super) fn of(columns: &[Column]) -> Self {
+        let mut own = [None; Column::ALL.len()];
+        for (place, column) in own.iter_mut().zip(columns) {
+            *place = Some(*column);
+        }
+        Self(own)
+    }
+
+    fn has(self, column: Column) -> bool {
+        self.0.contains(&Some(column))
+    }
 }
 
 impl Question {
@@ -68,7 +95,7 @@ impl Question {
             | Self::NativeInfo
             | Self::BlockOf(_)
             | Self::Birthday(_) => None,
-            Self::Commitments { to, .. } => Some(to),
+            Self::Commitments { to, .. } | Self::Chunk { to, .. } => Some(to),
             Self::Outpoint(_, height) | Self::Transaction(_, height) => height,
             Self::BlockHash(height)
             | Self::Tweaks { height, .. }
@@ -83,7 +110,7 @@ impl Question {
     }
 
     /// Whether the answer follows from the block alone, and those below it. Others change as outputs are spent.
-    const fn is_lasting(self) -> bool {
+    fn is_lasting(self) -> bool {
         match self {
             Self::Info
             | Self::BlockHeight
@@ -96,6 +123,8 @@ impl Question {
             | Self::Transaction(..)
             | Self::Birthday(_) => false,
             Self::Tweaks { list, .. } => matches!(list, TweakList::Full),
+            // Who spends what may become known later.
+            Self::Chunk { columns, .. } => !columns.has(Column::Spends),
             Self::BlockHash(_)
             | Self::Filter(..)
             | Self::SpentIndex(_)
@@ -116,7 +145,7 @@ struct Key {
 }
 
 impl Key {
-    const fn new(question: Question, stamp: Stamp, is_gzip: bool) -> Self {
+    fn new(question: Question, stamp: Stamp, is_gzip: bool) -> Self {
         let state = match question.is_lasting() {
             true => stamp.branch,
             false => stamp.tip,
@@ -129,11 +158,23 @@ impl Key {
     }
 }
 
+/// What the bytes of a body are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    /// JSON, compressed.
+    Gzip,
+    /// Parts of columns, of which ranges of bytes can be asked for; may they change though their blocks stay?
+    Octets {
+        may_change: bool,
+    },
+}
+
 /// A body ready to be sent.
 #[derive(Clone)]
 pub(super) struct Encoded {
     body: Bytes,
-    is_gzip: bool,
+    form: Form,
     /// Names these very bytes (RFC 9110, 8.8.3), in quotes.
     etag: HeaderValue,
 }
@@ -147,20 +188,36 @@ impl Encoded {
     /// # Errors
     /// [`DeskError::Internal`]; none at present.
     pub(super) fn new(plain: Vec<u8>, is_gzip: bool) -> Result<Self, DeskError> {
-        let internal = |error: &dyn std::fmt::Display| DeskError::Internal(error.to_string());
-        let hash = sha256::Hash::hash(&plain).to_byte_array();
-        let name = hash[..12].to_lower_hex_string();
-        let (body, suffix) = match is_gzip {
-            true => (gzip(&plain).map_err(|error| internal(&error))?, GZIP_SUFFIX),
-            false => (plain, ""),
+        let name = name_of(&plain);
+        let (body, form, suffix) = match is_gzip {
+            true => {
+                let zipped = gzip(&plain);
+                let zipped = zipped.map_err(|error| DeskError::Internal(error.to_string()))?;
+                (zipped, Form::Gzip, GZIP_SUFFIX)
+            }
+            false => (plain, Form::Json, ""),
         };
-        let etag = HeaderValue::try_from(format!("\"{name}{suffix}\""));
-        Ok(Self {
-            // Of what was reserved to write into, no more than the bytes is kept.
-            body: body.into_boxed_slice().into(),
-            is_gzip,
-            etag: etag.map_err(|error| internal(&error))?,
-        })
+        // Of what was reserved to write into, no more than the bytes is kept.
+        Self::named(
+            body.into_boxed_slice().into(),
+            form,
+            &format!("{name}{suffix}"),
+        )
+    }
+
+    /// A body of parts; whether it can change though its blocks stay.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn octets(body: Bytes, may_change: bool) -> Result<Self, DeskError> {
+        let name = name_of(&body);
+        Self::named(body, Form::Octets { may_change }, &name)
+    }
+
+    fn named(body: Bytes, form: Form, name: &str) -> Result<Self, DeskError> {
+        let etag = HeaderValue::try_from(format!("\"{name}\""));
+        let etag = etag.map_err(|error| DeskError::Internal(error.to_string()))?;
+        Ok(Self { body, form, etag })
     }
 
     /// Whether a client says that it has this answer, in this form or the other (RFC 9110, 13.1.2).
@@ -181,26 +238,44 @@ impl Encoded {
             .any(|name| name.trim() == "*" || bare(name) == own)
     }
 
-    fn response(self, headers: &HeaderMap, cache_control: HeaderValue) -> Response {
-        let is_known = self.is_known(headers);
-        let mut response = match is_known {
-            true => Response::new(Body::empty()),
-            false => Response::new(Body::from(self.body)),
+    fn response(self, headers: &HeaderMap, is_settled: bool) -> Response {
+        let (content_type, may_change) = match self.form {
+            Form::Json | Form::Gzip => (super::JSON, false),
+            Form::Octets { may_change } => (super::OCTETS, may_change),
         };
-        if is_known {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-        }
+        let is_known = self.is_known(headers);
+        let mut response = match (is_known, self.form) {
+            (true, _) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                response
+            }
+            (false, Form::Octets { .. }) => ranges::response(self.body, &self.etag, headers),
+            (false, _) => Response::new(Body::from(self.body)),
+        };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.etag);
-        headers.insert(header::CACHE_CONTROL, cache_control);
+        headers.insert(
+            header::CACHE_CONTROL,
+            match is_settled && !may_change {
+                true => HeaderValue::from_static("public, max-age=31536000, immutable"),
+                false => HeaderValue::from_static("no-cache"),
+            },
+        );
         if !is_known {
-            headers.insert(header::CONTENT_TYPE, super::JSON);
-            if self.is_gzip {
+            headers.insert(header::CONTENT_TYPE, content_type);
+            if self.form == Form::Gzip {
                 headers.insert(header::CONTENT_ENCODING, super::GZIP);
             }
         }
         response
     }
+}
+
+/// Names these very bytes.
+fn name_of(bytes: &[u8]) -> String {
+    let hash = sha256::Hash::hash(bytes).to_byte_array();
+    hash[..12].to_lower_hex_string()
 }
 
 #[derive(Clone)]
@@ -250,7 +325,7 @@ impl Answers {
         is_gzip: bool,
     ) -> Option<Response> {
         let answer = self.kept.get(&Key::new(question, stamp, is_gzip))?;
-        Some(answer.response(headers, self.cache_control(question, stamp)))
+        Some(answer.response(headers, self.is_settled(question, stamp)))
     }
 
     /// The answer as it is kept, awaited from whoever makes it now, or made.
@@ -274,19 +349,17 @@ impl Answers {
             // Most probably an error, for which nobody is to wait in line.
             false => make.await?,
         };
-        Ok(answer.response(headers, self.cache_control(question, stamp)))
+        Ok(answer.response(headers, self.is_settled(question, stamp)))
     }
 
-    fn cache_control(&self, question: Question, stamp: Stamp) -> HeaderValue {
-        let is_settled = question.is_lasting()
+    /// Whether the answer hangs on blocks alone that no reorganisation reaches any more.
+    fn is_settled(&self, question: Question, stamp: Stamp) -> bool {
+        let hangs_on_blocks = question.is_lasting() || matches!(question, Question::Chunk { .. });
+        hangs_on_blocks
             && question
                 .height()
                 .and_then(|height| height.checked_add(self.horizon))
-                .is_some_and(|reach| reach <= stamp.height);
-        match is_settled {
-            true => HeaderValue::from_static("public, max-age=31536000, immutable"),
-            false => HeaderValue::from_static("no-cache"),
-        }
+                .is_some_and(|reach| reach <= stamp.height)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::store::heads::{Commitments, HEADS_V1, HEADS_V2, Roll, first_height};
 use crate::store::meta::{self, Keep, Meta};
 use crate::store::replace::{create_like, remove, sync};
 use crate::store::schema::{SPENDERS, SpenderItem};
+use crate::store::sections::{self, Chain, SECTIONS};
 use crate::store::states::{STATE_LOCATOR, STATES};
 use crate::store::sums::Summed;
 use crate::store::view::View;
@@ -55,6 +56,7 @@ fn add_tables(file: &Path, options: &StoreOptions) -> Result<(), Fault> {
     )?;
     let write = database.begin_write()?;
     write.open_table(HEADS_V1)?;
+    write.open_table(SECTIONS)?;
     if view.kept().is_some() {
         write.open_table(HEADS_V2)?;
         write.open_table(STATES)?;
@@ -62,6 +64,7 @@ fn add_tables(file: &Path, options: &StoreOptions) -> Result<(), Fault> {
         lack_spenders(&write, &view)?;
     }
     roll_heads(&write, &view)?;
+    bind_sections(&write, &view)?;
     meta::raise_version(&write)?;
     write.commit()?;
     Ok(())
@@ -114,6 +117,37 @@ fn roll_heads(write: &WriteTransaction, view: &View) -> Result<(), Fault> {
                     tip.height
                 );
             }
+        }
+    }
+    Ok(())
+}
+
+fn bind_sections(write: &WriteTransaction, view: &View) -> Result<(), Fault> {
+    let Some(tip) = view.tip() else {
+        return Ok(());
+    };
+    let mut table = write.open_table(SECTIONS)?;
+    let mut chain = Chain::start(&view.meta);
+    let mut last_line = Instant::now();
+    let heights: Vec<u32> = (view.meta.first_height..=tip.height).collect();
+    for window in heights.chunks(WINDOW) {
+        let hashes = window
+            .par_iter()
+            .map(|&height| {
+                let hash = view.present_row(height)?.hash;
+                Ok((hash, sections::hashes_without_spenders(view, height)?))
+            })
+            .collect::<Result<Vec<_>, Fault>>()?;
+        for (&height, (hash, hashes)) in window.iter().zip(hashes) {
+            table.insert(height, &chain.next(height, &hash, hashes).encode())?;
+        }
+        if last_line.elapsed() >= PROGRESS_INTERVAL {
+            last_line = Instant::now();
+            let done = window.last().copied().unwrap_or_default();
+            tracing::info!(
+                "migrating the index: sections of block {done} of {}",
+                tip.height
+            );
         }
     }
     Ok(())

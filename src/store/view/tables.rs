@@ -13,11 +13,13 @@ use crate::store::schema::{
     BLOCKS, BlockRow, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, HeightKey, LOCATOR, LocatorKey,
     MARKS, MULTIPLES, OUTPUTS, SPENDERS, SPENDS, SPENT, TXIDS,
 };
+use crate::store::sections::{SECTIONS, Sections};
 use crate::store::states::{STATE_LOCATOR, STATES, StateKey};
 
 pub(in crate::store) type Heights = ReadOnlyTable<&'static HeightKey, ()>;
 pub(in crate::store) type Blocks = ReadOnlyTable<u32, &'static [u8; BlockRow::BYTES]>;
 pub(in crate::store) type Digests = ReadOnlyTable<u32, &'static [u8; 32]>;
+pub(in crate::store) type SectionRows = ReadOnlyTable<u32, &'static [u8; Sections::BYTES]>;
 pub(in crate::store) type States = ReadOnlyTable<&'static StateKey, &'static [u8; 64]>;
 pub(in crate::store) type Locator = ReadOnlyTable<&'static LocatorKey, ()>;
 
@@ -57,6 +59,7 @@ pub(super) struct Tables {
     heights: Table<&'static HeightKey, ()>,
     digests: Table<u32, &'static [u8; 32]>,
     heads_v1: Table<u32, &'static [u8; 32]>,
+    sections: Table<u32, &'static [u8; Sections::BYTES]>,
     tweaks: ColumnTable,
     multiples: ColumnTable,
     marks: ColumnTable,
@@ -72,6 +75,7 @@ impl Tables {
             heights: Table::new(Arc::clone(&read), HEIGHTS),
             digests: Table::new(Arc::clone(&read), DIGEST),
             heads_v1: Table::new(Arc::clone(&read), HEADS_V1),
+            sections: Table::new(Arc::clone(&read), SECTIONS),
             tweaks: column(meta.tweak_form.column()),
             multiples: column(MULTIPLES),
             marks: column(MARKS),
@@ -109,6 +113,10 @@ impl Tables {
 
     pub(super) fn heads_v1(&self) -> Result<&Digests, Fault> {
         self.heads_v1.get()
+    }
+
+    pub(super) fn sections(&self) -> Result<&SectionRows, Fault> {
+        self.sections.get()
     }
 
     /// As `meta` says, points or 33 bytes each.

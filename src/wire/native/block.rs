@@ -5,7 +5,7 @@ use bitcoin::block::Header;
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use serde::{Deserialize, Serialize};
 
-use super::commitments::{Link, LinkBody};
+use super::commitments::{Link, LinkBody, Links};
 use crate::BlockId;
 use crate::wire::hex::Hex;
 
@@ -35,9 +35,8 @@ pub struct Block {
     pub counts: Option<Counts>,
     /// The rolling digest over all tweaks up to the block.
     pub digest: [u8; 32],
-    /// Links of both chains of hashes, version 2 `None` from a server that keeps tweaks only; `None` where the chains do not
-    /// reach.
-    pub links: Option<(Link, Option<Link>)>,
+    /// Links of the chains of hashes, of this block; `None` where the chains do not reach.
+    pub links: Option<Links>,
     /// Whether no reorganisation reaches the block any more.
     pub settled: bool,
 }
@@ -52,9 +51,10 @@ pub struct Digest {
 }
 
 #[derive(Serialize, Deserialize)]
-struct LinkPair {
+struct LinksPart {
     v1: LinkBody,
     v2: Option<LinkBody>,
+    columns_head: Option<Hex<32>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,7 +70,7 @@ struct BlockBody {
     spends: Option<u32>,
     states: Option<u32>,
     digest: Hex<32>,
-    commitments: Option<LinkPair>,
+    commitments: Option<LinksPart>,
     settled: bool,
 }
 
@@ -92,9 +92,10 @@ impl Block {
             spends: self.counts.map(|counts| counts.spends),
             states: self.counts.map(|counts| counts.states),
             digest: Hex(self.digest),
-            commitments: self.links.map(|(v1, v2)| LinkPair {
-                v1: (&v1).into(),
-                v2: v2.as_ref().map(LinkBody::from),
+            commitments: self.links.as_ref().map(|links| LinksPart {
+                v1: (&links.v1).into(),
+                v2: links.v2.as_ref().map(LinkBody::from),
+                columns_head: links.columns_head.map(Hex),
             }),
             settled: self.settled,
         };
@@ -126,18 +127,20 @@ impl Block {
             (None, None, None, None) => None,
             _ => return Err("some numbers are there and some are not".to_owned()),
         };
+        let height = body.height;
+        let block = BlockId { height, hash };
         Ok(Self {
-            block: BlockId {
-                height: body.height,
-                hash,
-            },
+            block,
             header,
             transactions: body.transactions,
             counts,
             digest: body.digest.0,
-            links: body
-                .commitments
-                .map(|pair| (pair.v1.into(), pair.v2.map(Link::from))),
+            links: body.commitments.map(|links| Links {
+                block,
+                v1: links.v1.into(),
+                v2: links.v2.map(Link::from),
+                columns_head: links.columns_head.map(|head| head.0),
+            }),
             settled: body.settled,
         })
     }

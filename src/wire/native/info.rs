@@ -14,6 +14,8 @@ pub struct Heads {
     pub v1: [u8; 32],
     /// Version 2; `None` from a server that keeps tweaks only.
     pub v2: Option<[u8; 32]>,
+    /// That over the columns; `None` from a server that keeps tweaks only.
+    pub columns: Option<[u8; 32]>,
 }
 
 /// `GET /spindex/v1/info`.
@@ -83,6 +85,7 @@ impl From<BlockIdBody> for BlockId {
 struct HeadsBody {
     v1: Hex<32>,
     v2: Option<Hex<32>>,
+    columns: Option<Hex<32>>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -132,6 +135,7 @@ impl Info {
             heads: self.heads.map(|heads| HeadsBody {
                 v1: Hex(heads.v1),
                 v2: heads.v2.map(Hex),
+                columns: heads.columns.map(Hex),
             }),
             server: self.server.clone(),
         };
@@ -160,6 +164,7 @@ impl Info {
             heads: body.heads.map(|heads| Heads {
                 v1: heads.v1.0,
                 v2: heads.v2.map(|v2| v2.0),
+                columns: heads.columns.map(|columns| columns.0),
             }),
             server: body.server,
         })

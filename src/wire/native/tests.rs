@@ -35,6 +35,7 @@ fn commitments_come_back_for_the_heights_asked_for() {
         block: block(height),
         v1: link(1),
         v2,
+        columns_head: v2.map(|_| [9; 32]),
     };
     let commitments = Commitments {
         blocks: vec![links(5, Some(link(3))), links(6, None)],
@@ -48,7 +49,10 @@ fn commitments_come_back_for_the_heights_asked_for() {
         "02".repeat(32)
     );
     assert!(text.starts_with(&start), "{text}");
-    assert!(text.ends_with(r#","v2":null}]}"#), "{text}");
+    assert!(
+        text.ends_with(r#","v2":null,"columns_head":null}]}"#),
+        "{text}"
+    );
     assert_eq!(Commitments::decode(&body, 5, 6), Ok(commitments));
     for (from, to) in [(5, 5), (5, 7), (4, 6), (6, 5)] {
         assert!(Commitments::decode(&body, from, to).is_err(), "{from}-{to}");
@@ -106,7 +110,15 @@ fn genesis() -> Block {
             states: 2,
         }),
         digest: [9; 32],
-        links: Some((link(1), Some(link(3)))),
+        links: Some(Links {
+            block: BlockId {
+                height: 0,
+                hash: genesis.block_hash(),
+            },
+            v1: link(1),
+            v2: Some(link(3)),
+            columns_head: Some([7; 32]),
+        }),
         settled: true,
     }
 }
@@ -127,6 +139,7 @@ fn infos_come_back_and_columns_that_are_not_known_are_left_out() {
         heads: Some(Heads {
             v1: [4; 32],
             v2: None,
+            columns: Some([5; 32]),
         }),
         server: Server {
             name: "s".to_owned(),
@@ -135,11 +148,12 @@ fn infos_come_back_and_columns_that_are_not_known_are_left_out() {
     };
     let body = info.encode().unwrap();
     let expected = format!(
-        r#"{{"network":"signet","genesis_hash":"{0}","first_height":7,"tip":{{"height":9,"block_hash":"{1}"}},"keeps":"tweaks","columns":["headers","tweaks"],"chunk_blocks":64,"horizon":100,"spenders_from":8,"digest":"{2}","heads":{{"v1":"{3}","v2":null}},"server":{{"name":"s","version":"1.2.3"}}}}"#,
+        r#"{{"network":"signet","genesis_hash":"{0}","first_height":7,"tip":{{"height":9,"block_hash":"{1}"}},"keeps":"tweaks","columns":["headers","tweaks"],"chunk_blocks":64,"horizon":100,"spenders_from":8,"digest":"{2}","heads":{{"v1":"{3}","v2":null,"columns":"{4}"}},"server":{{"name":"s","version":"1.2.3"}}}}"#,
         "01".repeat(32),
         "09".repeat(32),
         "03".repeat(32),
-        "04".repeat(32)
+        "04".repeat(32),
+        "05".repeat(32)
     );
     assert_eq!(String::from_utf8(body.clone()).unwrap(), expected);
     assert_eq!(Info::decode(&body), Ok(info.clone()));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use spindex::store::{BlockRecord, Keep, TweakForm};
 
 use super::super::fixture::{Server, TestChain, TestStore, hex, pays, sample_chain, sweeps};
-use super::super::{serve_chain, spcommit};
+use super::super::{sections, serve_chain, spcommit};
 use super::{refused, step};
 
 /// The outpoints that a record creates.
@@ -27,26 +27,32 @@ fn expected(chain: &TestChain, horizon: u32) -> Vec<Value> {
     let links = spcommit::links(&chain.records());
     let link = |link: &spcommit::Link| json!({"commitment": hex(&link.commitment), "head": hex(&link.head)});
     let (spent, tip): (HashSet<OutPoint>, u32) = (chain.spent(), chain.tip().id().height);
-    let blocks = chain.blocks.iter().zip(&links).map(|(block, [v1, v2])| {
-        let record = &block.record;
-        let created = created(record);
-        let unspent = created.iter().filter(|output| !spent.contains(output));
-        json!({
-            "height": record.id.height,
-            "block_hash": record.id.hash.to_string(),
-            "header": serialize_hex(&block.block.header),
-            "previous_hash": block.block.header.prev_blockhash.to_string(),
-            "time": block.block.header.time,
-            "transactions": record.transactions.len(),
-            "outputs": created.len(),
-            "unspent": unspent.count(),
-            "spends": record.spends.len(),
-            "states": record.states.len(),
-            "digest": chain.digest(record.id.height),
-            "commitments": {"v1": link(v1), "v2": link(v2)},
-            "settled": record.id.height + horizon <= tip,
-        })
-    });
+    let heads = sections::heads(&chain.records());
+    let links = links.iter().zip(&heads);
+    let blocks = chain
+        .blocks
+        .iter()
+        .zip(links)
+        .map(|(block, ([v1, v2], head))| {
+            let record = &block.record;
+            let created = created(record);
+            let unspent = created.iter().filter(|output| !spent.contains(output));
+            json!({
+                "height": record.id.height,
+                "block_hash": record.id.hash.to_string(),
+                "header": serialize_hex(&block.block.header),
+                "previous_hash": block.block.header.prev_blockhash.to_string(),
+                "time": block.block.header.time,
+                "transactions": record.transactions.len(),
+                "outputs": created.len(),
+                "unspent": unspent.count(),
+                "spends": record.spends.len(),
+                "states": record.states.len(),
+                "digest": chain.digest(record.id.height),
+                "commitments": {"v1": link(v1), "v2": link(v2), "columns_head": hex(head)},
+                "settled": record.id.height + horizon <= tip,
+            })
+        });
     blocks.collect()
 }
 
@@ -114,6 +120,8 @@ async fn infos_say_what_there_is() {
         let tip = chain.tip().id();
         let links = spcommit::links(&chain.records());
         let [v1, v2] = links.last().expect("there are blocks");
+        let heads = sections::heads(&chain.records());
+        let head = heads[heads.len() - 1];
         let is_full = keep == Keep::Full;
         let columns = match is_full {
             true => json!([
@@ -138,7 +146,10 @@ async fn infos_say_what_there_is() {
             "horizon": 100,
             "spenders_from": null,
             "digest": chain.digest(tip.height),
-            "heads": {"v1": hex(&v1.head), "v2": is_full.then(|| hex(&v2.head))},
+            "heads": {
+                "v1": hex(&v1.head), "v2": is_full.then(|| hex(&v2.head)),
+                "columns": is_full.then(|| hex(&head)),
+            },
             "server": {"name": "spindex", "version": env!("CARGO_PKG_VERSION")},
         });
         assert_eq!(server.ok("spindex/v1/info").await, expected);

@@ -211,7 +211,7 @@ async fn who_has_an_answer_is_told_so_in_either_form() {
 
     let value = HeaderValue::from_str(&name).expect("a value");
     let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, value)]);
-    let response = zipped.response(&headers, HeaderValue::from_static("no-cache"));
+    let response = zipped.response(&headers, false);
     assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
     assert_eq!(response.headers()[header::ETAG], zipped_name.as_str());
     assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache");

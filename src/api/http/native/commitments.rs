@@ -35,25 +35,24 @@ pub(super) async fn commitments(
 
 fn links(reading: &Reading<'_>, height: u32) -> Result<Links, NativeError> {
     let block = block_at(reading, height)?;
-    let (v1, v2) = of_block(&block)?.ok_or_else(|| {
+    of_block(&block)?.ok_or_else(|| {
         NativeError::Never(format!(
             "the chains of this server do not reach to height {height}"
         ))
-    })?;
-    let block = block.id();
-    Ok(Links { block, v1, v2 })
+    })
 }
 
-/// The links of both chains at a block; `None` where they do not reach.
-pub(super) fn of_block(
-    block: &BlockReading<'_>,
-) -> Result<Option<(Link, Option<Link>)>, NativeError> {
+/// The links of all chains at a block; `None` where they do not reach.
+pub(super) fn of_block(block: &BlockReading<'_>) -> Result<Option<Links>, NativeError> {
+    let Some((commitments, heads)) = block.commitments()? else {
+        return Ok(None);
+    };
     let link = |commitment, head| Link { commitment, head };
-    Ok(block.commitments()?.map(|(commitments, heads)| {
-        let v2 = commitments.v2.zip(heads.v2);
-        (
-            link(commitments.v1, heads.v1),
-            v2.map(|(commitment, head)| link(commitment, head)),
-        )
+    let v2 = commitments.v2.zip(heads.v2);
+    Ok(Some(Links {
+        block: block.id(),
+        v1: link(commitments.v1, heads.v1),
+        v2: v2.map(|(commitment, head)| link(commitment, head)),
+        columns_head: block.sections()?.head,
     }))
 }

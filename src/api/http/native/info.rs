@@ -49,10 +49,14 @@ fn of_index(reading: &Reading<'_>, horizon: u32) -> Result<Info, NativeError> {
         horizon,
         spenders_from: status.spenders_from,
         digest: tip.digest()?,
-        heads: tip.heads()?.map(|heads| Heads {
-            v1: heads.v1,
-            v2: heads.v2,
-        }),
+        heads: match tip.heads()? {
+            Some(heads) => Some(Heads {
+                v1: heads.v1,
+                v2: heads.v2,
+                columns: tip.sections()?.head,
+            }),
+            None => None,
+        },
         server: Server {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -2,6 +2,7 @@
 //! [`crate::wire::native`].
 
 mod block;
+mod chunks;
 mod commitments;
 mod events;
 mod info;
@@ -16,6 +17,8 @@ use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use bitcoin::{BlockHash, OutPoint};
 
+pub(super) use chunks::Outgoing;
+
 use super::{Refusal, Route, on_get};
 use crate::api::desk::{BlockReading, DeskError, Reading};
 use crate::wire::native::{self, Code};
@@ -27,6 +30,8 @@ pub(super) fn routes() -> Vec<Route> {
         get("/info", on_get(info::info)),
         get("/block/{block}", on_get(block::block)),
         get("/digest/{height}", on_get(block::digest)),
+        get("/chunk/{n}/{columns}", on_get(chunks::chunk)),
+        get("/range/{columns}", on_get(chunks::range)),
         get("/commitments", on_get(commitments::commitments)),
         get("/outpoint/{outpoint}", on_get(lookup::outpoint)),
         get("/tx/{txid}", on_get(lookup::transaction)),
@@ -61,6 +66,9 @@ pub(super) enum NativeError {
     /// As many streams of events as there may be.
     #[error("as many streams of events are open as there may be")]
     TooManyStreams,
+    /// There is no room to put an answer.
+    #[error("too many answers are waiting to be taken")]
+    Crowded,
     /// The desk has no answer.
     #[error(transparent)]
     Desk(#[from] DeskError),
@@ -83,6 +91,7 @@ impl Refusal for NativeError {
         match self {
             Self::Desk(error) => error.retry_after(),
             Self::TooManyStreams => Some(Duration::from_secs(30)),
+            Self::Crowded => Some(Duration::from_secs(10)),
             _ => None,
         }
     }
@@ -112,6 +121,7 @@ impl NativeError {
             Self::ReorganisedAway(_) => Code::ReorganisedAway,
             Self::NotFindable(_) => Code::NotKept,
             Self::TooManyStreams => Code::Busy,
+            Self::Crowded => Code::Busy,
             Self::Desk(error) => match error {
                 DeskError::UnknownHeight { .. } => Code::NotYetIndexed,
                 DeskError::NothingIndexed | DeskError::Compacting(_) | DeskError::NotLocated(_) => {
@@ -206,20 +216,29 @@ fn height(path: Named) -> Result<u32, NativeError> {
     number("height", &in_path(path, "height")?)
 }
 
+/// `from` and `to`, as far as they are given.
+fn bounds(parameters: Parameters) -> Result<(Option<u32>, Option<u32>), NativeError> {
+    let [from, to] = named(parameters, ["from", "to"])?;
+    let height = |name, value: Option<String>| value.map(|value| number(name, &value)).transpose();
+    match (height("from", from)?, height("to", to)?) {
+        (Some(from), Some(to)) if from > to => {
+            Err(NativeError::BadRequest("from is above to".to_owned()))
+        }
+        bounds => Ok(bounds),
+    }
+}
+
 /// `from` and `to`, of which the other is taken if one is not given, for so many heights at most.
 fn range(parameters: Parameters, most: u32) -> Result<(u32, u32), NativeError> {
     let bad = |text: String| NativeError::BadRequest(text);
-    let [from, to] = named(parameters, ["from", "to"])?;
-    let height = |name, value: Option<String>| value.map(|value| number(name, &value)).transpose();
-    let (from, to) = (height("from", from)?, height("to", to)?);
+    let (from, to) = bounds(parameters)?;
     let either = from
         .or(to)
         .ok_or_else(|| bad("give from and to".to_owned()))?;
     let (from, to): (u32, u32) = (from.unwrap_or(either), to.unwrap_or(either));
-    match to.checked_sub(from) {
-        Some(more) if more < most => Ok((from, to)),
-        Some(_) => Err(bad(format!("more than {most} heights"))),
-        None => Err(bad("from is above to".to_owned())),
+    match to - from < most {
+        true => Ok((from, to)),
+        false => Err(bad(format!("more than {most} heights"))),
     }
 }
 

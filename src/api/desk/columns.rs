@@ -1,0 +1,97 @@
+//! Columns of consecutive blocks, as parts of the native protocol.
+
+use super::{BlockReading, DeskError, Reading};
+use crate::BlockId;
+use crate::store::Block;
+use crate::wire::native::column::{CHUNK_BLOCKS, Column, PartHead, PartWriter};
+use crate::wire::native::section::HeaderSection;
+
+/// A part takes no more than so many bytes for each transaction, output and spend of its blocks, and beside them.
+const ROW_BYTES: [u64; 3] = [40, 64, 96];
+
+impl Reading<'_> {
+    /// First height the index holds, or will hold.
+    pub fn first_height(&self) -> u32 {
+        self.snapshot.first_height()
+    }
+
+    /// Whether what blocks up to a height have of a column can still change, though they stay in the chain: spenders that
+    /// are not known yet.
+    pub fn may_grow(&self, column: Column, from: u32) -> bool {
+        let known_from = self.snapshot.spenders_from();
+        column == Column::Spends && known_from.is_some_and(|known_from| from < known_from)
+    }
+
+    /// At least how many bytes the parts of these columns take over these heights, about.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block).
+    pub fn weight(&self, columns: &[Column], from: u32, to: u32) -> Result<u64, DeskError> {
+        let mut weight = 0;
+        for height in from..=to {
+            let BlockReading { block, .. } = self.block(height)?;
+            let of_block = columns.iter().map(|column| section_weight(&block, *column));
+            weight += of_block.sum::<u64>();
+        }
+        Ok(weight)
+    }
+
+    /// A part: a column of the blocks at these heights, a chunk of them at most.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block), and that the index does not keep the column.
+    pub fn part(&self, column: Column, from: u32, to: u32) -> Result<Part, DeskError> {
+        let network = self.status()?.network;
+        let to = to.min(from.saturating_add(CHUNK_BLOCKS - 1));
+        let mut writer = PartWriter::default();
+        let mut last = None;
+        for height in from..=to {
+            let BlockReading { block, .. } = self.block(height)?;
+            let mut written = Ok(());
+            writer.section(|out| written = block.write_section(column, out));
+            written?;
+            last = Some(block.id());
+        }
+        let last = last.ok_or(DeskError::UnknownHeight { height: from })?;
+        Ok(Part {
+            bytes: writer.finish(network, column, from, last.hash),
+            last,
+        })
+    }
+
+    /// The mark at the end of a range that reaches to a block.
+    ///
+    /// # Errors
+    /// [`DeskError::NothingIndexed`].
+    pub fn end_mark(&self, reached: BlockId) -> Result<[u8; PartHead::BYTES], DeskError> {
+        Ok(PartHead::end(self.status()?.network, reached).encode())
+    }
+}
+
+/// A part, and the last of its blocks.
+pub struct Part {
+    /// Head, lengths, sections.
+    pub bytes: Vec<u8>,
+    /// The last block.
+    pub last: BlockId,
+}
+
+fn section_weight(block: &Block<'_>, column: Column) -> u64 {
+    let [transactions, outputs, spends] = ROW_BYTES;
+    let counts = [
+        block.transaction_count(),
+        block.output_count(),
+        block.spend_count(),
+    ];
+    let [of_transactions, of_outputs, of_spends] = counts.map(u64::from);
+    4 + match column {
+        Column::Headers => HeaderSection::BYTES as u64,
+        Column::Tweaks => 33 * of_transactions,
+        Column::Prefixes => 4 * of_outputs,
+        Column::Outputs => transactions * of_transactions + outputs * of_outputs,
+        Column::Spent => 8 + 3 * of_spends,
+        // Of all outputs of the block, of which the index does not know the number.
+        Column::NewUtxos => 8 + 6 * of_outputs,
+        Column::Spends => spends * of_spends,
+    }
+}

@@ -1,0 +1,309 @@
+//! Columns: whole chunks, and ranges as a stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use futures::stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::super::answers::{Columns, Encoded, Question};
+use super::super::{Context, OCTETS};
+use super::{NativeError, Parameters, bounds};
+use crate::BlockId;
+use crate::api::desk::{Desk, DeskError, Reading};
+use crate::wire::native::column::{CHUNK_BLOCKS, Column, chunk_heights};
+
+/// Longest wait for room to put an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What permits for room count.
+const PAGE_BYTES: u64 = 4 << 10;
+
+/// Room for answers that are made and not taken yet, so that slow readers, however many, do not use up the memory.
+#[derive(Clone)]
+pub(in crate::api::http) struct Outgoing {
+    pages: Arc<Semaphore>,
+    all: u32,
+}
+
+impl Outgoing {
+    /// Room for so many bytes; one answer alone may take more.
+    pub(in crate::api::http) fn new(bytes: u64) -> Self {
+        let all = (bytes / PAGE_BYTES).clamp(1, 1 << 28) as u32;
+        Self {
+            pages: Arc::new(Semaphore::new(all as usize)),
+            all,
+        }
+    }
+
+    /// Room for an answer, when its turn comes.
+    async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, NativeError> {
+        let pages = bytes.div_ceil(PAGE_BYTES).min(self.all.into()) as u32;
+        let room = self.pages.clone().acquire_many_owned(pages);
+        match tokio::time::timeout(PATIENCE, room).await {
+            Ok(room) => room.map_err(|error| DeskError::Internal(error.to_string()).into()),
+            Err(_) => Err(NativeError::Crowded),
+        }
+    }
+}
+
+/// Bytes, and the room they have.
+struct Roomed {
+    bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Roomed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn roomed(bytes: Vec<u8>, room: OwnedSemaphorePermit) -> Bytes {
+    Bytes::from_owner(Roomed { bytes, _room: room })
+}
+
+/// Names of columns, joined by commas, each once.
+fn columns(names: &str) -> Result<Vec<Column>, NativeError> {
+    let mut columns = Vec::new();
+    for name in names.split(',') {
+        let column = Column::by_name(name).ok_or_else(|| {
+            let known = Column::ALL.map(Column::name).join(", ");
+            NativeError::BadRequest(format!("no column is called {name:?}; there are {known}"))
+        })?;
+        if columns.contains(&column) {
+            return Err(NativeError::BadRequest(format!("{column} is named twice")));
+        }
+        columns.push(column);
+    }
+    Ok(columns)
+}
+
+/// `GET /spindex/v1/chunk/{n}/{columns}`.
+pub(super) async fn chunk(
+    State(context): State<Context>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let (from, to, columns) = match chunk_asked(path) {
+        Ok(asked) => asked,
+        Err(error) => return context.refuse(&headers, &error),
+    };
+    let question = Question::Chunk {
+        to,
+        columns: Columns::of(&columns),
+    };
+    let desk = &context.desk;
+    let room = room_for(&context, from, to, columns.clone());
+    let make = |(from, room)| async move {
+        let parts = move |reading: &Reading<'_>| {
+            let (bytes, _) = parts(reading, &columns, from, to)?;
+            let may_grow = columns.iter().any(|column| reading.may_grow(*column, from));
+            Ok::<_, NativeError>(Encoded::octets(roomed(bytes, room), may_grow)?)
+        };
+        desk.read(parts).await
+    };
+    context.answer_bytes(&headers, question, room, make).await
+}
+
+type ChunkPath = Result<Path<(String, String)>, PathRejection>;
+
+fn chunk_asked(path: ChunkPath) -> Result<(u32, u32, Vec<Column>), NativeError> {
+    let bad = |text: String| NativeError::BadRequest(text);
+    let Path((number, names)) = path.map_err(|error| bad(error.body_text()))?;
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let heights = number.parse().ok().filter(|_| digits);
+    let heights = heights.and_then(chunk_heights);
+    let (from, to) = heights.ok_or_else(|| bad(format!("{number:?} is no number of a chunk")))?;
+    Ok((from, to, columns(&names)?))
+}
+
+/// From which height on there is a chunk, and room for these columns of it.
+async fn room_for(
+    context: &Context,
+    from: u32,
+    to: u32,
+    columns: Vec<Column>,
+) -> Result<(u32, OwnedSemaphorePermit), NativeError> {
+    let weighed = move |reading: &Reading<'_>| {
+        let from = first_of(reading, from, to)?;
+        let tip = reading.status()?.tip.height;
+        if to > tip {
+            return Err(NativeError::AboveTip { height: to, tip });
+        }
+        Ok::<_, NativeError>((from, reading.weight(&columns, from, to)?))
+    };
+    let (from, weight) = context.desk.read(weighed).await?;
+    Ok((from, context.outgoing.room(weight).await?))
+}
+
+/// The first of these heights that there is.
+fn first_of(reading: &Reading<'_>, from: u32, to: u32) -> Result<u32, NativeError> {
+    let first = reading.first_height();
+    if to < first {
+        let text = format!("height {to} is below the first one of this server, {first}");
+        return Err(NativeError::Never(text));
+    }
+    Ok(from.max(first))
+}
+
+/// `GET /spindex/v1/range/{columns}?from=&to=`.
+pub(super) async fn range(
+    State(context): State<Context>,
+    path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Response {
+    let begun = begin(&context, path, parameters).await;
+    begun.unwrap_or_else(|error| context.refuse(&headers, &error))
+}
+
+async fn begin(
+    context: &Context,
+    path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+) -> Result<Response, NativeError> {
+    let path = path.map_err(|error| NativeError::BadRequest(error.body_text()))?;
+    let columns: Arc<[Column]> = columns(&path.0)?.into();
+    let (from, to) = bounds(parameters)?;
+    let from = from.ok_or_else(|| NativeError::BadRequest("give from".to_owned()))?;
+    let to = context
+        .desk
+        .read(move |reading| {
+            let tip = reading.status()?.tip.height;
+            if from > tip {
+                return Err(NativeError::AboveTip { height: from, tip });
+            }
+            first_of(reading, from, from)?;
+            Ok::<_, NativeError>(to.map_or(tip, |to| to.min(tip)))
+        })
+        .await?;
+    let mut range = Range {
+        desk: context.desk.clone(),
+        outgoing: context.outgoing.clone(),
+        columns,
+        next: from,
+        to,
+        reached: None,
+        is_over: false,
+    };
+    // So that what is wrong with all of it is said by a status.
+    let first = range.group().await?;
+    let rest = stream::unfold(range, |mut range| async {
+        if range.is_over {
+            return None;
+        }
+        let group = range.group().await;
+        if let Err(error) = &group {
+            range.is_over = true;
+            log_cut(error);
+        }
+        Some((group, range))
+    });
+    let groups = stream::StreamExt::chain(stream::iter([Ok(first)]), rest);
+    let mut response = Response::new(Body::from_stream(groups));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, OCTETS);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+fn log_cut(error: &NativeError) {
+    super::super::Refusal::log(error);
+    tracing::debug!("a range was cut off: {error}");
+}
+
+/// A range that is being sent.
+struct Range {
+    desk: Arc<Desk>,
+    outgoing: Outgoing,
+    columns: Arc<[Column]>,
+    /// Next height.
+    next: u32,
+    /// Last height, which was there when it began.
+    to: u32,
+    /// The last block that was sent.
+    reached: Option<BlockId>,
+    is_over: bool,
+}
+
+impl Range {
+    /// The parts of the next aligned chunk, or of as much of it as is asked for; with the mark if it is the last one.
+    async fn group(&mut self) -> Result<Bytes, NativeError> {
+        let (from, reached) = (self.next, self.reached);
+        let to = self.to.min(from - from % CHUNK_BLOCKS + (CHUNK_BLOCKS - 1));
+        let columns = self.columns.clone();
+        let weighed = move |reading: &Reading<'_>| match last_there(reading, reached, from, to)? {
+            Some(to) => Ok::<_, NativeError>(reading.weight(&columns, from, to)?),
+            None => Ok(0),
+        };
+        let weight = self.desk.read(weighed).await?;
+        let room = self.outgoing.room(weight).await?;
+        let columns = self.columns.clone();
+        let last = self.to;
+        let parts = move |reading: &Reading<'_>| {
+            let to = last_there(reading, reached, from, to)?;
+            let (mut bytes, block) = match to.map(|to| parts(reading, &columns, from, to)) {
+                Some(group) => group?,
+                // There is one: the first group of a range has no block before it.
+                None => (Vec::new(), reached.ok_or(DeskError::NothingIndexed)?),
+            };
+            let is_over = to.is_none() || block.height >= last || Some(block.height) != to;
+            if is_over {
+                bytes.extend(reading.end_mark(block)?);
+            }
+            Ok::<_, NativeError>((roomed(bytes, room), block, is_over))
+        };
+        let (bytes, block, is_over) = self.desk.read(parts).await?;
+        self.reached = Some(block);
+        self.next = block.height.saturating_add(1);
+        self.is_over = is_over;
+        Ok(bytes)
+    }
+}
+
+fn parts(
+    reading: &Reading<'_>,
+    columns: &[Column],
+    from: u32,
+    to: u32,
+) -> Result<(Vec<u8>, BlockId), NativeError> {
+    let mut bytes = Vec::new();
+    let mut last = None;
+    for column in columns {
+        let part = reading.part(*column, from, to)?;
+        bytes.extend(part.bytes);
+        last = Some(part.last);
+    }
+    Ok((
+        bytes,
+        last.ok_or(DeskError::UnknownHeight { height: from })?,
+    ))
+}
+
+/// Up to which of these heights there are blocks on top of the one that was reached; `None` if that has left the chain, or
+/// there are none.
+fn last_there(
+    reading: &Reading<'_>,
+    reached: Option<BlockId>,
+    from: u32,
+    to: u32,
+) -> Result<Option<u32>, NativeError> {
+    let tip = reading.status()?.tip.height;
+    if let Some(reached) = reached {
+        match reading.block(reached.height) {
+            Ok(block) if block.id() == reached => {}
+            Ok(_) | Err(DeskError::UnknownHeight { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Some(to.min(tip)).filter(|to| *to >= from))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Network, block::Header, constants::genesis_block};
+
+use super::*;
+use crate::api::desk::DeskSettings;
+use crate::store::{BlockRecord, Store, StoreOptions, Update};
+use crate::wire::native::column::{PartHead, split_part};
+
+#[test]
+fn columns_are_named_once() {
+    let named = columns("headers,tweaks,new-utxos").ok();
+    let expected = vec![Column::Headers, Column::Tweaks, Column::NewUtxos];
+    assert_eq!(named, Some(expected));
+    for wrong in ["", "tweaks,", "Tweaks", "tweaks,tweaks", "tweaks headers"] {
+        assert!(columns(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_taken_holds_up_the_next_answer() {
+    let outgoing = Outgoing::new(10 * PAGE_BYTES);
+    let first = outgoing.room(9 * PAGE_BYTES + 1).await.ok();
+    assert!(first.is_some());
+    assert!(matches!(outgoing.room(1).await, Err(NativeError::Crowded)));
+    let bytes = roomed(vec![1, 2], first.expect("room"));
+    let kept = bytes.clone();
+    drop(bytes);
+    assert!(outgoing.room(1).await.is_err());
+    drop(kept);
+    // More than there is takes all of it.
+    let all = outgoing.room(1 << 40).await.ok();
+    assert!(all.is_some() && outgoing.room(1).await.is_err());
+}
+
+/// Blocks without anything in them, on top of a block.
+fn empty_blocks(
+    mut parent: BlockHash,
+    heights: std::ops::Range<u32>,
+    salt: u32,
+) -> Vec<BlockRecord> {
+    heights
+        .map(|height| {
+            let header = Header {
+                prev_blockhash: parent,
+                nonce: salt,
+                ..genesis_block(Network::Regtest).header
+            };
+            parent = header.block_hash();
+            BlockRecord {
+                id: BlockId {
+                    height,
+                    hash: parent,
+                },
+                header,
+                transactions: Vec::new(),
+                multiples: Vec::new(),
+                outputs: Vec::new(),
+                spends: Vec::new(),
+                states: Vec::new(),
+                new_utxos_filter: vec![0],
+                spent_filter: vec![0],
+            }
+        })
+        .collect()
+}
+
+/// No answer has blocks of two branches: it ends before the first change, and says where.
+#[tokio::test]
+async fn a_range_ends_where_the_chain_has_changed_below_it() {
+    let options = StoreOptions {
+        network: Network::Regtest,
+        first_height: Some(7),
+        keep: None,
+        tweak_form: None,
+        undo_depth: 300,
+        cache_bytes: 1 << 20,
+    };
+    for (reorg, reaches_end) in [(10, false), (150, false), (0, true), (4, false)] {
+        let backend = redb::backends::InMemoryBackend::new();
+        let store = Arc::new(Store::open_with_backend(backend, &options).expect("new"));
+        let blocks = empty_blocks(BlockHash::all_zeros(), 7..207, 0);
+        let apply = |disconnect, connect: &[BlockRecord]| {
+            store
+                .apply(Update {
+                    disconnect,
+                    connect,
+                })
+                .expect("applied");
+        };
+        apply(0, &blocks);
+        let mut range = Range {
+            desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
+            outgoing: Outgoing::new(1 << 20),
+            columns: vec![Column::Headers, Column::Tweaks].into(),
+            next: 70,
+            to: 206,
+            reached: None,
+            is_over: false,
+        };
+        let first = range.group().await.expect("a group");
+        let (head, sections, rest) = split_part(&first).expect("a part");
+        assert_eq!((head.first, head.last()), (70, 127));
+        assert_eq!((head.column, sections.len()), (Some(Column::Headers), 58));
+        let (head, _, rest) = split_part(rest).expect("a part");
+        assert_eq!(
+            (head.column, head.last_hash),
+            (Some(Column::Tweaks), blocks[120].id.hash)
+        );
+        assert!(rest.is_empty() && !range.is_over);
+
+        // Those above 127 go, or some more, or the last ones.
+        let kept = blocks.len() - reorg;
+        let parent = blocks[kept - 1].id;
+        let more = match reorg {
+            4 => 2,
+            _ => reorg as u32 + 1,
+        };
+        apply(
+            reorg as u32,
+            &empty_blocks(parent.hash, parent.height + 1..parent.height + 1 + more, 1),
+        );
+        let mut heads = Vec::new();
+        while !range.is_over {
+            let group = range.group().await.expect("a group");
+            let mut rest = &group[..];
+            while !rest.is_empty() {
+                let (head, _, after) = split_part(rest).expect("a part");
+                heads.push(head);
+                rest = after;
+            }
+        }
+        let mark = heads.pop().expect("a mark");
+        let is_below = reorg == 150;
+        if is_below {
+            assert_eq!(heads, [], "block 127 is no more");
+            assert_eq!(mark, PartHead::end(Network::Regtest, blocks[120].id));
+            continue;
+        }
+        // What is on top of the blocks sent may be sent, whatever branch it is of, as all is one chain.
+        let last = heads.last().expect("parts");
+        assert_eq!(
+            (mark.column, mark.first, mark.last_hash),
+            (None, last.last(), last.last_hash)
+        );
+        let snapshot = store.snapshot().expect("snapshot");
+        let block = snapshot.block(mark.first).expect("read").expect("there");
+        assert_eq!(block.id().hash, mark.last_hash);
+        assert_eq!(mark.first == 206, reaches_end || reorg == 10, "{reorg}");
+        let firsts: Vec<u32> = heads.iter().map(|head| head.first).collect();
+        assert_eq!(firsts, [128, 128, 192, 192]);
+    }
+}
