@@ -20,21 +20,34 @@ use crate::curve::Engine;
 use crate::runtime::Stop;
 use crate::scan::Scanner;
 use connect::{Connected, Dialect};
+use witnesses::{OnDisagreement, Witnesses};
 
 mod connect;
+mod following;
+mod witnesses;
 
 #[derive(Args)]
 pub(super) struct ScanArgs {
     #[command(flatten)]
     common: CommonSettings,
-    /// Base address of a tweak server, with any path in front
+    /// Base address of a tweak server, with any path in front (may be repeated: the first one is scanned, and all are
+    /// compared before and after, in the native protocol)
     #[arg(
         long,
         env = "SPINDEX_ORACLE",
         value_name = "URL",
         default_value = "http://127.0.0.1:8000"
     )]
-    oracle: String,
+    oracle: Vec<String>,
+    /// If the servers disagree: stop, or scan one of more than half of them that tell the same
+    #[arg(
+        long,
+        env = "SPINDEX_ON_DISAGREEMENT",
+        value_enum,
+        value_name = "WHAT",
+        default_value_t
+    )]
+    on_disagreement: OnDisagreement,
     /// What the server is asked in: the native protocol, version 1 of BlindBit's HTTP interface, or whichever it speaks,
     /// native first [auto with --cut-through or --dust-limit: version 1, which has such lists]
     #[arg(
@@ -119,7 +132,22 @@ pub(super) struct ScanArgs {
     /// File with progress and finds, no secrets [default: a file per wallet in the data directory]
     #[arg(long, env = "SPINDEX_STATE", value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Print one JSON document
+    /// Print only what has changed since the last scan: finds, spends, and what was reorganised away
+    #[arg(long)]
+    changes: bool,
+    /// Stay, and print what has changed as it comes
+    #[arg(long, conflicts_with = "to")]
+    follow: bool,
+    /// With --follow, how long to wait between two looks at the server, in seconds
+    #[arg(
+        long,
+        env = "SPINDEX_FOLLOW_INTERVAL",
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    follow_interval: u64,
+    /// Print one JSON document, with --changes or --follow one a line for each change
     #[arg(long)]
     json: bool,
 }
@@ -156,18 +184,34 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         proxy: args.proxy.clone(),
         ..HttpSettings::default()
     };
-    let report = block_on(&common.compute, async {
+    let (before, report) = block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
-        let oracle = connect(&args, http, network).await?;
+        let mut witnesses = Witnesses::connect(&args.oracle, &http, network)?;
+        witnesses.compare(args.on_disagreement).await?;
+        let oracle = connect(&args, witnesses.first(&args.oracle), http, network).await?;
         let engine = common.compute.engine()?;
         let mut client = oracle.client(engine, keys, watched, state, settings)?;
-        tokio::select! {
-            report = run_with_progress(&mut client) => report,
+        let before = client.known();
+        let report = tokio::select! {
+            report = scan_and_compare(&mut client, &witnesses, args.on_disagreement) => report?,
             () = stop.requested() => anyhow::bail!("stopped; the same command goes on from the last stored block"),
+        };
+        if args.follow {
+            following::print_changes(&report.since(&before), args.json)?;
+            let interval = Duration::from_secs(args.follow_interval);
+            tokio::select! {
+                ended = following::follow(&mut client, report.clone(), interval, args.json) => ended?,
+                () = stop.requested() => (),
+            }
         }
+        Ok((before, report))
     })?;
-    if args.json {
+    if args.follow {
+        Ok(())
+    } else if args.changes {
+        following::print_changes(&report.since(&before), args.json)
+    } else if args.json {
         write_stdout(|out| {
             serde_json::to_writer(&mut *out, &report)?;
             writeln!(out)
@@ -177,7 +221,25 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
     }
 }
 
-async fn connect(args: &ScanArgs, http: HttpSettings, network: Network) -> Result<Connected> {
+/// Runs a scan, and compares servers once more at the last block that was scanned.
+async fn scan_and_compare(
+    client: &mut LightClient,
+    witnesses: &Witnesses,
+    on_disagreement: OnDisagreement,
+) -> Result<ScanReport> {
+    let report = run_with_progress(client).await?;
+    if let Some(to) = report.scanned_to {
+        witnesses.compare_again(to, on_disagreement).await?;
+    }
+    Ok(report)
+}
+
+async fn connect(
+    args: &ScanArgs,
+    oracle: &str,
+    http: HttpSettings,
+    network: Network,
+) -> Result<Connected> {
     if let (Some(_), Dialect::V1) = (&args.fetch_from, args.dialect) {
         return Err(usage!(
             "--fetch-from is for the native protocol, not for version 1"
@@ -188,7 +250,7 @@ async fn connect(args: &ScanArgs, http: HttpSettings, network: Network) -> Resul
         dialect => dialect,
     };
     let follow_ups = args.fetch_from.as_deref();
-    connect::connect(dialect, &args.oracle, follow_ups, http, network).await
+    connect::connect(dialect, oracle, follow_ups, http, network).await
 }
 
 /// A client over any oracle.

@@ -248,6 +248,11 @@ impl LightClient {
         })
     }
 
+    /// What the state has, without asking anybody.
+    pub fn known(&self) -> ScanReport {
+        self.report(self.tip)
+    }
+
     /// The state, for instance to use it again with other settings.
     pub fn into_state(self) -> State {
         self.state

@@ -1,13 +1,15 @@
 //! The light client: finds a wallet's outputs, and the spends of chosen outpoints, through any tweak server.
 //!
 //! [`Oracle`] is what a server of version 1 is asked, and [`http`] asks it; [`native`] asks servers of the native protocol,
-//! which answer for thousands of blocks at once; [`light`] is the range loop over either; [`state`] keeps progress and finds on disk.
+//! which answer for thousands of blocks at once; [`light`] is the range loop over either; [`state`] keeps progress and finds on disk;
+//! [`witnesses`] compares servers with each other.
 
 pub mod http;
 pub mod light;
 pub mod native;
 pub mod report;
 pub mod state;
+pub mod witnesses;
 
 use bitcoin::{BlockHash, Transaction, Txid};
 use futures::future::BoxFuture;
@@ -19,7 +21,7 @@ use crate::wire::native::column::Column;
 pub use http::{HttpOracle, HttpSettings};
 pub use light::{ClientError, LightClient, LightSettings, Progress};
 pub use native::{NativeInfo, NativeOracle};
-pub use report::{Found, ScanHead, ScanReport, Spend, Unresolved, Watched};
+pub use report::{Event, Found, ScanHead, ScanReport, Spend, Unresolved, Watched};
 pub use state::{Identity, State, StateError, WalletId};
 
 pub use crate::wire::v1::{

@@ -1,9 +1,13 @@
 //! What a scan reports. Everything serializes with hashes as hex in display order; nothing in it is secret, though
 //! all of it is private: it tells what the wallet owns.
 
+mod changes;
+
 use bitcoin::hex::DisplayHex;
 use bitcoin::{BlockHash, Network, OutPoint, Txid};
 use serde::{Deserialize, Serialize, Serializer};
+
+pub use changes::Event;
 
 /// An output of the wallet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -37,7 +37,7 @@ pub struct Commitments {
 }
 
 #[derive(Serialize, Deserialize)]
-struct LinkBody {
+pub(super) struct LinkBody {
     commitment: Hex<32>,
     head: Hex<32>,
 }

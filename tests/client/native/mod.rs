@@ -4,3 +4,4 @@ mod between;
 mod finding;
 mod lies;
 mod privacy;
+mod witnesses;

@@ -1,4 +1,9 @@
-//! The native protocol: commitments, and processes followed from the index alone.
+//! The native protocol: commitments, and processes followed from the index alone; other routes in files of their own.
+
+mod blocks;
+mod events;
+mod lookups;
+mod openapi;
 
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};
