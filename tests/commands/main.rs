@@ -20,6 +20,7 @@ mod proxies;
 mod recorded_answers;
 mod repair;
 mod repair_older;
+mod replica;
 mod scan;
 mod stopping;
 #[path = "../support/mod.rs"]

@@ -5,6 +5,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+#[allow(dead_code, reason = "a replica's requests are not looked at")]
 #[path = "../client/native/between.rs"]
 mod between;
 mod deriving;
