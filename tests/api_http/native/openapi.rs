@@ -39,7 +39,7 @@ fn schemathesis() -> Option<PathBuf> {
     }
 }
 
-/// Blocks with all that there can be: outputs spent and unspent, a process, and what is not eligible.
+/// Blocks with all that there can be: outputs spent and unspent, a process, what is not eligible, and a whole chunk.
 fn chain() -> TestChain {
     let mut chain = sample_chain();
     let paid = chain.mine(&[pays(&[546, 1000])]).clone();
@@ -48,6 +48,9 @@ fn chain() -> TestChain {
         step(first.outpoint(0, 0), [2; 32]),
         sweeps(&[paid.outpoint(0, 1)]),
     ]);
+    for _ in 0..64 {
+        chain.mine(&[]);
+    }
     chain
 }
 
@@ -74,7 +77,14 @@ fn sharpen(document: &mut Value, chain: &TestChain) {
     parameters["HeightInPath"]["examples"] = examples(&heights);
     parameters["From"]["examples"] = examples(&heights);
     parameters["To"]["examples"] = examples(&heights);
+    let names = [
+        "headers",
+        "tweaks,prefixes",
+        "outputs,spent,spends,new-utxos",
+    ];
+    parameters["Columns"]["examples"] = examples(&names);
     let paths = &mut document["paths"];
+    paths["/chunk/{n}/{columns}"]["get"]["parameters"][0]["examples"] = examples(&[0, 1]);
     paths["/tx/{txid}"]["get"]["parameters"][0]["examples"] = examples(&txids);
     paths["/block/{block}"]["get"]["parameters"][0]["examples"] = examples(&hashes);
 }
