@@ -106,14 +106,13 @@ impl NativeOracle {
         match parts.next(&columns).await? {
             Next::Group(group) => {
                 let raw = read_group(&parts.url(), self.network, &columns, &group, height)?;
-                Ok(raw.into_iter().next())
+                match parts.finish(&columns, raw.last().map(Raw::id)).await? {
+                    Some(reason) => Err(parts.cut(1, reason)),
+                    None => Ok(raw.into_iter().next()),
+                }
             }
             Next::End(_) => Err(parts.malformed("an answer without blocks")),
-            Next::Cut(reason) => Err(OracleError::Unreachable {
-                url: parts.url(),
-                attempts: 1,
-                reason,
-            }),
+            Next::Cut(reason) => Err(parts.cut(1, reason)),
         }
     }
 

@@ -176,12 +176,7 @@ impl Range {
                     Next::Cut(reason) => {
                         failed += 1;
                         let Some(wait) = self.server.wait(failed) else {
-                            return Err(OracleError::Unreachable {
-                                url: parts.url(),
-                                attempts: failed,
-                                reason,
-                            }
-                            .into());
+                            return Err(parts.cut(failed, reason).into());
                         };
                         tracing::debug!(url = %parts.url(), "{reason}; going on at {next}");
                         tokio::time::sleep(wait).await;

@@ -121,11 +121,15 @@ impl NativeOracle {
             let reason = match parts.next(&columns).await? {
                 Next::Group(group) => {
                     let (url, network) = (parts.url(), self.network);
-                    return off_worker(move || {
-                        read_group(&url, network, &columns, &group, begin)
-                            .map(|blocks| Some((url, blocks)))
-                    })
-                    .await;
+                    let blocks =
+                        off_worker(move || read_group(&url, network, &columns, &group, begin));
+                    let blocks = blocks.await?;
+                    // The route for whole chunks has no mark: their end is known.
+                    let last = blocks.last().filter(|_| !is_whole).map(Raw::id);
+                    match parts.finish(&columns, last).await? {
+                        None => return Ok(Some((parts.url(), blocks))),
+                        Some(reason) => reason,
+                    }
                 }
                 Next::End(_) => return Err(parts.malformed("an answer without blocks")),
                 Next::Cut(reason) => reason,
@@ -133,13 +137,7 @@ impl NativeOracle {
             failed += 1;
             match self.wait(failed) {
                 Some(wait) => tokio::time::sleep(wait).await,
-                None => {
-                    return Err(OracleError::Unreachable {
-                        url: parts.url(),
-                        attempts: failed,
-                        reason,
-                    });
-                }
+                None => return Err(parts.cut(failed, reason)),
             }
         }
     }

@@ -5,6 +5,7 @@ use bitcoin::{BlockHash, Network};
 
 use super::super::OracleError;
 use super::parts::Part;
+use crate::BlockId;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column, sections};
 use crate::wire::native::section::{HeaderSection, SectionHashes, section_hash};
 
@@ -17,6 +18,15 @@ pub(crate) struct Raw {
     pub(crate) header: HeaderSection,
     /// The sections of the other columns, as they were asked for, each with the hash that the headers column has of it.
     pub(crate) sections: Vec<Vec<u8>>,
+}
+
+impl Raw {
+    pub(super) fn id(&self) -> BlockId {
+        BlockId {
+            height: self.height,
+            hash: self.hash,
+        }
+    }
 }
 
 /// What a server says of a block, and what cannot be true.

@@ -60,6 +60,15 @@ impl Parts {
         }
     }
 
+    /// That it broke off so many times.
+    pub(in crate::client) fn cut(&self, attempts: u32, reason: String) -> OracleError {
+        OracleError::Unreachable {
+            url: self.url(),
+            attempts,
+            reason,
+        }
+    }
+
     /// The parts of the next blocks.
     ///
     /// # Errors
@@ -104,6 +113,31 @@ impl Parts {
             parts.push(Part { head, body });
         }
         Ok(Next::Group(parts))
+    }
+
+    /// Reads the end of an answer of one group, whose last block this is: a mark that names it, or that nothing is left where
+    /// there is to be none. The reason, if it broke off.
+    ///
+    /// # Errors
+    /// Another end.
+    pub(super) async fn finish(
+        &mut self,
+        columns: &[Column],
+        last: Option<BlockId>,
+    ) -> Result<Option<String>, OracleError> {
+        let Some(last) = last else {
+            return match self.take(1).await {
+                Err(Lacking::All) => Ok(None),
+                Err(Lacking::Some(reason)) => Ok(Some(reason)),
+                Ok(_) => Err(self.malformed("more behind its last part")),
+            };
+        };
+        match self.next(columns).await? {
+            Next::End(mark) if mark == last => Ok(None),
+            Next::End(_) => Err(self.malformed("an end mark of another block than its last")),
+            Next::Group(_) => Err(self.malformed("more blocks than were asked for")),
+            Next::Cut(reason) => Ok(Some(reason)),
+        }
     }
 
     async fn end(&mut self, head: &PartHead) -> Result<Next, OracleError> {

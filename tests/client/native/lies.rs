@@ -26,7 +26,7 @@ use crate::reorgs::scene::{FIRST, Scene, keys, state};
 use crate::support::served::serve;
 
 /// What a client cannot see: the kind of request, and the field.
-const UNSEEN: [(&str, &str); 19] = [
+const UNSEEN: [(&str, &str); 21] = [
     // Outside the head, since it may be learned later.
     ("scan", "hash of spends"),
     // Nothing that was asked for has the number of them.
@@ -50,6 +50,9 @@ const UNSEEN: [(&str, &str); 19] = [
     ("info", "tip.block_hash"),
     ("info", "first_height"),
     ("info", "columns"),
+    // Said once more, when it was checked already.
+    ("info", "network"),
+    ("info", "keeps"),
     ("info", "other"),
 ];
 
