@@ -1,23 +1,29 @@
 //! Transactions and outputs by their names: as far as the tables know them without a node.
 //!
 //! The locator has unspent outputs alone, and `state_locator` spends that carry a state id. Whatever else was spent is found
-//! in the block that created it, which whoever asks has to know.
+//! in the block that created it, which whoever asks has to know, and its spend by looking through those that follow.
 
 use bitcoin::{OutPoint, Txid};
 
 use super::block::{Block, CompressedTweak, Utxo};
 use super::error::{Fault, StoreError};
-use super::position::SpendPosition;
+use super::position::{OutputPosition, SpendPosition};
 use super::schema::{SPENDS, SpendItem};
 use super::snapshot::Snapshot;
+use super::states::{StateSpend, spend_at, state_spend};
 use super::view::{Full, Output};
 use crate::BlockId;
+
+/// Spends that are looked through for those of a transaction's outputs, from its block on.
+const SPENDS_SEARCHED: u64 = 1 << 22;
 
 /// An eligible transaction of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EligibleTransaction {
     /// Its tweak.
     pub tweak: CompressedTweak,
+    /// Position of its first output, behind which the others follow.
+    pub first: OutputPosition,
     /// Its taproot outputs with their present state, by vout.
     pub outputs: Vec<Utxo>,
 }
@@ -37,8 +43,10 @@ impl Block<'_> {
             let tweaks = view.compressed(position..position + 1)?;
             let missing = || Fault::row("tweaks", position, "missing");
             let tweak = tweaks.into_iter().next().ok_or_else(missing)?;
-            let outputs = view.outputs_of(full, row)?.into_iter();
-            let own = outputs.filter(|output| output.index == index);
+            let outputs = view.outputs_of(full, row)?;
+            let before = outputs.partition_point(|output| output.index < index);
+            let own = outputs.into_iter();
+            let own = own.filter(|output| output.index == index);
             let outputs = own.map(|Output { item, spent, .. }| Utxo {
                 txid: *txid,
                 vout: item.vout,
@@ -48,8 +56,59 @@ impl Block<'_> {
             });
             Ok(Some(EligibleTransaction {
                 tweak,
+                first: OutputPosition(row.outputs.first + before as u64),
                 outputs: outputs.collect(),
             }))
+        })
+    }
+
+    /// For each output of an eligible transaction of the block its spend, as far as that is found: where the spender carries
+    /// a state id, and within the next 4 million spends. All others would have to be searched for in all of the chain.
+    ///
+    /// # Errors
+    /// [`StoreError::NotKept`].
+    pub fn spends_of(
+        &self,
+        transaction: &EligibleTransaction,
+    ) -> Result<Vec<Option<StateSpend>>, StoreError> {
+        self.read_full("spends", |view, full, row| {
+            let outputs = transaction.outputs.iter();
+            let spends = outputs.map(|output| match output.spent {
+                true => state_spend(view, full, &OutPoint::new(output.txid, output.vout)),
+                false => Ok(None),
+            });
+            let mut spends = spends.collect::<Result<Vec<_>, Fault>>()?;
+            let is_missing =
+                |(output, spend): (&Utxo, &Option<StateSpend>)| output.spent && spend.is_none();
+            let missing = transaction.outputs.iter().zip(&spends);
+            let mut missing = missing.filter(|pair| is_missing(*pair)).count();
+            let end = row.spends.first.saturating_add(SPENDS_SEARCHED);
+            let end = end.min(view.ends.spends);
+            let mut next = row.spends.first;
+            while missing > 0 && next < end {
+                let chunk = SPENDS.chunk_items();
+                let to = end.min(next - next % chunk + chunk);
+                let mut found = Vec::new();
+                SPENDS.visit(full.spends()?, view.ends.spends, next..to, |bytes| {
+                    for item in bytes.as_chunks().0 {
+                        if let SpendItem::Held(OutputPosition(at)) = SpendItem::decode(*item)
+                            && let Some(index) = at.checked_sub(transaction.first.0)
+                            && index < transaction.outputs.len() as u64
+                        {
+                            found.push((index as usize, SpendPosition(next)));
+                        }
+                        next += 1;
+                    }
+                    Ok(())
+                })?;
+                for (index, position) in found {
+                    if let Some(place @ None) = spends.get_mut(index) {
+                        *place = Some(spend_at(view, full, position)?);
+                        missing = missing.saturating_sub(1);
+                    }
+                }
+            }
+            Ok(spends)
         })
     }
 }

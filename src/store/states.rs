@@ -45,7 +45,7 @@ pub fn split_state_key(key: &StateKey) -> (u32, u16, u32) {
     )
 }
 
-/// What spends an outpoint and carries state ids.
+/// The spend of an outpoint, with what the spender carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateSpend {
     /// The block that holds the spender.
@@ -54,12 +54,12 @@ pub struct StateSpend {
     pub spend: SpendRow,
     /// Where it stands.
     pub position: SpendPosition,
-    /// The spender's state ids, by vout; one at least.
+    /// The spender's state ids, by vout.
     pub states: Vec<StateRow>,
 }
 
 impl Snapshot {
-    /// The transaction that spends a taproot outpoint and carries a state id; `None` if no indexed one does, which may be
+    /// The spend of a taproot outpoint by a transaction that carries a state id; `None` if no indexed one does, which may be
     /// because a spender of older blocks is not known ([`spenders_from`](Self::spenders_from)).
     ///
     /// # Errors
@@ -69,7 +69,11 @@ impl Snapshot {
     }
 }
 
-fn state_spend(view: &View, full: &Full, outpoint: &OutPoint) -> Result<Option<StateSpend>, Fault> {
+pub(super) fn state_spend(
+    view: &View,
+    full: &Full,
+    outpoint: &OutPoint,
+) -> Result<Option<StateSpend>, Fault> {
     let hash = view.meta.locator.hash(outpoint);
     let first = locator_key(hash, OutputPosition(0));
     let last = locator_key(hash, OutputPosition(u64::MAX));
@@ -81,16 +85,38 @@ fn state_spend(view: &View, full: &Full, outpoint: &OutPoint) -> Result<Option<S
         if spend.outpoint != *outpoint {
             continue;
         }
-        let mut states = view.states(full, height)?;
-        states.retain(|state| Some(state.transaction) == spend.spender.map(|by| by.transaction));
-        return Ok(Some(StateSpend {
-            block: row.id(height),
-            spend,
-            position,
-            states,
-        }));
+        let block = row.id(height);
+        return Ok(Some(with_states(view, full, block, spend, position)?));
     }
     Ok(None)
+}
+
+/// The spend at a position, whatever its spender carries.
+pub(super) fn spend_at(
+    view: &View,
+    full: &Full,
+    position: SpendPosition,
+) -> Result<StateSpend, Fault> {
+    let (height, row) = view.block_of_spend(position)?;
+    let spend = view.spend_at(full, &row, position)?;
+    with_states(view, full, row.id(height), spend, position)
+}
+
+fn with_states(
+    view: &View,
+    full: &Full,
+    block: BlockId,
+    spend: SpendRow,
+    position: SpendPosition,
+) -> Result<StateSpend, Fault> {
+    let mut states = view.states(full, block.height)?;
+    states.retain(|state| Some(state.transaction) == spend.spender.map(|by| by.transaction));
+    Ok(StateSpend {
+        block,
+        spend,
+        position,
+        states,
+    })
 }
 
 impl View {

@@ -34,7 +34,7 @@ pub enum OutpointState {
     Spent {
         /// The output; `None` if the index has only its spend, as its transaction is not eligible, or older than the index.
         output: Option<CreatedOutput>,
-        /// Who spends it, where that transaction carries a state id.
+        /// Its spend, as far as that is found ([`spends_of`](crate::store::Block::spends_of)).
         spend: Option<StateSpend>,
     },
     /// No taproot output of an eligible transaction of the block that it is said to be of.
@@ -50,7 +50,7 @@ pub struct FoundTransaction {
     pub block: BlockId,
     /// Its tweak, and its taproot outputs.
     pub transaction: EligibleTransaction,
-    /// For each output who spends it, where that transaction carries a state id.
+    /// For each output its spend, as far as that is found ([`spends_of`](crate::store::Block::spends_of)).
     pub spends: Vec<Option<StateSpend>>,
 }
 
@@ -85,15 +85,18 @@ impl<'s> Reading<'s> {
                 None => OutpointState::SpentOrUnknown,
             });
         };
-        let output = match self.output_at(outpoint, height)? {
-            Some(output) if !output.1.spent => return Ok(OutpointState::Unspent(output)),
-            output => output,
-        };
-        let spend = self.snapshot.state_spend(outpoint)?;
-        Ok(match (output, spend) {
-            (None, None) => OutpointState::Unknown,
-            (None, Some(spend)) => self.spent_by(spend)?,
-            (output, spend) => OutpointState::Spent { output, spend },
+        if let Some((output, spend)) = self.output_at(outpoint, height)? {
+            return Ok(match output.1.spent {
+                true => OutpointState::Spent {
+                    output: Some(output),
+                    spend,
+                },
+                false => OutpointState::Unspent(output),
+            });
+        }
+        Ok(match self.snapshot.state_spend(outpoint)? {
+            Some(spend) => self.spent_by(spend)?,
+            None => OutpointState::Unknown,
         })
     }
 
@@ -103,23 +106,32 @@ impl<'s> Reading<'s> {
             Some(height) => self.output_at(&spend.spend.outpoint, height)?,
             None => None,
         };
-        let spend = Some(spend);
-        Ok(OutpointState::Spent { output, spend })
+        Ok(OutpointState::Spent {
+            output: output.map(|(output, _)| output),
+            spend: Some(spend),
+        })
     }
 
-    /// The taproot output of an eligible transaction of a block.
+    /// The taproot output of an eligible transaction of a block, with its spend.
     fn output_at(
         &self,
         outpoint: &OutPoint,
         height: u32,
-    ) -> Result<Option<CreatedOutput>, DeskError> {
+    ) -> Result<Option<(CreatedOutput, Option<StateSpend>)>, DeskError> {
         let block = self.block(height)?;
-        let Some(transaction) = block.block.transaction(&outpoint.txid)? else {
+        let Some(mut transaction) = block.block.transaction(&outpoint.txid)? else {
             return Ok(None);
         };
-        let mut outputs = transaction.outputs.into_iter();
-        let output = outputs.find(|output| output.vout == outpoint.vout);
-        Ok(output.map(|output| (block.id(), output)))
+        let mut outputs = transaction.outputs.iter();
+        let Some(index) = outputs.position(|output| output.vout == outpoint.vout) else {
+            return Ok(None);
+        };
+        // As if it had this one alone.
+        transaction.first.0 += index as u64;
+        transaction.outputs = vec![transaction.outputs.swap_remove(index)];
+        let spend = block.block.spends_of(&transaction)?.pop().flatten();
+        let output = transaction.outputs.pop();
+        Ok(output.map(|output| ((block.id(), output), spend)))
     }
 
     /// An eligible transaction: of the block at a height, if one is given, else found by its outputs, of which one has to be
@@ -144,14 +156,7 @@ impl<'s> Reading<'s> {
         let Some(transaction) = block.block.transaction(txid)? else {
             return Ok(None);
         };
-        let outputs = transaction.outputs.iter();
-        let spends = outputs.map(|output| match output.spent {
-            true => self
-                .snapshot
-                .state_spend(&OutPoint::new(*txid, output.vout)),
-            false => Ok(None),
-        });
-        let spends = spends.collect::<Result<_, _>>()?;
+        let spends = block.block.spends_of(&transaction)?;
         Ok(Some(FoundTransaction {
             block: block.id(),
             transaction,

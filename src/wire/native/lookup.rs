@@ -3,9 +3,92 @@
 use bitcoin::{BlockHash, OutPoint, Txid};
 use serde::{Deserialize, Serialize};
 
-use super::process::{Step, StepBody};
 use crate::BlockId;
 use crate::wire::hex::Hex;
+
+/// Which input spends an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spender {
+    /// Index of the transaction in its block.
+    pub transaction: u16,
+    /// Index of the input in the transaction.
+    pub input: u16,
+}
+
+/// A state id, and the transaction that carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CarriedState {
+    /// The transaction.
+    pub txid: Txid,
+    /// Which of its outputs carries it.
+    pub vout: u32,
+    /// The state id.
+    pub state_id: [u8; 32],
+}
+
+/// The spend of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spend {
+    /// The block that holds it.
+    pub block: BlockId,
+    /// By whom, if that is known.
+    pub spender: Option<Spender>,
+    /// The first state id of the spender, if it carries one.
+    pub state: Option<CarriedState>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SpendBody {
+    height: u32,
+    block_hash: BlockHash,
+    transaction: Option<u16>,
+    input: Option<u16>,
+    txid: Option<Txid>,
+    vout: Option<u32>,
+    state_id: Option<Hex<32>>,
+}
+
+impl From<&Spend> for SpendBody {
+    fn from(spend: &Spend) -> Self {
+        Self {
+            height: spend.block.height,
+            block_hash: spend.block.hash,
+            transaction: spend.spender.map(|spender| spender.transaction),
+            input: spend.spender.map(|spender| spender.input),
+            txid: spend.state.map(|state| state.txid),
+            vout: spend.state.map(|state| state.vout),
+            state_id: spend.state.map(|state| Hex(state.state_id)),
+        }
+    }
+}
+
+impl TryFrom<SpendBody> for Spend {
+    type Error = String;
+
+    fn try_from(body: SpendBody) -> Result<Self, String> {
+        let half = || "half of a spender".to_owned();
+        Ok(Self {
+            block: BlockId {
+                height: body.height,
+                hash: body.block_hash,
+            },
+            spender: match (body.transaction, body.input) {
+                (Some(transaction), Some(input)) => Some(Spender { transaction, input }),
+                (None, None) => None,
+                _ => return Err(half()),
+            },
+            state: match (body.txid, body.vout, body.state_id) {
+                (Some(txid), Some(vout), Some(Hex(state_id))) => Some(CarriedState {
+                    txid,
+                    vout,
+                    state_id,
+                }),
+                (None, None, None) => None,
+                _ => return Err(half()),
+            },
+        })
+    }
+}
 
 /// A taproot output of an eligible transaction, and the block that created it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +110,8 @@ pub enum OutpointState {
     Spent {
         /// The output; `None` if the server knows its spend alone.
         created: Option<Created>,
-        /// Who spends it, where that transaction carries a state id.
-        spent: Option<Step>,
+        /// Its spend, if the server finds it.
+        spent: Option<Spend>,
     },
     /// No taproot output of an eligible transaction of the block at the height that was given.
     Unknown,
@@ -93,7 +176,7 @@ struct OutpointBody {
     outpoint: OutPoint,
     state: StateName,
     created: Option<CreatedBody>,
-    spent: Option<StepBody>,
+    spent: Option<SpendBody>,
     known_from: Option<u32>,
 }
 
@@ -113,7 +196,7 @@ impl Outpoint {
             outpoint: self.outpoint,
             state,
             created: created.map(CreatedBody::from),
-            spent: spent.map(StepBody::from),
+            spent: spent.map(SpendBody::from),
             known_from: self.known_from,
         };
         serde_json::to_vec(&body).map_err(|error| error.to_string())
@@ -132,7 +215,7 @@ impl Outpoint {
             (StateName::Unspent, Some(created), None) => OutpointState::Unspent(created.into()),
             (StateName::Spent, created, spent) => OutpointState::Spent {
                 created: created.map(Created::from),
-                spent: spent.map(Step::from),
+                spent: spent.map(Spend::try_from).transpose()?,
             },
             (StateName::Unknown, None, None) => OutpointState::Unknown,
             (StateName::SpentOrUnknown, None, None) => OutpointState::SpentOrUnknown,
@@ -157,8 +240,8 @@ pub struct Output {
     pub key: [u8; 32],
     /// Whether an indexed block spends it.
     pub is_spent: bool,
-    /// Who spends it, where that transaction carries a state id.
-    pub spent: Option<Step>,
+    /// Its spend, if the server finds it.
+    pub spent: Option<Spend>,
 }
 
 /// `GET /spindex/v1/tx/{txid}?height=`: an eligible transaction.
@@ -182,7 +265,7 @@ struct OutputBody {
     value: u64,
     key: Hex<32>,
     is_spent: bool,
-    spent: Option<StepBody>,
+    spent: Option<SpendBody>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,7 +289,7 @@ impl Transaction {
             value: output.value_sat,
             key: Hex(output.key),
             is_spent: output.is_spent,
-            spent: output.spent.as_ref().map(StepBody::from),
+            spent: output.spent.as_ref().map(SpendBody::from),
         });
         let body = TransactionBody {
             txid: self.txid,
@@ -229,13 +312,16 @@ impl Transaction {
         if body.txid != txid {
             return Err(format!("transaction {} instead", body.txid));
         }
-        let outputs = body.outputs.into_iter().map(|output| Output {
-            vout: output.vout,
-            value_sat: output.value,
-            key: output.key.0,
-            is_spent: output.is_spent,
-            spent: output.spent.map(Step::from),
+        let outputs = body.outputs.into_iter().map(|output| {
+            Ok(Output {
+                vout: output.vout,
+                value_sat: output.value,
+                key: output.key.0,
+                is_spent: output.is_spent,
+                spent: output.spent.map(Spend::try_from).transpose()?,
+            })
         });
+        let outputs = outputs.collect::<Result<_, String>>()?;
         Ok(Self {
             txid,
             block: BlockId {
@@ -243,7 +329,7 @@ impl Transaction {
                 hash: body.block_hash,
             },
             tweak: body.tweak.0,
-            outputs: outputs.collect(),
+            outputs,
             known_from: body.known_from,
         })
     }

@@ -17,7 +17,9 @@ pub use block::{Block, Counts, Digest};
 pub use commitments::{Commitments, Link, Links};
 pub use events::{Event, read_cursor, write_cursor};
 pub use info::{Heads, Info, Server};
-pub use lookup::{Birthday, Created, Outpoint, OutpointState, Output, Transaction};
+pub use lookup::{
+    Birthday, CarriedState, Created, Outpoint, OutpointState, Output, Spend, Spender, Transaction,
+};
 pub use process::{Process, Step};
 
 /// Where its routes stand.

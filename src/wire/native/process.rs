@@ -39,7 +39,7 @@ pub struct Process {
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct StepBody {
+struct StepBody {
     height: u32,
     block_hash: BlockHash,
     txid: Txid,

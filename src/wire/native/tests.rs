@@ -215,12 +215,22 @@ fn digests_come_back_for_the_height_asked_for() {
     assert!(Digest::decode(&body, 6).is_err());
 }
 
-fn step() -> Step {
-    Step {
+fn spend(spender: Option<Spender>, state: Option<CarriedState>) -> Spend {
+    Spend {
         block: block(9),
+        spender,
+        state,
+    }
+}
+
+const SPENDER: Spender = Spender {
+    transaction: 4,
+    input: 1,
+};
+
+fn state() -> CarriedState {
+    CarriedState {
         txid: Txid::from_byte_array([8; 32]),
-        transaction: 4,
-        input: 1,
         vout: 2,
         state_id: [0xab; 32],
     }
@@ -237,8 +247,12 @@ fn states_of_outpoints_come_back_and_fit_what_stands_beside_them() {
     let spent = |created, spent| OutpointState::Spent { created, spent };
     for (state, name) in [
         (OutpointState::Unspent(created), "unspent"),
-        (spent(Some(created), Some(step())), "spent"),
-        (spent(None, Some(step())), "spent"),
+        (
+            spent(Some(created), Some(spend(Some(SPENDER), Some(state())))),
+            "spent",
+        ),
+        (spent(None, Some(spend(Some(SPENDER), None))), "spent"),
+        (spent(None, Some(spend(None, None))), "spent"),
         (spent(Some(created), None), "spent"),
         (OutpointState::Unknown, "unknown"),
         (OutpointState::SpentOrUnknown, "spent_or_unknown"),
@@ -276,7 +290,10 @@ fn transactions_come_back_for_the_txid_asked_for() {
         txid,
         block: block(5),
         tweak: [2; 33],
-        outputs: vec![output(0, true, Some(step())), output(3, false, None)],
+        outputs: vec![
+            output(0, true, Some(spend(Some(SPENDER), Some(state())))),
+            output(3, false, None),
+        ],
         known_from: Some(4),
     };
     let body = transaction.encode().unwrap();
@@ -287,6 +304,17 @@ fn transactions_come_back_for_the_txid_asked_for() {
     );
     assert!(text.ends_with(&end), "{text}");
     assert_eq!(Transaction::decode(&body, txid), Ok(transaction));
+    for half in [r#""input":1"#, r#""state_id":"ab"#] {
+        let at = text.find(half).expect("it is there");
+        let (name, _) = half.split_once(':').expect("a field");
+        let (front, back) = text.split_at(at);
+        let end = back.find([',', '}']).expect("an end");
+        let wrong = format!("{front}{name}:null{}", &back[end..]);
+        assert!(
+            Transaction::decode(wrong.as_bytes(), txid).is_err(),
+            "{wrong}"
+        );
+    }
     assert!(Transaction::decode(&body, Txid::all_zeros()).is_err());
 }
 

@@ -1,6 +1,6 @@
 //! Transactions and outpoints by their names, heights by times.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Network, OutPoint, Txid};
@@ -14,25 +14,27 @@ use super::super::fixture::{
 use super::super::serve_chain;
 use super::{refused, step};
 
-/// What the records say of each spend by a transaction with a state id: the first one counts.
-fn state_spends(chain: &TestChain) -> HashMap<OutPoint, Value> {
-    let mut spends = HashMap::new();
+/// What the records say of each spend, the first state id of its spender included; and which have one.
+fn all_spends(chain: &TestChain) -> (HashMap<OutPoint, Value>, HashSet<OutPoint>) {
+    let (mut spends, mut with_state) = (HashMap::new(), HashSet::new());
     for TestBlock { record, block } in &chain.blocks {
         for spend in &record.spends {
             let spender = spend.spender.expect("the chain knows all of them");
             let states = record.states.iter();
             let mut own = states.filter(|state| state.transaction == spender.transaction);
-            let Some(state) = own.next() else { continue };
+            let state = own.next();
             let txid = block.txdata[usize::from(spender.transaction)].compute_txid();
             let value = json!({
                 "height": record.id.height, "block_hash": record.id.hash.to_string(),
-                "txid": txid.to_string(), "transaction": spender.transaction, "input": spender.input,
-                "vout": state.vout, "state_id": hex(&state.state_id),
+                "transaction": spender.transaction, "input": spender.input,
+                "txid": state.map(|_| txid.to_string()), "vout": state.map(|state| state.vout),
+                "state_id": state.map(|state| hex(&state.state_id)),
             });
             spends.insert(spend.outpoint, value);
+            with_state.extend(state.map(|_| spend.outpoint));
         }
     }
-    spends
+    (spends, with_state)
 }
 
 /// Whatever a process, a sweep and payments leave behind.
@@ -82,8 +84,8 @@ fn state(
 #[tokio::test]
 async fn outpoints_are_what_the_chain_says_and_nothing_more() {
     let chain = chain_with_states();
-    let (spent, state_spends) = (chain.spent(), state_spends(&chain));
-    assert_eq!(state_spends.len(), 3);
+    let (spends, with_state) = all_spends(&chain);
+    assert_eq!(with_state.len(), 3);
     let (_store, server) = serve_chain(&chain).await;
     let ask = async |outpoint: &OutPoint, height: Option<u32>| {
         let height = height.map_or_else(String::new, |height| format!("?height={height}"));
@@ -100,25 +102,26 @@ async fn outpoints_are_what_the_chain_says_and_nothing_more() {
             for vout in 0..=transaction.output.len() as u32 {
                 let outpoint = OutPoint { txid, vout };
                 let created = created(&block.record, &outpoint);
-                let spend = state_spends.get(&outpoint);
-                let name = match (&created, spent.contains(&outpoint)) {
-                    (Some(_), false) => "unspent",
-                    (Some(_), true) => "spent",
-                    // Its spend is there, and it has a state id.
-                    (None, _) if spend.is_some() => "spent",
-                    (None, _) => "unknown",
+                let has_state = with_state.contains(&outpoint);
+                // Of what is not eligible nothing is kept but the spends.
+                let spend = spends.get(&outpoint);
+                let spend = spend.filter(|_| created.is_some() || has_state);
+                let name = match (&created, spend) {
+                    (Some(_), None) => "unspent",
+                    (_, Some(_)) => "spent",
+                    (None, None) => "unknown",
                 };
                 let expected = state(&outpoint, name, created.as_ref(), spend);
                 assert_eq!(ask(&outpoint, Some(height)).await, expected);
                 // Of another block it is as if it were not there, unless it has gone with a state id.
                 let other = ask(&outpoint, Some(1)).await;
-                match spend {
-                    Some(_) => assert_eq!(other, expected),
-                    None => assert_eq!(other, state(&outpoint, "unknown", None, None)),
+                match has_state {
+                    true => assert_eq!(other, expected),
+                    false => assert_eq!(other, state(&outpoint, "unknown", None, None)),
                 }
                 // Without a height what left no trace cannot be told from what never was.
                 let (name, expected) = match name {
-                    "spent" | "unknown" if spend.is_none() => {
+                    "spent" | "unknown" if !has_state => {
                         let name = "spent_or_unknown";
                         (name, state(&outpoint, name, None, None))
                     }
@@ -168,7 +171,7 @@ async fn an_output_that_a_reorganisation_revives_is_unspent_again() {
 #[tokio::test]
 async fn transactions_are_found_by_their_block_and_while_an_output_leaves_a_trace() {
     let chain = chain_with_states();
-    let (spent, state_spends) = (chain.spent(), state_spends(&chain));
+    let (spends, with_state) = all_spends(&chain);
     let (_store, server) = serve_chain(&chain).await;
     let (mut found, mut hidden) = (0, 0);
     for TestBlock { record, block } in &chain.blocks {
@@ -178,8 +181,8 @@ async fn transactions_are_found_by_their_block_and_while_an_output_leaves_a_trac
             let outputs = outputs_of(record, index).map(|output| {
                 json!({
                     "vout": output.vout, "value": output.value_sat, "key": hex(&output.key),
-                    "is_spent": spent.contains(&outpoint(output.vout)),
-                    "spent": state_spends.get(&outpoint(output.vout)),
+                    "is_spent": spends.contains_key(&outpoint(output.vout)),
+                    "spent": spends.get(&outpoint(output.vout)),
                 })
             });
             let expected = json!({
@@ -191,7 +194,7 @@ async fn transactions_are_found_by_their_block_and_while_an_output_leaves_a_trac
             assert_eq!(server.ok(&by_height).await, expected);
             let has_trace = outputs_of(record, index).any(|output| {
                 let outpoint = outpoint(output.vout);
-                !spent.contains(&outpoint) || state_spends.contains_key(&outpoint)
+                !spends.contains_key(&outpoint) || with_state.contains(&outpoint)
             });
             match has_trace {
                 true => assert_eq!(server.ok(&format!("spindex/v1/{path}")).await, expected),

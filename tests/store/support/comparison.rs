@@ -7,8 +7,8 @@ use bitcoin::{OutPoint, Txid};
 use spindex::curve::TweakPoint;
 use spindex::store::schema::VALUE_MAX;
 use spindex::store::{
-    EligibleTransaction, RowFilter, ScanColumns, Snapshot, SpendPosition, StateSpend, StoreError,
-    TransactionEntry, TweakBatch, TxPosition, Utxo,
+    EligibleTransaction, OutputPosition, RowFilter, ScanColumns, Snapshot, SpendPosition,
+    StateSpend, StoreError, TransactionEntry, TweakBatch, TxPosition, Utxo,
 };
 
 use super::{FIRST_HEIGHT, Model, multiple_of};
@@ -219,12 +219,42 @@ fn assert_lookups(snapshot: &Snapshot, model: &Model) {
         creators.extend(outpoints.map(|outpoint| (outpoint, record.id.height)));
         if let Some((txid, tweak)) = tweaks.get(index % tweaks.len().max(1)) {
             let own = utxos.iter().filter(|utxo| utxo.txid == *txid).cloned();
+            let before = utxos.iter().position(|utxo| utxo.txid == *txid);
+            let all_before = model.chain[..index].iter();
+            let all_before: usize = all_before.map(|record| record.outputs.len()).sum();
             let expected = EligibleTransaction {
                 tweak: tweak.to_compressed(),
+                first: OutputPosition((all_before + before.unwrap_or_default()) as u64),
                 outputs: own.collect(),
             };
             let found = block.transaction(txid).expect("transaction");
-            assert_eq!(found.as_ref(), Some(&expected));
+            let found = found.expect("it is there");
+            let first = match found.outputs.is_empty() {
+                // Somewhere in the block.
+                true => expected.first,
+                false => found.first,
+            };
+            assert_eq!(
+                EligibleTransaction {
+                    first,
+                    ..found.clone()
+                },
+                expected
+            );
+            let spends = block.spends_of(&found).expect("spends");
+            assert_eq!(spends.len(), found.outputs.len());
+            for (utxo, spend) in found.outputs.iter().zip(spends) {
+                let by_position = spend.as_ref().map(|spend| {
+                    let creator = snapshot.creator_of(spend.position).expect("creator");
+                    assert_eq!(creator, Some(record.id.height));
+                    let rows = model.chain.iter().flat_map(|record| &record.spends);
+                    rows.clone().nth(spend.position.0 as usize).expect("a row")
+                });
+                assert_eq!(spend.as_ref().map(|spend| &spend.spend), by_position);
+                let outpoint = OutPoint::new(utxo.txid, utxo.vout);
+                let spent = by_position.map(|row| row.outpoint);
+                assert_eq!(spent, utxo.spent.then_some(outpoint));
+            }
             for utxo in expected.outputs {
                 let outpoint = OutPoint::new(*txid, utxo.vout);
                 match snapshot.unspent_output(&outpoint) {

@@ -5,14 +5,16 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use bitcoin::{OutPoint, Txid};
 
-use super::process::step;
 use super::{
     Named, NativeError, Parameters, block_at, encoded, in_path, named, number, outpoint_in,
 };
 use crate::api::desk::{self, CreatedOutput, FoundTransaction, Reading};
 use crate::api::http::Context;
 use crate::api::http::answers::Question;
-use crate::wire::native::{Birthday, Created, Outpoint, OutpointState, Output, Transaction};
+use crate::store::StateSpend;
+use crate::wire::native::{
+    Birthday, CarriedState, Created, Outpoint, OutpointState, Output, Spend, Spender, Transaction,
+};
 
 /// Why a transaction that may well be there is not found.
 const GIVE_HEIGHT: &str = "this server finds a transaction by its txid alone only while one of its taproot outputs is unspent: give \
@@ -62,7 +64,7 @@ fn of_outpoint(
         desk::OutpointState::Unspent(output) => OutpointState::Unspent(created(output)),
         desk::OutpointState::Spent { output, spend } => OutpointState::Spent {
             created: output.map(created),
-            spent: spend.as_ref().and_then(step),
+            spent: spend.as_ref().map(spent),
         },
         desk::OutpointState::Unknown => OutpointState::Unknown,
         desk::OutpointState::SpentOrUnknown => OutpointState::SpentOrUnknown,
@@ -72,6 +74,22 @@ fn of_outpoint(
         state,
         known_from,
     })
+}
+
+/// A spend with the first state id of its spender.
+fn spent(spend: &StateSpend) -> Spend {
+    Spend {
+        block: spend.block,
+        spender: spend.spend.spender.map(|by| Spender {
+            transaction: by.transaction,
+            input: by.input,
+        }),
+        state: spend.states.first().map(|state| CarriedState {
+            txid: state.txid,
+            vout: state.vout,
+            state_id: state.state_id,
+        }),
+    }
 }
 
 /// `GET /spindex/v1/tx/{txid}?height=`.
@@ -124,7 +142,7 @@ fn of_transaction(
         value_sat: utxo.value_sat,
         key: utxo.key,
         is_spent: utxo.spent,
-        spent: spend.as_ref().and_then(step),
+        spent: spend.as_ref().map(spent),
     });
     Ok(Transaction {
         txid,

@@ -9,7 +9,6 @@ use super::{Named, NativeError, Parameters, encoded, named, outpoint_in};
 use crate::api::desk::Reading;
 use crate::api::http::Context;
 use crate::api::http::answers::Question;
-use crate::store::StateSpend;
 use crate::wire::native::{Process, Step};
 
 /// Most steps of one answer.
@@ -39,26 +38,19 @@ pub(super) async fn process(
 
 fn of_process(reading: &Reading<'_>, start: OutPoint) -> Result<Process, NativeError> {
     let process = reading.process(start, STEPS_MAX)?;
-    let steps = process.steps.iter();
-    let steps = steps.filter_map(|(spend, _)| step(spend));
-    Ok(Process {
-        start,
-        steps: steps.collect(),
-        tip: process.tip,
-        more: process.more,
-        known_from: process.known_from,
-    })
-}
-
-/// The step that a spend is: its first state id counts.
-pub(super) fn step(spend: &StateSpend) -> Option<Step> {
-    let state = spend.states.first()?;
-    Some(Step {
+    let steps = process.steps.into_iter().map(|(spend, state)| Step {
         block: spend.block,
         txid: state.txid,
         transaction: state.transaction,
         input: spend.spend.spender.map_or(0, |spender| spender.input),
         vout: state.vout,
         state_id: state.state_id,
+    });
+    Ok(Process {
+        start,
+        steps: steps.collect(),
+        tip: process.tip,
+        more: process.more,
+        known_from: process.known_from,
     })
 }
