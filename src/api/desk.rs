@@ -125,8 +125,10 @@ impl Desk {
             let (clock, changes) = (clock.clone(), changes.clone());
             move |applied| {
                 clock.advance(applied);
-                // Nobody may be listening.
-                let _ = changes.send(applied.clone());
+                if applied.moves_the_chain() {
+                    // Nobody may be listening.
+                    let _ = changes.send(applied.clone());
+                }
             }
         });
         // After the listener is there, so that no commit goes unseen. What cannot be read is told to whoever asks.
