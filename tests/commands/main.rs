@@ -11,6 +11,7 @@ mod compaction;
 mod comparison;
 mod end_to_end;
 mod examples;
+mod heads_compared;
 mod kills;
 mod node_service;
 mod options;
@@ -22,6 +23,7 @@ mod repair;
 mod repair_older;
 mod replica;
 mod scan;
+mod spenders;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;

@@ -20,6 +20,7 @@ mod regtest;
 mod reorgs;
 mod replica;
 mod scene;
+mod spenders;
 #[path = "../support/mod.rs"]
 mod support;
 mod syncing;
