@@ -17,10 +17,13 @@ mod options;
 mod output;
 mod place;
 mod proxies;
+mod python_decoder;
 mod recorded_answers;
 mod repair;
 mod repair_older;
 mod scan;
+#[path = "../support/sections.rs"]
+mod sections;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;

@@ -75,3 +75,6 @@ impl fmt::Display for Refusal {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod vectors;
