@@ -11,6 +11,8 @@ mod compaction;
 mod comparison;
 mod end_to_end;
 mod examples;
+mod export;
+mod export_s3;
 mod kills;
 mod node_service;
 mod options;

@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bitcoin::hex::DisplayHex;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use super::sections::{HASHED, hash, heads};
 use super::support::index::options;
 use super::support::{served, spcommit};
 
-const COLUMNS: [&str; 7] = [
+pub(crate) const COLUMNS: [&str; 7] = [
     "headers",
     "tweaks",
     "prefixes",
@@ -35,7 +35,10 @@ const COLUMNS: [&str; 7] = [
 ];
 
 /// Outputs of blocks below it are foreign, and spent.
-const FIRST_HEIGHT: u32 = 3;
+pub(crate) const FIRST_HEIGHT: u32 = 3;
+
+/// Where the chain ends: with two chunks below what a reorganisation reaches.
+pub(crate) const TIP: u32 = 240;
 
 /// A chain with something of everything, and its records, in which nobody knows who spends what below a height.
 pub(crate) struct Scene {
@@ -44,11 +47,13 @@ pub(crate) struct Scene {
     spenders_from: u32,
 }
 
+/// Made once.
+pub(crate) static SCENE: LazyLock<Scene> = LazyLock::new(Scene::new);
+
 impl Scene {
-    /// Up to a height.
-    pub(crate) fn new(tip: u32) -> Self {
+    fn new() -> Self {
         let chain = recorded_answers::chain();
-        chain.mine(tip - chain.tip_id().height);
+        chain.mine(TIP - chain.tip_id().height);
         let blocks: Vec<BlockWithPrevouts> = chain.active_blocks()[FIRST_HEIGHT as usize..]
             .iter()
             .map(|block| block.with_prevouts().unwrap())
@@ -82,9 +87,12 @@ impl Scene {
 
     /// Indexes it, up to a height.
     pub(crate) fn fill(&self, store: &Store, tip: u32) {
-        let records = &self.records[..=(tip - FIRST_HEIGHT) as usize];
-        let (unknown, known) = records.split_at((self.spenders_from - FIRST_HEIGHT) as usize);
-        for connect in [unknown, known] {
+        let there = store.snapshot().unwrap().tip();
+        let next = there.map_or(FIRST_HEIGHT, |tip| tip.height + 1);
+        let at = |height: u32| (height - FIRST_HEIGHT) as usize;
+        let known = next.max(self.spenders_from);
+        for (from, to) in [(next, known), (known, tip + 1)] {
+            let connect = &self.records[at(from)..at(to)];
             let disconnect = 0;
             store
                 .apply(Update {
@@ -95,15 +103,11 @@ impl Scene {
         }
     }
 
-    fn index(&self) -> Arc<Store> {
+    pub(crate) fn index(&self) -> Arc<Store> {
         let backend = redb::backends::InMemoryBackend::new();
         let store = Store::open_with_backend(backend, &Self::options()).unwrap();
-        self.fill(&store, self.tip().height);
+        self.fill(&store, TIP);
         Arc::new(store)
-    }
-
-    fn tip(&self) -> BlockId {
-        self.records[self.records.len() - 1].id
     }
 
     /// What the decoder is to find up to a height.
@@ -142,12 +146,7 @@ fn vectors() -> PathBuf {
 /// What the decoder finds; `None`, said on stderr, where there is no Python.
 pub(crate) async fn decode(args: &[&str]) -> Option<Result<Value, String>> {
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-    let python = move || {
-        Command::new("python3")
-            .arg(decoder())
-            .args(args)
-            .output()
-    };
+    let python = move || Command::new("python3").arg(decoder()).args(args).output();
     let Output {
         status,
         stdout,
@@ -169,10 +168,10 @@ pub(crate) async fn decode(args: &[&str]) -> Option<Result<Value, String>> {
 #[tokio::test]
 async fn a_decoder_by_the_page_alone_reads_every_column() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let scene = Scene::new(150);
+    let scene = &*SCENE;
     let store = scene.index();
     assert!(store.snapshot().unwrap().counts().unwrap().foreign > 0);
-    let expected = scene.expected(150);
+    let expected = scene.expected(TIP);
     for name in ["outputs", "states", "unknown_spenders"] {
         assert_ne!(expected[name], 0, "{name}");
     }
@@ -187,10 +186,15 @@ async fn a_decoder_by_the_page_alone_reads_every_column() {
 #[tokio::test]
 async fn vectors_are_those_that_were_recorded() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let scene = Scene::new(150);
+    let scene = &*SCENE;
     let (from, to) = (scene.spenders_from - 1, scene.spenders_from + 1);
     let records = &scene.records[(from - FIRST_HEIGHT) as usize..=(to - FIRST_HEIGHT) as usize];
-    assert!(records[0].spends.iter().any(|spend| spend.spender.is_none()));
+    assert!(
+        records[0]
+            .spends
+            .iter()
+            .any(|spend| spend.spender.is_none())
+    );
     let address = served::serve(&scene.chain, scene.index(), |router| router).await;
     let mut written = Vec::new();
     for column in COLUMNS {

@@ -453,9 +453,9 @@ def of_folder(folder):
                 group += parts
             ensure(group[0]["first"] // CHUNK_BLOCKS == chunk["chunk"], f"chunk {chunk['chunk']} has other heights")
             chain.append(group)
-            ensure(shown(chain.before) == chunk["last_block"], f"chunk {chunk['chunk']} ends with another block")
+            ensure(shown(chain.before) == chunk["block_hash"], f"chunk {chunk['chunk']} ends with another block")
             ensure(chain.head.hex() == chunk["head"], f"chunk {chunk['chunk']} has another head")
-    last = {"height": chain.next - 1, "hash": shown(chain.before)}
+    last = {"height": chain.next - 1, "block_hash": shown(chain.before)}
     ensure(manifest["last_block"] == last and manifest["head"] == chain.head.hex(), "a manifest of another last block")
     return chain.found()
 

@@ -2,6 +2,7 @@
 
 pub mod column;
 mod commitments;
+pub mod manifest;
 mod process;
 pub mod section;
 

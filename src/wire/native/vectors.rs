@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::column::{Column, PartHead, PartWriter, split_part};
 use super::section::{
-    HeaderSection, SectionHashes, Spends, read_outputs, read_prefixes, read_tweaks,
-    write_prefixes, write_transaction, write_tweaks,
+    HeaderSection, SectionHashes, Spends, read_outputs, read_prefixes, read_tweaks, write_prefixes,
+    write_transaction, write_tweaks,
 };
 use crate::filter;
 
@@ -147,7 +147,12 @@ fn every_column_says_what_its_vector_names() {
         let (head, sections, rest) = split_part(&bytes).unwrap();
         assert_eq!(rest, b"", "{column}");
         assert_eq!(head.column, Some(column));
-        let said = json!([head.network.to_core_arg(), head.first, head.blocks, head.last_hash.to_string()]);
+        let said = json!([
+            head.network.to_core_arg(),
+            head.first,
+            head.blocks,
+            head.last_hash.to_string()
+        ]);
         let named = ["network", "first", "blocks", "last_block"].map(|name| vector[name].clone());
         assert_eq!(said, json!(named), "{column}");
         let values = vector["sections"].as_array().unwrap();
@@ -180,12 +185,19 @@ fn the_end_mark_names_the_block_of_its_vector() {
     let (vector, bytes) = vector("end");
     let (head, _, rest) = split_part(&bytes).unwrap();
     assert_eq!((head.column, rest.len()), (None, 0));
-    let said = json!([head.network.to_core_arg(), head.first, head.last_hash.to_string()]);
+    let said = json!([
+        head.network.to_core_arg(),
+        head.first,
+        head.last_hash.to_string()
+    ]);
     let named = ["network", "reached", "block"].map(|name| vector[name].clone());
     assert_eq!(said, json!(named));
     let reached = crate::BlockId {
         height: head.first,
         hash: head.last_hash,
     };
-    assert_eq!(PartHead::end(head.network, reached).encode().to_vec(), bytes);
+    assert_eq!(
+        PartHead::end(head.network, reached).encode().to_vec(),
+        bytes
+    );
 }
