@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use spindex::curve::libsecp256k1::LibSecp256k1;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::python_decoder::{COLUMNS, FIRST_HEIGHT, SCENE, Scene, TIP, decode};
 use super::support::served;
-use super::support::spindex::{run, stderr, stdout};
+use super::support::spindex::{command, stderr, stdout};
 
 /// A home with an index, and a folder to export to.
 pub(crate) struct Home {
@@ -41,7 +41,7 @@ impl Home {
     }
 
     /// Another index in the place of the one that is there.
-    fn replace(&self, options: &StoreOptions, records: &[BlockRecord]) {
+    pub(crate) fn replace(&self, options: &StoreOptions, records: &[BlockRecord]) {
         let _ = fs::remove_file(self.home.path().join(".spindex/regtest/index.redb"));
         let update = Update {
             disconnect: 0,
@@ -50,27 +50,24 @@ impl Home {
         self.index(options).apply(update).unwrap();
     }
 
-    fn out(&self) -> PathBuf {
+    pub(crate) fn out(&self) -> PathBuf {
         self.home.path().join("out")
     }
 
-    fn routes(&self) -> PathBuf {
+    pub(crate) fn routes(&self) -> PathBuf {
         self.out().join("spindex/v1")
     }
 
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.routes().join("manifest.json")
+    }
+
     pub(crate) fn run(&self, out: &str, more: &[&str]) -> Output {
-        let args = [
-            "export",
-            "--network=regtest",
-            "--undo-depth=100",
-            "--out",
-            out,
-        ];
-        run(self.home.path(), &[&args[..], more].concat())
+        command_of(self, out).args(more).output().unwrap()
     }
 
     /// What an export that works says.
-    fn export(&self, more: &[&str]) -> Value {
+    pub(crate) fn export(&self, more: &[&str]) -> Value {
         let out = self.out();
         let output = self.run(out.to_str().unwrap(), &[&["--json"], more].concat());
         assert!(output.status.success(), "{}", stderr(&output));
@@ -85,7 +82,7 @@ impl Home {
     }
 
     /// Bytes of all files by their names.
-    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let root = self.routes();
         let mut files = BTreeMap::new();
         let mut folders = vec![root.clone()];
@@ -104,11 +101,23 @@ impl Home {
         files
     }
 
-    async fn faults(&self) -> Vec<(String, FaultKind)> {
+    pub(crate) async fn faults(&self) -> Vec<(String, FaultKind)> {
         let verified = verify(&Place::Folder(self.out())).await.unwrap();
         let faults = verified.faults.into_iter();
         faults.map(|fault| (fault.name, fault.kind)).collect()
     }
+}
+
+/// The command that exports to a place.
+pub(crate) fn command_of(home: &Home, out: &str) -> Command {
+    let args = [
+        "export",
+        "--network=regtest",
+        "--undo-depth=100",
+        "--out",
+        out,
+    ];
+    command(home.home.path(), &args)
 }
 
 /// Numbers that do not depend on the file.
@@ -116,7 +125,7 @@ fn counts(report: &Value) -> [&Value; 4] {
     ["first_chunk", "last_chunk", "files_written", "files_kept"].map(|name| &report[name])
 }
 
-fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>) {
+pub(crate) fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>) {
     let names = found.keys().chain(expected.keys());
     let differing: BTreeSet<&String> = names
         .filter(|name| found.get(*name) != expected.get(*name))

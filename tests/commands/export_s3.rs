@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::export::Home;
+use super::export::{Home, command_of};
 use super::python_decoder::TIP;
-use super::support::spindex::{command, stderr, stdout};
+use super::support::spindex::{stderr, stdout};
 
 /// Of whomever: the server only looks whether somebody has signed.
 const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=bob/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
@@ -173,15 +173,8 @@ fn pass(mut client: TcpStream, mut upstream: TcpStream, way: &Mutex<Way>, tell: 
 }
 
 fn export_to(home: &Home, place: &str, server: SocketAddr) -> Command {
-    let args = [
-        "export",
-        "--network=regtest",
-        "--undo-depth=100",
-        "--json",
-        "--out",
-        place,
-    ];
-    let mut command = command(home.home.path(), &args);
+    let mut command = command_of(home, place);
+    command.arg("--json");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("AWS_") {
             command.env_remove(name);

@@ -12,6 +12,7 @@ mod comparison;
 mod end_to_end;
 mod examples;
 mod export;
+mod export_kills;
 mod export_s3;
 mod kills;
 mod node_service;
