@@ -84,10 +84,10 @@ fn outputs(section: &[u8]) -> (Value, Vec<u8>) {
         write_transaction(txid, outputs, &mut again);
     }
     assert_eq!(again, section);
-    let keys = rows.iter().enumerate().flat_map(|(index, (_, outputs))| {
-        let keys = outputs.iter().map(move |output| (index, &output.key));
-        keys
-    });
+    let keys = rows
+        .iter()
+        .enumerate()
+        .flat_map(|(index, (_, outputs))| outputs.iter().map(move |output| (index, &output.key)));
     let mut prefixes = Vec::new();
     write_prefixes(keys, &mut prefixes);
     let values = rows.iter().map(|(txid, outputs)| {
