@@ -5,15 +5,19 @@
 //! been looked up. The desk holds the limit on readers and on what the node is asked for; what it keeps are values. Bytes of
 //! answers a dialect may keep itself, by what was asked and the [`Stamp`] of the state it was answered from.
 
+mod birthday;
 mod columns;
 mod error;
+mod lookup;
 mod process;
+mod since;
 mod spends;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bitcoin::block::Header;
 use bitcoin::hashes::Hash;
 use bitcoin::{Network, OutPoint, Transaction, Txid};
 use tokio::sync::{Semaphore, broadcast};
@@ -24,10 +28,14 @@ use crate::curve::Engine;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::filter::{FilterKind, spent_item};
 use crate::store::{
-    Applied, Block, Commitments, Heads, Keep, RowFilter, Snapshot, SpendRow, Store, Utxo,
+    Applied, Block, Commitments, Heads, Keep, RowFilter, Sections, Snapshot, SpendRow, Store, Utxo,
 };
+pub use birthday::BEHIND_SECONDS;
 pub use error::{Blame, DeskError};
+pub use lookup::{BlockCounts, CreatedOutput, FoundTransaction, OutpointState};
 pub use process::Process;
+use since::SharedLeft;
+pub use since::Since;
 use spends::SpendAnswers;
 pub use spends::{SpendDetail, SpendDetails};
 
@@ -105,6 +113,7 @@ pub struct Desk {
     broadcasting: Semaphore,
     spends: SpendAnswers,
     clock: Arc<Clock>,
+    left: SharedLeft,
     changes: broadcast::Sender<Applied>,
 }
 
@@ -117,11 +126,14 @@ impl Desk {
         settings: DeskSettings,
     ) -> Arc<Self> {
         let clock = Arc::new(Clock::default());
+        let left = SharedLeft::default();
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
         store.on_applied({
-            let (clock, changes) = (clock.clone(), changes.clone());
+            let (clock, left, changes) = (clock.clone(), left.clone(), changes.clone());
             move |applied| {
                 clock.advance(applied);
+                // Before those hear of it who will ask.
+                since::lock(&left).advance(applied);
                 // Nobody may be listening.
                 let _ = changes.send(applied.clone());
             }
@@ -131,6 +143,7 @@ impl Desk {
         clock
             .height
             .fetch_max(tip.map_or(0, |tip| tip.height), Ordering::SeqCst);
+        since::lock(&left).begin(tip);
         Arc::new(Self {
             store,
             blocks,
@@ -143,6 +156,7 @@ impl Desk {
             broadcasting: Semaphore::new(MAX_BROADCASTS),
             spends: SpendAnswers::new(),
             clock,
+            left,
             changes,
         })
     }
@@ -248,6 +262,10 @@ pub struct Status {
     pub tip: BlockId,
     /// What the index keeps, and so which requests it can answer.
     pub keep: Keep,
+    /// The first height of the index.
+    pub first_height: u32,
+    /// The height from which on it knows who spends what, if not in all of its blocks.
+    pub spenders_from: Option<u32>,
 }
 
 /// Which list of a block's tweaks is meant.
@@ -275,6 +293,8 @@ impl<'s> Reading<'s> {
             network: self.snapshot.network(),
             tip: self.snapshot.tip().ok_or(DeskError::NothingIndexed)?,
             keep: self.snapshot.keep(),
+            first_height: self.snapshot.first_height(),
+            spenders_from: self.snapshot.spenders_from(),
         })
     }
 
@@ -305,6 +325,32 @@ impl BlockReading<'_> {
     /// Height and hash.
     pub const fn id(&self) -> BlockId {
         self.block.id()
+    }
+
+    /// The header.
+    pub const fn header(&self) -> &Header {
+        self.block.header()
+    }
+
+    /// Number of eligible transactions.
+    pub const fn transaction_count(&self) -> u32 {
+        self.block.transaction_count()
+    }
+
+    /// Numbers of everything else.
+    ///
+    /// # Errors
+    /// See [`BlockReading`].
+    pub fn counts(&self) -> Result<BlockCounts, DeskError> {
+        let outputs = self.block.utxos(RowFilter::default())?;
+        let unspent = outputs.iter().filter(|output| !output.spent).count();
+        Ok(BlockCounts {
+            outputs: self.block.output_count(),
+            // No more than there are outputs, and below no more than a block can hold.
+            unspent: unspent as u32,
+            spends: self.block.spend_count(),
+            states: self.block.states()?.len() as u32,
+        })
     }
 
     /// Time in the header, Unix seconds.
@@ -393,6 +439,14 @@ impl BlockReading<'_> {
         Ok(spends.iter().map(|spend| item(&spend.outpoint)).collect())
     }
 
+    /// Heads of the chains of hashes at the block; `None` where there are none ([`Block::heads`]).
+    ///
+    /// # Errors
+    /// See [`BlockReading`].
+    pub fn heads(&self) -> Result<Option<Heads>, DeskError> {
+        Ok(self.block.heads()?)
+    }
+
     /// What the chains of hashes commit to of the block, and their heads there; `None` where there are none
     /// ([`Block::heads`]).
     ///
@@ -403,6 +457,14 @@ impl BlockReading<'_> {
             return Ok(None);
         };
         Ok(Some((Commitments::by(&self.block.texts()?), heads)))
+    }
+
+    /// What binds the block's sections of the columns.
+    ///
+    /// # Errors
+    /// See [`BlockReading`].
+    pub fn sections(&self) -> Result<Sections, DeskError> {
+        Ok(self.block.sections()?)
     }
 
     /// The rolling commitment over all tweaks up to the block.

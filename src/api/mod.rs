@@ -136,7 +136,7 @@ pub async fn serve(
         bounds,
     );
     // One for all as well, with the answers that it keeps.
-    let http = http::router_with(desk, &settings);
+    let http = http::router_until(desk, &settings, Some(is_stopping.clone()));
     // With nothing to serve on, all are at their end at once.
     let is_serving = !listeners.is_empty();
     let servers = listeners.into_iter().map(|Listener { socket, protocol }| {

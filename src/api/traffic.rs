@@ -51,6 +51,8 @@ enum Phase {
     Working,
     /// The answer is taken, or has been.
     Answer,
+    /// The answer goes on for as long as the peer likes, with something to take now and then.
+    Stream,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,9 +115,26 @@ impl Activity {
 
     /// There is an answer to it.
     pub(super) fn answer_begins(&self) {
-        let now = Instant::now();
         let mut state = self.lock();
-        state.phase = Phase::Answer;
+        if state.phase != Phase::Stream {
+            self.begin(&mut state, Phase::Answer);
+        }
+    }
+
+    /// The answer will be one that goes on. It counts as quiet from its beginning on, so that it gives way like a connection
+    /// that is idle.
+    pub(super) fn stream_begins(&self) {
+        self.begin(&mut self.lock(), Phase::Stream);
+    }
+
+    /// It does not go on any more.
+    pub(super) fn stream_ends(&self) {
+        self.begin(&mut self.lock(), Phase::Answer);
+    }
+
+    fn begin(&self, state: &mut State, phase: Phase) {
+        let now = Instant::now();
+        state.phase = phase;
         state.quiet_since = now;
         state.answer_until = after(now, self.bounds.silence);
     }
@@ -126,6 +145,11 @@ impl Activity {
         let mut state = self.lock();
         if state.phase == Phase::Working {
             // That it may send its body.
+            return;
+        }
+        if state.phase == Phase::Stream {
+            // However little there is to take, it is taken.
+            state.answer_until = after(now, self.bounds.silence);
             return;
         }
         // With a head begun it is still the answer before that.
@@ -141,7 +165,7 @@ impl Activity {
         match state.phase {
             Phase::Head => Some(state.head_until),
             Phase::Working => None,
-            Phase::Fresh | Phase::Answer => Some(state.answer_until),
+            Phase::Fresh | Phase::Answer | Phase::Stream => Some(state.answer_until),
         }
     }
 
@@ -239,6 +263,32 @@ mod tests {
             }
             assert_eq!(ended, is_ended, "{bytes} bytes a second");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_goes_on_while_what_there_is_is_taken_and_yields_all_the_same() {
+        let activity = activity();
+        activity.received();
+        activity.request_begins();
+        activity.stream_begins();
+        activity.answer_begins();
+        let begun = Instant::now();
+        for _ in 0..1_000 {
+            advance(15 * SECOND).await;
+            activity.sent(3);
+            assert_eq!(left(&activity), Some(120 * SECOND));
+            // What comes in meanwhile is no head whose time would run out.
+            activity.received();
+            assert_eq!(left(&activity), Some(120 * SECOND));
+            assert_eq!(activity.yields_from(), Some(begun + 5 * SECOND));
+        }
+        advance(120 * SECOND).await;
+        assert_eq!(left(&activity), Some(Duration::ZERO));
+        activity.stream_ends();
+        activity.sent(3);
+        assert_eq!(activity.yields_from(), Some(Instant::now() + 5 * SECOND));
+        activity.received();
+        assert_eq!(left(&activity), Some(10 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]

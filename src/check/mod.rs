@@ -1,6 +1,6 @@
 //! Is an index right, and if not, what then?
 //!
-//! [`check_self`] finds what contradicts itself ([`own`]); what does not (an amount, say) only the source can tell
+//! [`check_self`] finds what contradicts itself ([`own`]); what was wrong from the start only the source can tell
 //! ([`check_against_source`], in [`source`]), or another server ([`compare`], in [`server`]), or a head that somebody has
 //! published ([`check_head`], in [`heads`]). [`mod@repair`] mends it.
 

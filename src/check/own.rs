@@ -30,10 +30,10 @@ pub struct SelfCheck {
 
 /// Holds an index against itself: [`Snapshot::audit`], then block by block that tweaks are points of the curve (compressed
 /// ones at the heights of `sample`), that the spent filter is the one of the spends, byte by byte, that the new-UTXOs filter
-/// matches every output key, that each head follows from the one before, and that multiples are those of the tweaks at the heights of `sample`.
+/// matches every output key, that hashes of columns are those of the rows, that each head follows from the one before, and that multiples are those of the tweaks at the heights of `sample`.
 ///
 /// The new-UTXOs filter also holds keys of transactions that are not eligible, so it cannot be built again from the index
-/// alone, nor can amounts be judged: [`check_against_source`](super::check_against_source) does both. Calls `progress` with the steps that are done, and
+/// alone: [`check_against_source`](super::check_against_source) does that. Calls `progress` with the steps that are done, and
 /// their number. Blocks the calling thread.
 ///
 /// # Errors

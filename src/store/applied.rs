@@ -8,6 +8,8 @@ use crate::BlockId;
 /// A change of the index's chain: what went, then what came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
+    /// The last block that was there before and still is; `None` if there is none.
+    pub fork: Option<BlockId>,
     /// Blocks that are no longer in the index, newest first.
     pub disconnected: Vec<BlockId>,
     /// Blocks that are now, oldest first.
@@ -19,6 +21,7 @@ pub struct Applied {
 impl Applied {
     pub(super) fn by(plan: &Plan<'_>) -> Self {
         Self {
+            fork: plan.fork,
             disconnected: plan.disconnect.clone(),
             connected: plan.connect.iter().map(|record| record.id).collect(),
             tip: plan.tip(),

@@ -89,7 +89,7 @@ impl<'s> Block<'s> {
     }
 
     /// As [`read`](Self::read), for what only an index has that keeps everything.
-    fn read_full<T>(
+    pub(super) fn read_full<T>(
         &self,
         what: &'static str,
         read: impl FnOnce(&View, &Full, &BlockRow) -> Result<T, Fault>,

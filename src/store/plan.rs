@@ -68,7 +68,7 @@ pub(super) struct Plan<'a> {
     /// Per connected block the marks of its outputs, where locators are left for later.
     pub(super) marks: Vec<Vec<u64>>,
     /// Tip at the fork.
-    fork: Option<BlockId>,
+    pub(super) fork: Option<BlockId>,
 }
 
 impl<'a> Plan<'a> {

@@ -164,11 +164,7 @@ impl Snapshot {
     pub fn is_unspent(&self, outpoint: &OutPoint) -> Result<bool, StoreError> {
         self.read(|view| {
             let full = view.full("outputs")?;
-            if view.deferred.is_some() {
-                let file = view.file.to_path_buf();
-                return Err(StoreError::NotLocated { file }.into());
-            }
-            Ok(view.position_of(full, outpoint)?.is_some())
+            Ok(view.located_position(full, outpoint)?.is_some())
         })
     }
 }

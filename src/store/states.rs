@@ -52,6 +52,8 @@ pub struct StateSpend {
     pub block: BlockId,
     /// The spend.
     pub spend: SpendRow,
+    /// Where it stands.
+    pub position: SpendPosition,
     /// The spender's state ids, by vout; one at least.
     pub states: Vec<StateRow>,
 }
@@ -84,6 +86,7 @@ fn state_spend(view: &View, full: &Full, outpoint: &OutPoint) -> Result<Option<S
         return Ok(Some(StateSpend {
             block: row.id(height),
             spend,
+            position,
             states,
         }));
     }

@@ -521,6 +521,19 @@ impl View {
         Ok(())
     }
 
+    /// Position of an unspent output; refused while the locator does not cover all of them.
+    pub(super) fn located_position(
+        &self,
+        full: &Full,
+        outpoint: &OutPoint,
+    ) -> Result<Option<OutputPosition>, Fault> {
+        if self.deferred.is_some() {
+            let file = self.file.to_path_buf();
+            return Err(StoreError::NotLocated { file }.into());
+        }
+        self.position_of(full, outpoint)
+    }
+
     /// Position of an unspent output, as far as the locator covers them.
     pub(super) fn position_of(
         &self,

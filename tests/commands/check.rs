@@ -174,29 +174,20 @@ async fn rows_of_the_chain_are_repaired_from_the_node() {
     let target = target(&place.file());
     let (at, row) = (target.height, &target.row);
     let tweak = row.transactions.first;
-    // Column, position, byte in the item, tables and heights that are named, whether the index alone tells, and from where
-    // on the node is asked.
+    // Column, position, byte in the item, tables and heights that are named with a node, and from where on it is asked.
     type Named<'a> = &'a [(&'a str, u32)];
-    let cases: [(Column, u64, usize, Named<'_>, bool, u32); 6] = [
+    let cases: [(Column, u64, usize, Named<'_>, u32); 6] = [
         // x of a tweak; y of a tweak, which digests do not cover but for its parity.
-        (
-            TWEAKS,
-            tweak,
-            3,
-            &[("digest", at), ("tweaks", at)],
-            true,
-            at,
-        ),
-        (TWEAKS, tweak, 40, &[("tweaks", at)], true, at),
-        // An amount; only the node knows it.
-        (OUTPUTS, target.unspent, 33, &[("outputs", at)], false, at),
+        (TWEAKS, tweak, 3, &[("digest", at), ("tweaks", at)], at),
+        (TWEAKS, tweak, 40, &[("tweaks", at)], at),
+        // An amount.
+        (OUTPUTS, target.unspent, 33, &[("outputs", at)], at),
         // A key.
         (
             OUTPUTS,
             target.unspent,
             5,
             &[("filters", at), ("outputs", at)],
-            true,
             at,
         ),
         (
@@ -204,7 +195,6 @@ async fn rows_of_the_chain_are_repaired_from_the_node() {
             row.new_utxos_filter.first + 1,
             0,
             &[("filters", at)],
-            true,
             at,
         ),
         // The txid of an output that was spent later: the spender's filter tells, and the creator is what is wrong.
@@ -213,26 +203,23 @@ async fn rows_of_the_chain_are_repaired_from_the_node() {
             target.spent_transaction,
             9,
             &[("filters", target.spender), ("txids", target.creator)],
-            true,
             target.creator,
         ),
     ];
-    for (column, position, byte, named, is_seen_alone, from) in cases {
+    for (column, position, byte, named, from) in cases {
         let what = format!("{} byte {byte}", column.name());
         place.restore();
         tamper(&place.file(), |write| {
             flip(write, column, position, byte, 0x10)
         });
         let (status, report, _) = place.check(&["--blocks=0"]);
-        assert_eq!(status, i32::from(is_seen_alone), "{what}: {report}");
-        if is_seen_alone {
-            // Without a node nothing is changed, and nothing left behind.
-            let (status, _, log) = place.check(&["--repair"]);
-            assert_eq!(status, 1, "{what}: {log}");
-            assert!(log.contains("--node-url"), "{what}: {log}");
-            assert!(!place.beside("repairing").exists());
-            assert!(!place.beside("damaged").exists());
-        }
+        assert_eq!(status, 1, "{what}: {report}");
+        // Without a node nothing is changed, and nothing left behind.
+        let (status, _, log) = place.check(&["--repair"]);
+        assert_eq!(status, 1, "{what}: {log}");
+        assert!(log.contains("--node-url"), "{what}: {log}");
+        assert!(!place.beside("repairing").exists());
+        assert!(!place.beside("damaged").exists());
 
         let (status, report, log) = place.check_with_node(&["--blocks=1000"]);
         assert_eq!(status, 1, "{what}: {report}");
@@ -240,12 +227,7 @@ async fn rows_of_the_chain_are_repaired_from_the_node() {
         for (table, height) in named {
             assert!(is_named(&report, table, Some(*height)), "{what}: {report}");
         }
-        let blocks = if is_seen_alone {
-            "--blocks=0"
-        } else {
-            "--blocks=1000"
-        };
-        let (status, report, log) = place.check_with_node(&["--repair", blocks]);
+        let (status, report, log) = place.check_with_node(&["--repair", "--blocks=0"]);
         assert_eq!(status, 0, "{what}: {report} {log}");
         assert_eq!(report["repaired"]["from_node"], from, "{what}: {report}");
         assert_eq!(place.content(), place.content, "{what}");

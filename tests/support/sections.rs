@@ -120,7 +120,6 @@ pub(crate) fn hash(record: &BlockRecord, column: &str) -> [u8; 32] {
 }
 
 /// The heads of the chain of hashes, from the first of these blocks on.
-#[allow(dead_code, reason = "not every test program asks for it")]
 pub(crate) fn heads(records: &[BlockRecord]) -> Vec<[u8; 32]> {
     let mut head = [0; 32];
     let roll = |record: &BlockRecord| {

@@ -28,6 +28,9 @@ pub enum DeskError {
     /// The index is being compacted.
     #[error("{0}")]
     Compacting(#[source] StoreError),
+    /// A long sync has left what finds outputs by their outpoints for its end.
+    #[error("{0}")]
+    NotLocated(#[source] StoreError),
     /// The index could not be read.
     #[error(transparent)]
     Store(StoreError),
@@ -72,6 +75,7 @@ impl From<StoreError> for DeskError {
         match error {
             StoreError::NotKept { .. } => Self::NotKept(error),
             StoreError::Compacting { .. } => Self::Compacting(error),
+            StoreError::NotLocated { .. } => Self::NotLocated(error),
             error => Self::Store(error),
         }
     }
@@ -97,9 +101,11 @@ impl DeskError {
     pub const fn blame(&self) -> Blame {
         match self {
             Self::UnknownHeight { .. } | Self::Rejected(_) => Blame::Request,
-            Self::NothingIndexed | Self::NotKept(_) | Self::Compacting(_) | Self::NoNode => {
-                Blame::Server
-            }
+            Self::NothingIndexed
+            | Self::NotKept(_)
+            | Self::Compacting(_)
+            | Self::NotLocated(_)
+            | Self::NoNode => Blame::Server,
             Self::Store(_) | Self::Incomplete { .. } => Blame::Index,
             Self::BroadcastFailed(_) | Self::BlockFailed { .. } | Self::SpendsMismatch { .. } => {
                 Blame::Node
@@ -111,7 +117,9 @@ impl DeskError {
     /// When it may be different, where that is a matter of time alone.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NothingIndexed | Self::Compacting(_) => Some(Duration::from_secs(30)),
+            Self::NothingIndexed | Self::Compacting(_) | Self::NotLocated(_) => {
+                Some(Duration::from_secs(30))
+            }
             _ => None,
         }
     }

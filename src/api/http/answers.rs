@@ -11,9 +11,9 @@ use std::future::Future;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bitcoin::OutPoint;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::hex::DisplayHex;
+use bitcoin::{BlockHash, OutPoint, Txid};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
@@ -52,6 +52,13 @@ pub(super) enum Question {
         to: u32,
     },
     Process(OutPoint),
+    NativeInfo,
+    Block(u32),
+    BlockOf(BlockHash),
+    NativeDigest(u32),
+    Outpoint(OutPoint, Option<u32>),
+    Transaction(Txid, Option<u32>),
+    Birthday(u32),
     /// Columns of the chunk that ends at a height.
     Chunk {
         to: u32,
@@ -82,22 +89,39 @@ impl Question {
     /// The block it is about, if it is about one.
     const fn height(self) -> Option<u32> {
         match self {
-            Self::Info | Self::BlockHeight | Self::Process(_) => None,
+            Self::Info
+            | Self::BlockHeight
+            | Self::Process(_)
+            | Self::NativeInfo
+            | Self::BlockOf(_)
+            | Self::Birthday(_) => None,
             Self::Commitments { to, .. } | Self::Chunk { to, .. } => Some(to),
+            Self::Outpoint(_, height) | Self::Transaction(_, height) => height,
             Self::BlockHash(height)
             | Self::Tweaks { height, .. }
             | Self::Utxos(height)
             | Self::Filter(height, _)
             | Self::SpentIndex(height)
             | Self::Spends(height)
-            | Self::Digest(height) => Some(height),
+            | Self::Digest(height)
+            | Self::Block(height)
+            | Self::NativeDigest(height) => Some(height),
         }
     }
 
     /// Whether the answer follows from the block alone, and those below it. Others change as outputs are spent.
     fn is_lasting(self) -> bool {
         match self {
-            Self::Info | Self::BlockHeight | Self::Utxos(_) | Self::Process(_) => false,
+            Self::Info
+            | Self::BlockHeight
+            | Self::Utxos(_)
+            | Self::Process(_)
+            | Self::NativeInfo
+            | Self::Block(_)
+            | Self::BlockOf(_)
+            | Self::Outpoint(..)
+            | Self::Transaction(..)
+            | Self::Birthday(_) => false,
             Self::Tweaks { list, .. } => matches!(list, TweakList::Full),
             // Who spends what may become known later.
             Self::Chunk { columns, .. } => !columns.has(Column::Spends),
@@ -106,6 +130,7 @@ impl Question {
             | Self::SpentIndex(_)
             | Self::Spends(_)
             | Self::Digest(_)
+            | Self::NativeDigest(_)
             | Self::Commitments { .. } => true,
         }
     }

@@ -4,6 +4,7 @@ mod answers;
 mod encoding;
 mod frame;
 mod native;
+mod streams;
 mod v1;
 
 use std::future::Future;
@@ -17,11 +18,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
+use tokio::sync::watch;
 
 use super::ServeSettings;
 use super::desk::{BlockReading, Desk, DeskError, Reading};
 use answers::{Answers, Encoded, Question};
 use native::Outgoing;
+use streams::Streams;
 use v1::{HeightPath, Receiver, V1Error};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -35,7 +38,17 @@ pub fn router(desk: Arc<Desk>) -> Router {
 
 /// [`router`] with other bounds.
 pub fn router_with(desk: Arc<Desk>, settings: &ServeSettings) -> Router {
+    router_until(desk, settings, None)
+}
+
+/// [`router_with`] that ends what goes on for ever when `is_stopping` turns true.
+pub(super) fn router_until(
+    desk: Arc<Desk>,
+    settings: &ServeSettings,
+    is_stopping: Option<watch::Receiver<bool>>,
+) -> Router {
     let context = Context {
+        streams: Arc::new(Streams::new(settings, is_stopping)),
         receiver: Arc::new(Receiver::new(settings.body_timeout)),
         answers: Arc::new(Answers::new(settings.kept_answer_bytes, desk.horizon())),
         outgoing: Outgoing::new(settings.outgoing_bytes),
@@ -120,6 +133,7 @@ struct Context {
     desk: Arc<Desk>,
     receiver: Arc<Receiver>,
     answers: Arc<Answers>,
+    streams: Arc<Streams>,
     outgoing: Outgoing,
 }
 

@@ -316,11 +316,14 @@ pub fn sections<'b>(head: &PartHead, body: &'b [u8]) -> Result<Vec<&'b [u8]>, Pa
     Ok(sections)
 }
 
-/// The first part of some bytes: its head, its sections, and the bytes behind it.
+/// A part: its head, its sections, and the bytes behind it.
+pub type Split<'b> = (PartHead, Vec<&'b [u8]>, &'b [u8]);
+
+/// The first part of some bytes.
 ///
 /// # Errors
 /// What is wrong with the bytes, an end within the part among it.
-pub fn split_part(bytes: &[u8]) -> Result<(PartHead, Vec<&[u8]>, &[u8]), PartError> {
+pub fn split_part(bytes: &[u8]) -> Result<Split<'_>, PartError> {
     let (head, rest) = bytes
         .split_first_chunk()
         .ok_or_else(|| wrong("it ends within the head of a part"))?;

@@ -24,6 +24,9 @@ pub struct Links {
     pub v1: Link,
     /// Version 2; `None` from a server that keeps tweaks only.
     pub v2: Option<Link>,
+    /// Head of the chain over the columns ([`SectionHashes::next_head`](super::section::SectionHashes::next_head)), whose
+    /// commitments stand in `headers`; `None` from a server that keeps tweaks only.
+    pub columns_head: Option<[u8; 32]>,
 }
 
 /// `GET /spindex/v1/commitments?from=&to=`: the links of consecutive blocks.
@@ -34,7 +37,7 @@ pub struct Commitments {
 }
 
 #[derive(Serialize, Deserialize)]
-struct LinkBody {
+pub(super) struct LinkBody {
     commitment: Hex<32>,
     head: Hex<32>,
 }
@@ -45,6 +48,7 @@ struct LinksBody {
     block_hash: BlockHash,
     v1: LinkBody,
     v2: Option<LinkBody>,
+    columns_head: Option<Hex<32>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,6 +85,7 @@ impl Commitments {
             block_hash: links.block.hash,
             v1: (&links.v1).into(),
             v2: links.v2.as_ref().map(LinkBody::from),
+            columns_head: links.columns_head.map(Hex),
         });
         let blocks = blocks.collect();
         serde_json::to_vec(&CommitmentsBody { blocks }).map_err(|error| error.to_string())
@@ -104,6 +109,7 @@ impl Commitments {
             },
             v1: links.v1.into(),
             v2: links.v2.map(Link::from),
+            columns_head: links.columns_head.map(|head| head.0),
         });
         Ok(Self {
             blocks: blocks.collect(),

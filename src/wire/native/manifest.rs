@@ -10,6 +10,7 @@ use bitcoin::{BlockHash, Network};
 use serde::{Deserialize, Serialize};
 
 use super::column::{CHUNK_BLOCKS, Column, chunk_heights};
+use super::info::BlockIdBody;
 use crate::BlockId;
 use crate::wire::hex::Hex;
 
@@ -120,12 +121,6 @@ impl FileSum {
 }
 
 #[derive(Serialize, Deserialize)]
-struct BlockBody {
-    height: u32,
-    block_hash: BlockHash,
-}
-
-#[derive(Serialize, Deserialize)]
 struct ListNameBody {
     first: u32,
     last: u32,
@@ -141,7 +136,7 @@ struct ManifestBody {
     chunk_blocks: u32,
     columns: Vec<String>,
     spenders_from: Option<u32>,
-    last_block: BlockBody,
+    last_block: BlockIdBody,
     head: Option<Hex<32>>,
     lists: Vec<ListNameBody>,
 }
@@ -175,10 +170,7 @@ impl Manifest {
             chunk_blocks: CHUNK_BLOCKS,
             columns: self.columns.iter().map(Column::to_string).collect(),
             spenders_from: self.spenders_from,
-            last_block: BlockBody {
-                height: self.last_block.height,
-                block_hash: self.last_block.hash,
-            },
+            last_block: self.last_block.into(),
             head: self.head.map(Hex),
             lists: lists.collect(),
         };
@@ -222,10 +214,7 @@ impl Manifest {
             first_height: body.first_height,
             columns,
             spenders_from: body.spenders_from,
-            last_block: BlockId {
-                height: body.last_block.height,
-                hash: body.last_block.block_hash,
-            },
+            last_block: body.last_block.into(),
             head: body.head.map(|head| head.0),
             lists: lists.collect::<Result<_, _>>()?,
         };

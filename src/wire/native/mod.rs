@@ -1,7 +1,11 @@
 //! The native protocol, `/spindex/v1`: JSON of answers and refusals.
 
+mod block;
 pub mod column;
 mod commitments;
+mod events;
+mod info;
+mod lookup;
 pub mod manifest;
 mod process;
 pub mod section;
@@ -10,7 +14,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use block::{Block, Counts, Digest};
 pub use commitments::{Commitments, Link, Links};
+pub use events::{Event, read_cursor, write_cursor};
+pub use info::{Heads, Info, Server};
+pub use lookup::{Birthday, Created, Outpoint, OutpointState, Output, Transaction};
 pub use process::{Process, Step};
 
 /// Where its routes stand.
@@ -26,7 +34,11 @@ pub enum Code {
     NotYetIndexed,
     /// The height is below the first one of this server.
     NeverIndexed,
-    /// This server does not keep what is asked for.
+    /// There is no such thing in the index, and it could tell.
+    Unknown,
+    /// The block was in the chain, and is not any more.
+    ReorganisedAway,
+    /// This server does not keep what is asked for, or what it takes to find it.
     NotKept,
     /// Not now; `Retry-After` says when.
     Busy,

@@ -39,7 +39,7 @@ pub struct Process {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StepBody {
+pub(super) struct StepBody {
     height: u32,
     block_hash: BlockHash,
     txid: Txid,
@@ -47,6 +47,36 @@ struct StepBody {
     input: u16,
     vout: u32,
     state_id: Hex<32>,
+}
+
+impl From<&Step> for StepBody {
+    fn from(step: &Step) -> Self {
+        Self {
+            height: step.block.height,
+            block_hash: step.block.hash,
+            txid: step.txid,
+            transaction: step.transaction,
+            input: step.input,
+            vout: step.vout,
+            state_id: Hex(step.state_id),
+        }
+    }
+}
+
+impl From<StepBody> for Step {
+    fn from(body: StepBody) -> Self {
+        Self {
+            block: BlockId {
+                height: body.height,
+                hash: body.block_hash,
+            },
+            txid: body.txid,
+            transaction: body.transaction,
+            input: body.input,
+            vout: body.vout,
+            state_id: body.state_id.0,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,15 +94,7 @@ impl Process {
     /// # Errors
     /// None at present.
     pub fn encode(&self) -> Result<Vec<u8>, String> {
-        let steps = self.steps.iter().map(|step| StepBody {
-            height: step.block.height,
-            block_hash: step.block.hash,
-            txid: step.txid,
-            transaction: step.transaction,
-            input: step.input,
-            vout: step.vout,
-            state_id: Hex(step.state_id),
-        });
+        let steps = self.steps.iter().map(StepBody::from);
         let body = ProcessBody {
             start: self.start,
             steps: steps.collect(),
@@ -92,17 +114,7 @@ impl Process {
         if body.start != start {
             return Err(format!("the process of {} instead of {start}", body.start));
         }
-        let steps = body.steps.into_iter().map(|step| Step {
-            block: BlockId {
-                height: step.height,
-                hash: step.block_hash,
-            },
-            txid: step.txid,
-            transaction: step.transaction,
-            input: step.input,
-            vout: step.vout,
-            state_id: step.state_id.0,
-        });
+        let steps = body.steps.into_iter().map(Step::from);
         Ok(Self {
             start,
             steps: steps.collect(),

@@ -1,14 +1,14 @@
 //! Every answer of an index against those of the naive one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use bitcoin::{OutPoint, Txid};
 use spindex::curve::TweakPoint;
 use spindex::store::schema::VALUE_MAX;
 use spindex::store::{
-    RowFilter, ScanColumns, Snapshot, StateSpend, StoreError, TransactionEntry, TweakBatch,
-    TxPosition, Utxo,
+    EligibleTransaction, RowFilter, ScanColumns, Snapshot, SpendPosition, StateSpend, StoreError,
+    TransactionEntry, TweakBatch, TxPosition, Utxo,
 };
 
 use super::{FIRST_HEIGHT, Model, multiple_of};
@@ -55,6 +55,7 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
     let digests = model.digests();
     let heads = model.heads();
     assert_state_spends(snapshot, model);
+    assert_lookups(snapshot, model);
     let spent_positions = model.spent_positions();
     for (index, record) in model.chain.iter().enumerate() {
         let height = record.id.height;
@@ -176,8 +177,9 @@ pub(crate) fn assert_equal(snapshot: &Snapshot, model: &Model) {
 /// Whoever carries a state id is found by each outpoint that it spends, and nobody else is.
 fn assert_state_spends(snapshot: &Snapshot, model: &Model) {
     let mut carriers: HashMap<OutPoint, Vec<StateSpend>> = HashMap::new();
+    let mut positions = (0..).map(SpendPosition);
     for record in &model.chain {
-        for spend in &record.spends {
+        for (spend, position) in record.spends.iter().zip(&mut positions) {
             let mut states = record.states.clone();
             states.retain(|state| {
                 Some(state.transaction) == spend.spender.map(|spender| spender.transaction)
@@ -187,6 +189,7 @@ fn assert_state_spends(snapshot: &Snapshot, model: &Model) {
                 found.push(StateSpend {
                     block: record.id,
                     spend: spend.clone(),
+                    position,
                     states,
                 });
             }
@@ -197,6 +200,56 @@ fn assert_state_spends(snapshot: &Snapshot, model: &Model) {
         match snapshot.state_spend(&outpoint).expect("look-up") {
             Some(found) => assert!(expected.contains(&found), "{outpoint}"),
             None => assert_eq!(expected, [], "{outpoint}"),
+        }
+    }
+}
+
+/// Transactions, outputs and creators of what is spent are found by their names, as far as they can be: of each block
+/// another one is asked for.
+fn assert_lookups(snapshot: &Snapshot, model: &Model) {
+    let all = RowFilter::default();
+    let mut creators = HashMap::new();
+    for (index, record) in model.chain.iter().enumerate() {
+        let block = snapshot.block(record.id.height).expect("row");
+        let block = block.expect("indexed");
+        let utxos = model.utxos(index, all);
+        let tweaks = model.tweaks(index, all);
+        let outpoints = utxos.iter();
+        let outpoints = outpoints.map(|utxo| OutPoint::new(utxo.txid, utxo.vout));
+        creators.extend(outpoints.map(|outpoint| (outpoint, record.id.height)));
+        if let Some((txid, tweak)) = tweaks.get(index % tweaks.len().max(1)) {
+            let own = utxos.iter().filter(|utxo| utxo.txid == *txid).cloned();
+            let expected = EligibleTransaction {
+                tweak: tweak.to_compressed(),
+                outputs: own.collect(),
+            };
+            let found = block.transaction(txid).expect("transaction");
+            assert_eq!(found.as_ref(), Some(&expected));
+            for utxo in expected.outputs {
+                let outpoint = OutPoint::new(*txid, utxo.vout);
+                match snapshot.unspent_output(&outpoint) {
+                    Ok(Some(found)) => assert_eq!(found, (record.id, utxo)),
+                    Ok(None) => assert!(utxo.spent, "{outpoint}"),
+                    Err(StoreError::NotLocated { .. }) => assert!(snapshot.locating().is_some()),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        let nobody = block.transaction(&OutPoint::null().txid);
+        assert_eq!(nobody.expect("transaction"), None);
+    }
+    let mut positions = (0..).map(SpendPosition);
+    let mut seen = HashSet::new();
+    for record in &model.chain {
+        for (spend, position) in record.spends.iter().zip(&mut positions) {
+            let creator = creators.get(&spend.outpoint).copied();
+            // Records may spend an outpoint twice, which no chain does: the first one counts.
+            let expected = creator.filter(|_| seen.insert(spend.outpoint));
+            if position.0 % 16 != 0 {
+                continue;
+            }
+            let found = snapshot.creator_of(position).expect("creator");
+            assert_eq!(found, expected, "{position}");
         }
     }
 }

@@ -4,8 +4,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::{NativeError, Parameters, encoded, range};
-use crate::api::desk::{DeskError, Reading};
+use super::{NativeError, Parameters, block_at, encoded, range};
+use crate::api::desk::{BlockReading, Reading};
 use crate::api::http::Context;
 use crate::api::http::answers::Question;
 use crate::wire::native::{Commitments, Link, Links};
@@ -34,30 +34,25 @@ pub(super) async fn commitments(
 }
 
 fn links(reading: &Reading<'_>, height: u32) -> Result<Links, NativeError> {
-    let status = reading.status()?;
-    if height > status.tip.height {
-        let tip = status.tip.height;
-        return Err(NativeError::AboveTip { height, tip });
-    }
-    let block = match reading.block(height) {
-        Err(DeskError::UnknownHeight { .. }) => {
-            let text = format!("height {height} is below the first one of this server");
-            return Err(NativeError::Never(text));
-        }
-        block => block?,
-    };
-    let (commitments, heads) = block.commitments()?.ok_or_else(|| {
+    let block = block_at(reading, height)?;
+    of_block(&block)?.ok_or_else(|| {
         NativeError::Never(format!(
             "the chains of this server do not reach to height {height}"
         ))
-    })?;
+    })
+}
+
+/// The links of all chains at a block; `None` where they do not reach.
+pub(super) fn of_block(block: &BlockReading<'_>) -> Result<Option<Links>, NativeError> {
+    let Some((commitments, heads)) = block.commitments()? else {
+        return Ok(None);
+    };
     let link = |commitment, head| Link { commitment, head };
-    Ok(Links {
+    let v2 = commitments.v2.zip(heads.v2);
+    Ok(Some(Links {
         block: block.id(),
         v1: link(commitments.v1, heads.v1),
-        v2: commitments
-            .v2
-            .zip(heads.v2)
-            .map(|(commitment, head)| link(commitment, head)),
-    })
+        v2: v2.map(|(commitment, head)| link(commitment, head)),
+        columns_head: block.sections()?.head,
+    }))
 }

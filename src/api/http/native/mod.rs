@@ -1,30 +1,44 @@
 //! The native protocol, `/spindex/v1`. A request is decoded here, asked of the desk, and answered in the bytes of
 //! [`crate::wire::native`].
 
+mod block;
 mod chunks;
 mod commitments;
+mod events;
+mod info;
+mod lookup;
+mod openapi;
 mod process;
 
 use std::time::Duration;
 
-use axum::extract::Query;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
+use bitcoin::{BlockHash, OutPoint};
 
 pub(super) use chunks::Outgoing;
 
 use super::{Refusal, Route, on_get};
-use crate::api::desk::DeskError;
+use crate::api::desk::{BlockReading, DeskError, Reading};
 use crate::wire::native::{self, Code};
 
 /// Path and handler of each route.
 pub(super) fn routes() -> Vec<Route> {
     let get = |path, handler| Route::get(path, handler);
     vec![
+        get("/info", on_get(info::info)),
+        get("/block/{block}", on_get(block::block)),
+        get("/digest/{height}", on_get(block::digest)),
         get("/chunk/{n}/{columns}", on_get(chunks::chunk)),
         get("/range/{columns}", on_get(chunks::range)),
         get("/commitments", on_get(commitments::commitments)),
+        get("/outpoint/{outpoint}", on_get(lookup::outpoint)),
+        get("/tx/{txid}", on_get(lookup::transaction)),
+        get("/height", on_get(lookup::height)),
         get("/process/{outpoint}", on_get(process::process)),
+        get("/events", on_get(events::events)),
+        get("/openapi.json", on_get(openapi::document)),
     ]
 }
 
@@ -40,6 +54,18 @@ pub(super) enum NativeError {
     /// Below what is indexed, or where there is nothing of the kind.
     #[error("{0}")]
     Never(String),
+    /// Not in the index.
+    #[error("{0}")]
+    Unknown(String),
+    /// Not in the chain any more.
+    #[error("block {0} was reorganised away")]
+    ReorganisedAway(BlockHash),
+    /// Not to be found with what this server keeps.
+    #[error("{0}")]
+    NotFindable(&'static str),
+    /// As many streams of events as there may be.
+    #[error("as many streams of events are open as there may be")]
+    TooManyStreams,
     /// There is no room to put an answer.
     #[error("too many answers are waiting to be taken")]
     Crowded,
@@ -52,7 +78,9 @@ impl Refusal for NativeError {
     fn status(&self) -> StatusCode {
         match self.code() {
             Code::BadRequest => StatusCode::BAD_REQUEST,
-            Code::NotYetIndexed | Code::NeverIndexed => StatusCode::NOT_FOUND,
+            Code::NotYetIndexed | Code::NeverIndexed | Code::Unknown | Code::ReorganisedAway => {
+                StatusCode::NOT_FOUND
+            }
             Code::NotKept => StatusCode::NOT_IMPLEMENTED,
             Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -62,6 +90,7 @@ impl Refusal for NativeError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Desk(error) => error.retry_after(),
+            Self::TooManyStreams => Some(Duration::from_secs(30)),
             Self::Crowded => Some(Duration::from_secs(10)),
             _ => None,
         }
@@ -88,10 +117,16 @@ impl NativeError {
             Self::BadRequest(_) => Code::BadRequest,
             Self::AboveTip { .. } => Code::NotYetIndexed,
             Self::Never(_) => Code::NeverIndexed,
+            Self::Unknown(_) => Code::Unknown,
+            Self::ReorganisedAway(_) => Code::ReorganisedAway,
+            Self::NotFindable(_) => Code::NotKept,
+            Self::TooManyStreams => Code::Busy,
             Self::Crowded => Code::Busy,
             Self::Desk(error) => match error {
                 DeskError::UnknownHeight { .. } => Code::NotYetIndexed,
-                DeskError::NothingIndexed | DeskError::Compacting(_) => Code::Busy,
+                DeskError::NothingIndexed | DeskError::Compacting(_) | DeskError::NotLocated(_) => {
+                    Code::Busy
+                }
                 DeskError::NotKept(_) => Code::NotKept,
                 _ => Code::Internal,
             },
@@ -109,6 +144,9 @@ impl NativeError {
             }
             DeskError::NothingIndexed => "no block is indexed yet: the first sync is under way",
             DeskError::Compacting(_) => "the index is being compacted",
+            DeskError::NotLocated(_) => {
+                "outputs cannot be found by their outpoints yet: the first sync is under way"
+            }
             DeskError::NotKept(_) => "this server keeps tweaks only",
             _ => "the index cannot be read: the server's log says more",
         };
@@ -123,30 +161,69 @@ fn encoded(body: Result<Vec<u8>, String>) -> Result<Vec<u8>, NativeError> {
 
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
-/// `from` and `to`, as far as they are given.
-fn bounds(parameters: Parameters) -> Result<(Option<u32>, Option<u32>), NativeError> {
+/// The values of parameters with these names, each once at most, and no others.
+fn named<const N: usize>(
+    parameters: Parameters,
+    names: [&str; N],
+) -> Result<[Option<String>; N], NativeError> {
     let bad = |text: String| NativeError::BadRequest(text);
     let Query(parameters) = parameters.map_err(|error| bad(error.body_text()))?;
-    let (mut from, mut to) = (None, None);
+    let mut values = [const { None }; N];
     for (name, value) in parameters {
-        let place = match name.as_str() {
-            "from" => &mut from,
-            "to" => &mut to,
-            _ => {
-                return Err(bad(format!(
-                    "no parameter is called {name:?}; give from and to"
-                )));
-            }
+        let place = names.iter().zip(&mut values).find(|(own, _)| **own == name);
+        let Some((_, place)) = place else {
+            let known = match names.is_empty() {
+                true => "there are none".to_owned(),
+                false => format!("give {}", names.join(" and ")),
+            };
+            return Err(bad(format!("no parameter is called {name:?}; {known}")));
         };
-        let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-        let height = value.parse().ok().filter(|_| digits);
-        let height = height.ok_or_else(|| bad(format!("{name}={value:?} is no height")))?;
-        if place.replace(height).is_some() {
+        if place.replace(value).is_some() {
             return Err(bad(format!("{name} is given twice")));
         }
     }
-    match (from, to) {
-        (Some(from), Some(to)) if from > to => Err(bad("from is above to".to_owned())),
+    Ok(values)
+}
+
+/// A decimal number without a sign.
+fn number(name: &str, value: &str) -> Result<u32, NativeError> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value.parse().ok().filter(|_| digits);
+    let text = || format!("{name}={value:?} is no number up to {}", u32::MAX);
+    number.ok_or_else(|| NativeError::BadRequest(text()))
+}
+
+/// What stands in a path.
+type Named = Result<Path<String>, PathRejection>;
+
+/// The one of a path that is `what`, as text.
+fn in_path(path: Named, what: &str) -> Result<String, NativeError> {
+    let bad =
+        |error: PathRejection| NativeError::BadRequest(format!("no {what}: {}", error.body_text()));
+    path.map(|Path(text)| text).map_err(bad)
+}
+
+/// The outpoint of a path.
+fn outpoint_in(path: Named) -> Result<OutPoint, NativeError> {
+    let text = in_path(path, "outpoint")?;
+    let bad =
+        || NativeError::BadRequest("no outpoint: give txid and vout, as txid:vout".to_owned());
+    text.parse().map_err(|_| bad())
+}
+
+/// Height of a path.
+fn height(path: Named) -> Result<u32, NativeError> {
+    number("height", &in_path(path, "height")?)
+}
+
+/// `from` and `to`, as far as they are given.
+fn bounds(parameters: Parameters) -> Result<(Option<u32>, Option<u32>), NativeError> {
+    let [from, to] = named(parameters, ["from", "to"])?;
+    let height = |name, value: Option<String>| value.map(|value| number(name, &value)).transpose();
+    match (height("from", from)?, height("to", to)?) {
+        (Some(from), Some(to)) if from > to => {
+            Err(NativeError::BadRequest("from is above to".to_owned()))
+        }
         bounds => Ok(bounds),
     }
 }
@@ -162,6 +239,22 @@ fn range(parameters: Parameters, most: u32) -> Result<(u32, u32), NativeError> {
     match to - from < most {
         true => Ok((from, to)),
         false => Err(bad(format!("more than {most} heights"))),
+    }
+}
+
+/// The block at a height, or which side of the index it is on.
+fn block_at<'s>(reading: &Reading<'s>, height: u32) -> Result<BlockReading<'s>, NativeError> {
+    let status = reading.status()?;
+    if height > status.tip.height {
+        let tip = status.tip.height;
+        return Err(NativeError::AboveTip { height, tip });
+    }
+    match reading.block(height) {
+        Err(DeskError::UnknownHeight { .. }) => {
+            let text = format!("height {height} is below the first one of this server");
+            Err(NativeError::Never(text))
+        }
+        block => Ok(block?),
     }
 }
 

@@ -64,9 +64,10 @@ impl Refusal for V1Error {
             Self::Filter(error) | Self::Desk(error) => match error {
                 DeskError::Rejected(_) => StatusCode::BAD_REQUEST,
                 DeskError::NotKept(_) => StatusCode::NOT_IMPLEMENTED,
-                DeskError::NothingIndexed | DeskError::NoNode | DeskError::Compacting(_) => {
-                    StatusCode::SERVICE_UNAVAILABLE
-                }
+                DeskError::NothingIndexed
+                | DeskError::NoNode
+                | DeskError::Compacting(_)
+                | DeskError::NotLocated(_) => StatusCode::SERVICE_UNAVAILABLE,
                 DeskError::BlockFailed { .. } | DeskError::SpendsMismatch { .. } => {
                     StatusCode::BAD_GATEWAY
                 }
@@ -127,6 +128,7 @@ fn desk_text(error: &DeskError) -> Cow<'static, str> {
             "this server keeps tweaks only, see /info; ask for /tweak-index without a dust limit"
         }
         DeskError::Compacting(_) => "the index is being compacted, try again in a few minutes",
+        DeskError::NotLocated(_) => "the first sync of this server is under way, try again later",
         DeskError::Rejected(reason) => return Cow::Owned(reason.clone()),
         DeskError::NoNode => words::NO_NODE,
         DeskError::BroadcastFailed(_) => "the node could not be reached, try again later",

@@ -1,4 +1,9 @@
-//! The native protocol: commitments, and processes followed from the index alone.
+//! The native protocol: commitments, and processes followed from the index alone; other routes in files of their own.
+
+mod blocks;
+mod events;
+mod lookups;
+mod openapi;
 
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};
@@ -134,14 +139,21 @@ async fn commitments_are_those_of_spcommit() {
     let (_store, server) = serve_chain(&chain).await;
     let links = spcommit::links(&chain.records());
     let link = |link: &spcommit::Link| json!({"commitment": hex(&link.commitment), "head": hex(&link.head)});
-    let blocks = chain.blocks.iter().zip(&links).map(|(block, [v1, v2])| {
-        json!({
-            "height": block.id().height,
-            "block_hash": block.id().hash.to_string(),
-            "v1": link(v1),
-            "v2": link(v2),
-        })
-    });
+    let heads = super::sections::heads(&chain.records());
+    let links = links.iter().zip(heads);
+    let blocks = chain
+        .blocks
+        .iter()
+        .zip(links)
+        .map(|(block, ([v1, v2], head))| {
+            json!({
+                "height": block.id().height,
+                "block_hash": block.id().hash.to_string(),
+                "v1": link(v1),
+                "v2": link(v2),
+                "columns_head": hex(&head),
+            })
+        });
     let blocks: Vec<Value> = blocks.collect();
     let (first, tip) = (chain.blocks[0].id().height, chain.tip().id().height);
     let path = |from: u32, to: u32| format!("spindex/v1/commitments?from={from}&to={to}");
@@ -166,6 +178,7 @@ async fn an_index_of_tweaks_alone_commits_to_these() {
     let [v1, _] = spcommit::links(&chain.records())[0];
     assert_eq!(found["blocks"][0]["v1"]["head"], json!(hex(&v1.head)));
     assert_eq!(found["blocks"][0]["v2"], Value::Null);
+    assert_eq!(found["blocks"][0]["columns_head"], Value::Null);
     let start = OutPoint::null();
     refused(&server, &format!("process/{start}"), 501, "not_kept").await;
 }
