@@ -243,7 +243,7 @@ impl Scene {
     /// What a column has of a block, in values, from its record.
     fn values(&self, record: &BlockRecord, column: &str) -> Value {
         let hex = |bytes: &[u8]| bytes.to_lower_hex_string();
-        let rows = record.transactions.iter().enumerate();
+        let rows = || record.transactions.iter();
         let outputs = |index: usize| {
             let outputs = record.outputs.iter();
             outputs.filter(move |output| output.transaction as usize == index)
@@ -257,16 +257,18 @@ impl Scene {
                 "states": record.states.len(),
                 "sections": HASHED.map(|column| (column, hex(&hash(record, column)))).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
             }),
-            "tweaks" => rows
-                .map(|(_, row)| hex(&TweakPoint::from_bytes(row.tweak).to_compressed()))
+            "tweaks" => rows()
+                .map(|row| hex(&TweakPoint::from_bytes(row.tweak).to_compressed()))
                 .collect(),
-            "prefixes" => rows
+            "prefixes" => rows()
+                .enumerate()
                 .map(|(index, _)| {
                     let keys = outputs(index).map(|output| hex(&output.key[..3]));
                     keys.collect::<Value>()
                 })
                 .collect(),
-            "outputs" => rows
+            "outputs" => rows()
+                .enumerate()
                 .map(|(index, row)| {
                     let outputs = outputs(index).map(|output| {
                         json!({"vout": output.vout, "value_sat": output.value_sat, "key": hex(&output.key)})
