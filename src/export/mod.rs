@@ -6,14 +6,20 @@
 
 #[cfg(feature = "object-stores")]
 mod bucket;
+#[cfg(feature = "index")]
+mod error;
 mod place;
 mod verify;
 #[cfg(feature = "index")]
 mod write;
+#[cfg(feature = "index")]
+mod writing;
 
 #[cfg(feature = "object-stores")]
 pub use bucket::Bucket;
+#[cfg(feature = "index")]
+pub use error::ExportError;
 pub use place::{Place, PlaceError};
 pub use verify::{Fault, FaultKind, Verified, verify};
 #[cfg(feature = "index")]
-pub use write::{ExportError, ExportSettings, Exported, export};
+pub use write::{ExportSettings, Exported, export};

@@ -1,14 +1,16 @@
 //! Writing: what is missing or has changed, in order, a list and a manifest after each [`LIST_CHUNKS`] chunks.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitcoin::Network;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::place::{Place, PlaceError};
+use super::error::ExportError;
+use super::place::Place;
 use crate::BlockId;
-use crate::store::{Keep, Snapshot, StoreError};
+use crate::store::{Keep, Snapshot};
 use crate::wire::native::column::{CHUNK_BLOCKS, Column, chunk_heights};
 use crate::wire::native::manifest::{
     FileSum, LIST_CHUNKS, LISTS, List, ListName, ListedChunk, MANIFEST, Manifest, chunk_file,
@@ -42,74 +44,6 @@ pub struct Exported {
     pub kept: u64,
 }
 
-/// An export that failed. What was written before stays, and is gone on from.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The index cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The place cannot be read or written.
-    #[error(transparent)]
-    Place(#[from] PlaceError),
-    /// What is there cannot be gone on from.
-    #[error(
-        "the manifest in {place} cannot be read: {reason}; export to another place, or remove it"
-    )]
-    Manifest {
-        /// The place.
-        place: String,
-        /// Why not.
-        reason: String,
-    },
-    /// What is there is of another network, or an index of another kind.
-    #[error("{place} has an export {there}, and the index {here}; export to another place")]
-    Other {
-        /// The place.
-        place: String,
-        /// What the export is.
-        there: String,
-        /// What the index is.
-        here: String,
-    },
-    /// The index has no block at the height where the export ends.
-    #[error(
-        "{place} has an export up to height {exported}, and the index ends at {tip}; sync it first"
-    )]
-    Behind {
-        /// The place.
-        place: String,
-        /// Where the export ends.
-        exported: u32,
-        /// Where the index ends.
-        tip: u32,
-    },
-    /// The chain was reorganised below what was exported.
-    #[error(
-        "{place} has an export that ends with block {block}, which is not in the index's chain: the chain was reorganised by more than {horizon} blocks, or one of them is damaged; see that `spindex check` finds the index right, then export to another place or empty this one (a higher --undo-depth leaves more blocks for later)"
-    )]
-    Reorganized {
-        /// The place.
-        place: String,
-        /// Where the export ends.
-        block: BlockId,
-        /// How deep a reorganisation was thought to reach.
-        horizon: u32,
-    },
-    /// The index says something else of blocks that were exported.
-    #[error(
-        "{place} has another {name} than the index, of the same blocks: one of them is damaged; see that `spindex check` finds the index right, then export to another place or empty this one"
-    )]
-    Differs {
-        /// The place.
-        place: String,
-        /// The file, or the head of the manifest.
-        name: String,
-    },
-    /// A fault of this program.
-    #[error("{0}")]
-    Internal(String),
-}
-
 /// Writes what the place lacks of the chunks that no reorganisation reaches. `on_chunk` hears how many chunks are done, and of how
 /// many.
 ///
@@ -130,7 +64,7 @@ pub async fn export(
             Keep::Full => Column::ALL.to_vec(),
             Keep::Tweaks => vec![Column::Headers, Column::Tweaks],
         },
-        grown_below: 0,
+        grown: 0..0,
         lengths: BTreeMap::new(),
         files: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
@@ -146,7 +80,7 @@ pub async fn export(
         lists = job.lists(there).await?;
         if let Some(height) = there.spenders_from {
             let still = snapshot.spenders_from();
-            job.grown_below = if still == Some(height) { 0 } else { height };
+            job.grown = still.unwrap_or(0)..height;
         }
     }
     job.lengths = place.lengths("chunk").await?;
@@ -202,8 +136,8 @@ struct Job<'a> {
     place: &'a Place,
     settings: ExportSettings,
     columns: Vec<Column>,
-    /// Blocks below it were exported when it was not known who spends what in them.
-    grown_below: u32,
+    /// Blocks that were exported when it was not known who spends what in them, as it is now.
+    grown: Range<u32>,
     /// Files of chunks that are there.
     lengths: BTreeMap<String, u64>,
     files: AtomicU64,
@@ -346,8 +280,9 @@ impl Job<'_> {
         let mut sums: Vec<Option<FileSum>> = vec![None; self.columns.len()];
         let mut wanted: Vec<Wanted> = Vec::new();
         for (index, column) in self.columns.iter().enumerate() {
-            let has_grown =
-                from < self.grown_below && matches!(column, Column::Headers | Column::Spends);
+            let has_grown = from < self.grown.end
+                && to >= self.grown.start
+                && matches!(column, Column::Headers | Column::Spends);
             let sum = listed.and_then(|listed| listed.files.get(index));
             let is_there = match sum {
                 Some(sum) => self.is_there(&chunk_file(chunk, *column), sum).await?,
