@@ -29,7 +29,7 @@ pub(super) struct ExportArgs {
     /// Chunks of 64 blocks that are made and written at a time
     #[arg(
         long,
-        env = "SPINDEX_EXPORT_IN_FLIGHT",
+        env = "SPINDEX_CHUNKS_IN_FLIGHT",
         value_name = "N",
         default_value_t = 8,
         value_parser = whole(1, 1_000)

@@ -13,6 +13,7 @@ mod end_to_end;
 mod examples;
 mod export;
 mod export_kills;
+mod export_lies;
 mod export_s3;
 mod kills;
 mod node_service;

@@ -376,7 +376,8 @@ class Chain:
             both = commitments(self.next, block_hash, columns)
             self.links_head = [sha256((head + commitment).encode()).hex() for head, commitment in zip(self.links_head, both)]
             links = [{"commitment": c, "head": h} for c, h in zip(both, self.links_head)]
-            self.links.append({"height": self.next, "block_hash": shown(block_hash), "v1": links[0], "v2": links[1]})
+            of_block = {"height": self.next, "block_hash": shown(block_hash), "v1": links[0], "v2": links[1]}
+            self.links.append(of_block | {"columns_head": self.head.hex()})
         for name in ["transactions", "outputs", "spends", "states"]:
             self.totals[name] += headers[name]
         self.totals["unknown_spenders"] += sum(row["spender"] is None for row in columns["spends"]["spent"])
