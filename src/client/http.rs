@@ -95,6 +95,7 @@ impl HttpOracle {
         let builder = Client::builder()
             .user_agent(&settings.user_agent)
             .timeout(settings.timeout)
+            .http1_only()
             .redirect(redirect::policy(&base));
         let builder = way.take(builder, proxy)?;
         let client = builder.build().map_err(|error| {
