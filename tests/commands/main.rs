@@ -21,6 +21,7 @@ mod recorded_answers;
 mod repair;
 mod repair_older;
 mod scan;
+mod scan_native;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,7 +1,7 @@
 //! `spindex scan` as people use it, against a server over a simulated chain: ranges, outpoints, what is said.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use bitcoin::hex::DisplayHex;
 use bitcoin::{OutPoint, Txid};
@@ -13,8 +13,8 @@ use crate::support::spindex::{command, stderr, stdout};
 const BLOCKS: u32 = 130;
 const FIRST: u32 = 110;
 
-/// Runs the scan with the wallet's keys in the environment, or without.
-async fn scan(home: &Path, url: &str, with_wallet: bool, more: &[&str]) -> Output {
+/// The scan, with the wallet's keys in the environment, or without.
+pub(crate) fn scan_command(home: &Path, url: &str, with_wallet: bool, more: &[&str]) -> Command {
     let mut command = command(home, &["scan", "--network=regtest", "--oracle", url]);
     command.args(more);
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
@@ -27,12 +27,18 @@ async fn scan(home: &Path, url: &str, with_wallet: bool, more: &[&str]) -> Outpu
             .env("SPINDEX_SCAN_KEY", [3; 32].to_lower_hex_string())
             .env("SPINDEX_SPEND_PUBKEY", spend_pubkey.to_lower_hex_string());
     }
+    command
+}
+
+/// Runs the scan with the wallet's keys in the environment, or without.
+pub(crate) async fn scan(home: &Path, url: &str, with_wallet: bool, more: &[&str]) -> Output {
+    let mut command = scan_command(home, url, with_wallet, more);
     tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
 }
 
-fn fails(output: &Output, status: i32, parts: &[&str]) {
+pub(crate) fn fails(output: &Output, status: i32, parts: &[&str]) {
     let text = stderr(output);
     assert_eq!(output.status.code(), Some(status), "{text}");
     for part in parts {
@@ -69,6 +75,9 @@ async fn a_beginning_above_the_tip_is_told_and_forgotten() {
     }
     // A lower beginning than the server's is the server's to refuse, and takes nothing back.
     let output = scan(home.path(), &url, true, &["--from=50"]).await;
+    fails(&output, 1, &["block 50", "the first block is 110"]);
+    let by_v1 = ["--from=50", "--dialect=v1"];
+    let output = scan(home.path(), &url, true, &by_v1).await;
     fails(&output, 1, &["block 50", "could not fetch header inv"]);
     let output = scan(home.path(), &url, true, &["--rescan", "--from=50"]).await;
     fails(&output, 1, &["block 50"]);

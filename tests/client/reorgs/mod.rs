@@ -143,13 +143,13 @@ async fn play_all(protocol: Protocol, few: u64) -> Sum {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_reorganisations_the_state_is_that_of_a_fresh_scan() {
-    let sum = play_all(Protocol::V1, 5).await;
+    let sum = play_all(Protocol::V1, 4).await;
     assert!(sum.unresolved > 10 && sum.revived > 0, "{sum:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn natively_nothing_is_unresolved_whatever_is_spent_and_revived() {
-    let sum = play_all(Protocol::Native, 3).await;
+    let sum = play_all(Protocol::Native, 2).await;
     assert_eq!(sum.unresolved, 0, "{sum:?}");
 }
 
