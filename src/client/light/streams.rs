@@ -94,8 +94,11 @@ async fn forward(server: Arc<NativeOracle>, wanted: Wanted, sender: mpsc::Sender
         let failed = fetched.is_err();
         let is_wanted = next >= from;
         next = next.saturating_add(1);
-        if (failed || is_wanted) && (sender.send(fetched).await.is_err() || failed) {
-            return;
+        if failed || is_wanted {
+            let is_taken = sender.send(fetched).await.is_ok();
+            if failed || !is_taken {
+                return;
+            }
         }
     }
 }
