@@ -164,4 +164,21 @@ async fn a_call_prints_the_outpoints_it_names_and_no_others() {
     let output = scan(home.path(), &url, false, &["--outpoint", &one, "--json"]).await;
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["watched"].as_array().unwrap().len(), 1);
+    // All that were named can be followed, until they are taken out.
+    let watched = |output: &Output| -> Vec<String> {
+        let report: Value = serde_json::from_str(&stdout(output)).unwrap();
+        let watched = report["watched"].as_array().unwrap().iter();
+        let outpoints = watched.map(|watched| watched["outpoint"].as_str().unwrap().to_owned());
+        outpoints.collect()
+    };
+    let output = scan(home.path(), &url, false, &["--watched", "--json"]).await;
+    assert_eq!(watched(&output).len(), 101);
+    let first = outpoint(1).to_string();
+    let more = ["--unwatch", &first, "--unwatch", &one];
+    let output = scan(home.path(), &url, false, &more).await;
+    assert!(output.status.success() && stdout(&output).is_empty());
+    let output = scan(home.path(), &url, false, &["--watched", "--json"]).await;
+    let left = watched(&output);
+    assert_eq!(left.len(), 99);
+    assert!(!left.contains(&first) && !left.contains(&one));
 }
