@@ -175,6 +175,8 @@ pub(super) struct Change {
     pub(super) watched: Vec<(OutPoint, WatchedRow)>,
     /// `None` where nothing is unresolved any more.
     pub(super) unresolved: Vec<(u32, Option<UnresolvedRow>)>,
+    /// Outpoints that are forgotten.
+    pub(super) unwatched: Vec<OutPoint>,
 }
 
 impl fmt::Debug for State {
@@ -216,6 +218,23 @@ impl State {
     /// Whose state it is.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Outpoints that were watched by scans with this state, in order.
+    pub fn watched(&self) -> Vec<OutPoint> {
+        self.contents.watched.keys().copied().collect()
+    }
+
+    /// Forgets watched outpoints, and their spends where they are not the wallet's own. Those that are not watched do not
+    /// matter.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`] if that cannot be written.
+    pub fn unwatch(&mut self, outpoints: &[OutPoint]) -> Result<(), StateError> {
+        self.apply(Change {
+            unwatched: outpoints.to_vec(),
+            ..Change::default()
+        })
     }
 
     /// Last height scanned for the wallet, `None` before the first.
@@ -550,6 +569,12 @@ impl Contents {
                 Some(row) => self.unresolved.insert(height, row),
                 None => self.unresolved.remove(&height),
             };
+        }
+        for outpoint in change.unwatched {
+            self.watched.remove(&outpoint);
+            if !self.found.contains_key(&outpoint) {
+                self.spends.remove(&outpoint);
+            }
         }
         if let Some(cursor) = &mut self.cursor {
             cursor.limit_unrecorded();
