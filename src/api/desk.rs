@@ -135,10 +135,12 @@ impl Desk {
             let (clock, left, changes) = (clock.clone(), left.clone(), changes.clone());
             move |applied| {
                 clock.advance(applied);
-                // Before those hear of it who will ask.
-                since::lock(&left).advance(applied);
-                // Nobody may be listening.
-                let _ = changes.send(applied.clone());
+                if applied.moves_the_chain() {
+                    // Before those hear of it who will ask.
+                    since::lock(&left).advance(applied);
+                    // Nobody may be listening.
+                    let _ = changes.send(applied.clone());
+                }
             }
         });
         // After the listener is there, so that no commit goes unseen. What cannot be read is told to whoever asks.

@@ -237,7 +237,7 @@ impl Job {
         }
         if let Some(height) = snapshot.spenders_from() {
             self.note(format!(
-                "who spends what below height {height} is not known: the index was built before that was kept; only one that is built anew has it"
+                "who spends what below height {height} is not known: the index was built before that was kept; `spindex run` and `sync` fill it in from the node's blocks"
             ));
         }
         let bar = progress_bar(0, "blocks, in two passes");
@@ -323,6 +323,8 @@ impl Job {
         if let Some(against) = &self.report.against {
             heights.extend(against.differences.iter().map(|differ| differ.height));
         }
+        // The one that filling in spenders comes to next, and ends at if it differs.
+        heights.extend(snapshot.lacking_spenders(1)?.iter().map(|id| id.height));
         let bar = progress_bar(0, "blocks");
         bar.set_message("node");
         let check = check_against_source(

@@ -135,7 +135,11 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
             reporting(&progress),
         )?;
         indexer.check_source().await?;
-        match sync_and_compact(&indexer, args.until, &store, &progress, &stop).await? {
+        let mut tip = sync_and_compact(&indexer, args.until, &store, &progress, &stop).await?;
+        if !stop.is_requested() {
+            tip = indexer.fill_spenders(args.until).await?;
+        }
+        match tip {
             // What was asked for is not done, and a script that goes on from an exit status must not take it for done.
             tip if stop.is_requested() => {
                 let reached = tip.map_or("before the first block".to_owned(), |tip| {
@@ -307,7 +311,7 @@ fn open_store(
     );
     if let Some(height) = store.snapshot()?.spenders_from() {
         tracing::warn!(
-            "who spends what below height {height} is not known: the index was built before that was kept; everything else is served, and only an index that is built anew has it"
+            "who spends what below height {height} is not known: the index was built before that was kept; everything else is served, and `spindex run` and `sync` fill it in from the node's blocks"
         );
     }
     Ok(store)

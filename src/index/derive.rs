@@ -12,7 +12,7 @@ use crate::chain::BlockWithPrevouts;
 use crate::curve::{Engine, TWEAK_BATCH, TweakPoint, batch_for_threads, covered};
 use crate::filter;
 use crate::store::{
-    BlockRecord, OutputRow, SpendRow, Spender, StateRow, TransactionRow, TweakForm,
+    BlockRecord, BlockSpends, OutputRow, SpendRow, Spender, StateRow, TransactionRow, TweakForm,
 };
 
 /// Derives the index rows of each block, in order; with multiples if the index stores them.
@@ -156,6 +156,20 @@ fn record(source: &BlockWithPrevouts, eligible: &[Eligible]) -> BlockRecord {
         spends,
         states,
     }
+}
+
+/// What each block spends and who spends it, in order: the same as in its [record](derive_records), for which no curve work is
+/// needed.
+pub fn derive_spends(blocks: &[BlockWithPrevouts]) -> Vec<BlockSpends> {
+    let derived = blocks.par_iter().map(|block| {
+        let (spends, states) = taproot_spends(block);
+        BlockSpends {
+            id: block.id,
+            spends,
+            states,
+        }
+    });
+    derived.collect()
 }
 
 /// Every taproot outpoint the block spends, eligible or not, in block order then input order; and the state ids of those who

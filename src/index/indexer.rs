@@ -12,6 +12,7 @@ use super::fetch::fetch_blocks;
 use super::patience::Patience;
 use super::pipeline::{Deriver, End, HELD_BYTES, Stage, derive_ahead, limiting_stage};
 use super::reorg::{Fork, find_fork};
+use super::spenders::{Filled, Filling};
 use crate::BlockId;
 use crate::chain::zmq::TipSignal;
 use crate::chain::{BlockSource, ChainError, Node};
@@ -183,12 +184,41 @@ impl Indexer {
         self.sync_patiently(until, &mut self.patience()).await
     }
 
-    /// Follows the node's tip until a stop is requested: looks after each poll interval, and when `signal` says so.
+    /// Fills in who spends what in blocks that were indexed before that was kept, from the top down, as far as the source has
+    /// these blocks, and returns the index's tip. Between any two batches it looks for new blocks, as [`Indexer::sync`]
+    /// does.
+    ///
+    /// What the source does not give is logged, and no error. Returns early when a stop is requested.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherSpends`] where the index has other spends than the source's block; else as for [`Indexer::sync`].
+    pub async fn fill_spenders(&self, until: Option<u32>) -> Result<Option<BlockId>, IndexError> {
+        let mut filling = self.filling();
+        let mut tip = self.snapshot().await?.tip();
+        while !self.stop.is_requested() {
+            match self.stop.unless(filling.step()).await {
+                Some(Ok(Filled::Some)) => tip = self.sync(until).await?,
+                Some(Ok(Filled::All | Filled::Lacking)) | None => break,
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        Ok(tip)
+    }
+
+    fn filling(&self) -> Filling {
+        let (store, source) = (self.store.clone(), self.source.clone());
+        Filling::new(store, source, self.settings.in_flight)
+    }
+
+    /// Follows the node's tip until a stop is requested: looks after each poll interval, and when `signal` says so. Meanwhile
+    /// it [fills in](Indexer::fill_spenders) what old blocks lack, in batches that no look at the tip waits for; one that
+    /// differs ends that, with an error in the log.
     ///
     /// # Errors
     /// As for [`Indexer::sync`].
     pub async fn follow(&self, signal: Option<&TipSignal>) -> Result<(), IndexError> {
         let mut patience = self.patience();
+        let mut filling = self.filling();
         while !self.stop.is_requested() {
             self.sync_patiently(None, &mut patience).await?;
             let signalled = async {
@@ -200,6 +230,12 @@ impl Indexer {
             tokio::select! {
                 _ = self.stop.sleep(self.settings.poll_interval) => {}
                 () = signalled => {}
+                filled = filling.step() => match filled {
+                    Err(IndexError::Store(error @ StoreError::OtherSpends { .. })) => {
+                        tracing::error!("{error}; until then the index goes on as it is");
+                    }
+                    filled => drop(filled?),
+                },
             }
         }
         Ok(())

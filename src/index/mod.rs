@@ -11,8 +11,9 @@ mod indexer;
 mod patience;
 mod pipeline;
 mod reorg;
+mod spenders;
 
-pub use derive::{derive_records, tweak_candidates};
+pub use derive::{derive_records, derive_spends, tweak_candidates};
 #[cfg(feature = "client")]
 pub(crate) use indexer::blocking;
 pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};

@@ -5,7 +5,8 @@ use std::sync::RwLock;
 use super::plan::Plan;
 use crate::BlockId;
 
-/// A change of the index's chain: what went, then what came.
+/// A change of the index's chain: what went, then what came. Neither where nothing but more became known of the blocks
+/// there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     /// The last block that was there before and still is; `None` if there is none.
@@ -19,6 +20,11 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// Whether any block went or came.
+    pub fn moves_the_chain(&self) -> bool {
+        !(self.disconnected.is_empty() && self.connected.is_empty())
+    }
+
     pub(super) fn by(plan: &Plan<'_>) -> Self {
         Self {
             fork: plan.fork,

@@ -179,6 +179,39 @@ impl Column {
         })
     }
 
+    /// Puts whole items in the place of those from position `first` on, in a column of `len` items.
+    pub(super) fn overwrite(
+        &self,
+        table: &mut Table<'_, u32, &'static [u8]>,
+        len: u64,
+        first: u64,
+        mut items: &[u8],
+    ) -> Result<(), Fault> {
+        debug_assert!(items.len().is_multiple_of(self.item_bytes));
+        let mut position = first;
+        while !items.is_empty() {
+            let chunk = self.chunk_of(position)?;
+            let mut bytes = match table.get(chunk)? {
+                Some(bytes) => self.checked(chunk, len, bytes.value())?.to_vec(),
+                None => return Err(Fault::row(self.name, chunk, "chunk is missing")),
+            };
+            let from = (position % self.chunk_items) as usize * self.item_bytes;
+            let room = bytes.get_mut(from..).unwrap_or_default();
+            let (now, later) = items.split_at(room.len().min(items.len()));
+            if now.is_empty() {
+                let reason = format!("no item {position}");
+                return Err(Fault::row(self.name, chunk, reason));
+            }
+            for (place, byte) in room.iter_mut().zip(now) {
+                *place = *byte;
+            }
+            table.insert(chunk, bytes.as_slice())?;
+            position += (now.len() / self.item_bytes) as u64;
+            items = later;
+        }
+        Ok(())
+    }
+
     /// Checks that the table ends where a column of `len` items does.
     pub(super) fn check_end(
         &self,

@@ -300,6 +300,20 @@ pub enum StoreError {
         /// What does not fit.
         reason: String,
     },
+    /// What the source of blocks says that an old block spends is not what the index has of it.
+    #[error(
+        "the index {} does not have what the node's block {block} spends ({reason}): run `spindex check --repair` with the node at \
+         hand, which compares this block with the node's",
+        file.display()
+    )]
+    OtherSpends {
+        /// The index file.
+        file: PathBuf,
+        /// The block.
+        block: BlockId,
+        /// What differs, the index's first.
+        reason: String,
+    },
     /// The engine refused for a reason that should not occur.
     #[error(
         "the storage engine refused to work on {} ({reason}): start spindex again; please report this",

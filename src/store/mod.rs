@@ -27,6 +27,7 @@ pub mod schema;
 pub mod sections;
 pub mod snapshot;
 mod space;
+mod spenders;
 pub mod states;
 mod sums;
 mod view;
@@ -63,6 +64,7 @@ pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
 pub use sections::Sections;
 pub use snapshot::{Counts, Snapshot};
 pub use space::{Slack, Space, TableSpace};
+pub use spenders::{AgreedSpends, BlockSpends};
 pub use states::StateSpend;
 pub use sums::Summed;
 use sums::{Unsound, Watch};
@@ -454,8 +456,9 @@ impl Store {
         self.write(update, false)
     }
 
-    /// Calls `listener` with each change of the chain from now on, as soon as snapshots show it and in that order. It is
-    /// waited for, and must not write to this store.
+    /// Calls `listener` with each change of the chain from now on, as soon as snapshots show it and in that order; also, without
+    /// blocks, when more is known of blocks there are ([`fill_spenders`](Self::fill_spenders)). It is waited for, and must
+    /// not write to this store.
     pub fn on_applied(&self, listener: impl Fn(&Applied) + Send + Sync + 'static) {
         self.listeners.add(Box::new(listener));
     }

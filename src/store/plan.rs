@@ -473,8 +473,5 @@ fn check_record(record: &BlockRecord, meta: &Meta) -> Result<(), StoreError> {
     {
         return Err(record.invalid("outputs are not in block order"));
     }
-    if record.states.iter().any(|state| state.vout > VOUT_MAX) {
-        return Err(record.invalid("a state id at a vout that no block can hold"));
-    }
-    states::check(record)
+    states::check(record.id, &record.spends, &record.states)
 }

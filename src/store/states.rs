@@ -11,7 +11,9 @@ use super::locator::hex;
 use super::plan::Plan;
 use super::position::{OutputPosition, SpendPosition};
 use super::record::{BlockRecord, SpendRow, StateRow};
-use super::schema::{BlockRow, LocatorHasher, LocatorKey, locator_key, split_locator_key};
+use super::schema::{
+    BlockRow, LocatorHasher, LocatorKey, VOUT_MAX, locator_key, split_locator_key,
+};
 use super::snapshot::Snapshot;
 use super::view::{Full, View};
 use crate::BlockId;
@@ -132,7 +134,7 @@ impl View {
 }
 
 /// A row for each spend whose spender carries a state id.
-fn locators(
+pub(super) fn locators(
     hasher: &LocatorHasher,
     row: &BlockRow,
     spends: &[SpendRow],
@@ -199,21 +201,36 @@ pub(super) fn write(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fau
             return Err(Fault::row("states", hex(key), "missing"));
         }
     }
-    for record in plan.connect {
-        for state in &record.states {
-            let key = state_key(record.id.height, state.transaction, state.vout);
-            if table.insert(&key, &encode(state))?.is_some() {
-                return Err(Fault::row("states", hex(&key), "there already"));
-            }
-        }
-    }
+    drop(table);
     let mut table = write.open_table(STATE_LOCATOR)?;
     for key in &plan.states.forget_locators {
         if table.remove(key)?.is_none() {
             return Err(Fault::row("state_locator", hex(key), "missing"));
         }
     }
-    for key in &plan.states.locators {
+    drop(table);
+    let new = plan.connect.iter().flat_map(|record| {
+        let states = record.states.iter();
+        states.map(|state| (record.id.height, state))
+    });
+    insert(write, new, &plan.states.locators)
+}
+
+/// Adds state ids, with the heights of their blocks, and locators.
+pub(super) fn insert<'s>(
+    write: &WriteTransaction,
+    states: impl Iterator<Item = (u32, &'s StateRow)>,
+    locators: &[LocatorKey],
+) -> Result<(), Fault> {
+    let mut table = write.open_table(STATES)?;
+    for (height, state) in states {
+        let key = state_key(height, state.transaction, state.vout);
+        if table.insert(&key, &encode(state))?.is_some() {
+            return Err(Fault::row("states", hex(&key), "there already"));
+        }
+    }
+    let mut table = write.open_table(STATE_LOCATOR)?;
+    for key in locators {
         if table.insert(key, ())?.is_some() {
             return Err(Fault::row("state_locator", hex(key), "there already"));
         }
@@ -229,39 +246,39 @@ fn encode(state: &StateRow) -> [u8; 64] {
     bytes
 }
 
-/// The state ids of a record are of transactions that spend what it says is spent.
-pub(super) fn check(record: &BlockRecord) -> Result<(), StoreError> {
-    let known = record.spends.iter().filter(|spend| spend.spender.is_some());
-    let known = known.count();
-    if known != 0 && known != record.spends.len() {
-        return Err(record.invalid("it knows the spenders of some spends and not of others"));
+/// What a block spends is in block order, by spenders that are known or not, and its state ids are theirs.
+pub(super) fn check(
+    block: BlockId,
+    spends: &[SpendRow],
+    states: &[StateRow],
+) -> Result<(), StoreError> {
+    let invalid = |reason: &str| {
+        let reason = reason.to_owned();
+        Err(StoreError::InvalidRecord { block, reason })
+    };
+    let spenders: Vec<_> = spends.iter().filter_map(|spend| spend.spender).collect();
+    if !spenders.is_empty() && spenders.len() != spends.len() {
+        return invalid("it knows the spenders of some spends and not of others");
     }
-    let spenders: Vec<_> = record
-        .spends
-        .iter()
-        .filter_map(|spend| spend.spender)
-        .collect();
     if !spenders.is_sorted_by(|a, b| a < b) {
-        return Err(record.invalid("spends are not in block order"));
+        return invalid("spends are not in block order");
     }
-    if spenders
-        .iter()
-        .any(|spender| spender.transaction == u16::MAX)
-    {
-        return Err(record.invalid("more transactions than a block can have"));
+    let mut transactions = spenders.iter().map(|spender| spender.transaction);
+    if transactions.any(|number| number == u16::MAX) {
+        return invalid("more transactions than a block can have");
     }
-    if !record
-        .states
-        .is_sorted_by(|a, b| (a.transaction, a.vout) < (b.transaction, b.vout))
-    {
-        return Err(record.invalid("state ids are not in block order"));
+    if states.iter().any(|state| state.vout > VOUT_MAX) {
+        return invalid("a state id at a vout that no block can hold");
     }
-    for state in &record.states {
+    if !states.is_sorted_by(|a, b| (a.transaction, a.vout) < (b.transaction, b.vout)) {
+        return invalid("state ids are not in block order");
+    }
+    for state in states {
         let transaction = state.transaction;
         let at = spenders.binary_search_by_key(&transaction, |spender| spender.transaction);
         if at.is_err() {
             let reason = format!("a state id of transaction {transaction}, which spends nothing");
-            return Err(record.invalid(reason));
+            return invalid(&reason);
         }
     }
     Ok(())

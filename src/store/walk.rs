@@ -106,6 +106,7 @@ impl<S: Sink> Walk<'_, S> {
         let view = self.view;
         let checked = view.check_ends();
         self.caught(None, checked)?;
+        self.spenders_from()?;
         let Some(tip) = view.tip() else {
             return self.no_strays(0);
         };
@@ -270,6 +271,23 @@ impl<S: Sink> Walk<'_, S> {
             self.note("foreign", row.foreign.first, at, reason, false)?;
         }
         Ok(())
+    }
+
+    /// Where spenders begin to be known there is a block below that may lack them.
+    fn spenders_from(&mut self) -> Result<(), Fault> {
+        let view = self.view;
+        let blocks = view.height_count();
+        let is_possible = |from: u32| {
+            let lacking = from.checked_sub(view.meta.first_height);
+            lacking.is_some_and(|lacking| (1..=blocks).contains(&lacking))
+        };
+        match view.spenders_from.filter(|from| !is_possible(*from)) {
+            Some(from) => {
+                let reason = format!("{from} is above no block of the index");
+                self.note("meta", "spenders_from", None, reason, true)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Spenders are known where they should be, and state ids are of spenders and can be found by what these spend.
