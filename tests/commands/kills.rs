@@ -35,7 +35,7 @@ use crate::support::spindex::{Spindex, command, run, stderr};
 const FEW_KILLS: u32 = 115;
 
 /// So many twenty-thirds of the kills.
-fn share_of_kills(share: u32) -> u32 {
+pub(crate) fn share_of_kills(share: u32) -> u32 {
     let kills = std::env::var("SPINDEX_KILLS").map_or(FEW_KILLS, |kills| kills.parse().unwrap());
     (kills * share).div_ceil(23)
 }

@@ -21,6 +21,7 @@ mod recorded_answers;
 mod repair;
 mod repair_older;
 mod scan;
+mod spenders;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;

@@ -16,6 +16,7 @@ mod random_node;
 mod regtest;
 mod reorgs;
 mod scene;
+mod spenders;
 #[path = "../support/mod.rs"]
 mod support;
 mod syncing;

@@ -12,7 +12,7 @@ use bitcoin::secp256k1::rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom}
 use redb::StorageBackend;
 use spindex::store::{BlockRecord, Store, StoreError, Update};
 
-use crate::support::{Model, SMALL, Size, options_with};
+use crate::support::{Model, SMALL, Size, forget_spenders, options_with};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,6 +237,8 @@ enum Step {
     /// Blocks whose locators are left for later.
     Extend(Vec<BlockRecord>),
     Locate,
+    /// Who spends what in blocks that were connected without.
+    Fill(Vec<BlockRecord>),
 }
 
 impl Step {
@@ -256,12 +258,18 @@ impl Step {
             Self::Compact => store.compact(Duration::ZERO).map(drop),
             Self::Extend(connect) => store.extend(connect).map(drop),
             Self::Locate => store.locate_rest(|_| true),
+            Self::Fill(records) => {
+                let blocks = super::spenders::spends(records);
+                let agreed = store.snapshot()?.agree_on_spends(blocks)?;
+                store.fill_spenders(&agreed).map(drop)
+            }
         }
     }
 }
 
 /// Batches and reorgs; large enough that one of them makes the file grow. After that one it is compacted. Then blocks
-/// whose locators come later: with a step of their own, and with the update that needs them.
+/// whose locators come later: with a step of their own, and with the update that needs them. The first blocks come without
+/// spenders, which are filled in by and by.
 fn history(multiples: bool) -> Vec<Step> {
     let medium = Size {
         transactions: 60,
@@ -286,12 +294,17 @@ fn history(multiples: bool) -> Vec<Step> {
             seed += 1;
             model.grow(seed, size);
         }
+        let mut connect = model.chain[at..].to_vec();
+        if at == 0 {
+            connect.iter_mut().for_each(forget_spenders);
+        }
         steps.push(Step::Update {
             disconnect: disconnect as u32,
-            connect: model.chain[at..].to_vec(),
+            connect,
         });
         if grow == 40 {
             steps.push(Step::Compact);
+            steps.push(Step::Fill(model.chain[1..3].to_vec()));
         }
     }
     let mut extend = |model: &mut Model, grow: usize| {
@@ -303,6 +316,7 @@ fn history(multiples: bool) -> Vec<Step> {
         Step::Extend(model.with_heights(at))
     };
     steps.push(extend(&mut model, 3));
+    steps.push(Step::Fill(model.chain[..1].to_vec()));
     steps.push(extend(&mut model, 2));
     steps.push(Step::Locate);
     steps.push(extend(&mut model, 2));

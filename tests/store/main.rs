@@ -20,4 +20,5 @@ mod rows;
 mod sections;
 #[path = "../support/spcommit.rs"]
 mod spcommit;
+mod spenders;
 mod support;

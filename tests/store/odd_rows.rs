@@ -7,7 +7,7 @@ use redb::ReadableTable;
 use spindex::store::column::Column;
 use spindex::store::heads::{HEADS_V1, HEADS_V2};
 use spindex::store::schema::{
-    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, MULTIPLES, OUTPUTS, SPENDERS,
+    BLOCKS, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, META, MULTIPLES, OUTPUTS, SPENDERS,
     SPENDS, SPENT, SpendItem, TWEAKS, TXIDS, split_locator_key,
 };
 use spindex::store::sections::SECTIONS;
@@ -55,7 +55,7 @@ fn odd_chunks_are_refused_when_opening() {
 #[test]
 fn odd_rows_are_errors_not_panics() {
     type Change = fn(&redb::WriteTransaction);
-    let changes: [(&str, Change); 26] = [
+    let changes: [(&str, Change); 29] = [
         ("blocks", |write| {
             let mut table = write.open_table(BLOCKS).expect("table");
             let mut row = *table.get(9).expect("row").expect("block").value();
@@ -120,6 +120,10 @@ fn odd_rows_are_errors_not_panics() {
             let mut table = write.open_table(STATES).expect("table");
             table.insert(&[0; 10], &[0; 64]).expect("insert");
         }),
+        // Where no spender can be missing.
+        ("meta", |write| lack_spenders_below(write, FIRST_HEIGHT)),
+        ("meta", |write| lack_spenders_below(write, FIRST_HEIGHT + 7)),
+        ("meta", |write| lack_spenders_below(write, 0)),
         ("state_locator", |write| {
             let mut table = write.open_table(STATE_LOCATOR).expect("table");
             drop(table.pop_first().expect("pop"));
@@ -240,6 +244,13 @@ fn odd_rows_are_errors_not_panics() {
             connect: &[],
         });
     }
+}
+
+fn lack_spenders_below(write: &redb::WriteTransaction, height: u32) {
+    let mut meta = write.open_table(META).expect("table");
+    let height = height.to_le_bytes();
+    let value = height.as_slice();
+    meta.insert("spenders_from", value).expect("insert");
 }
 
 fn change_items(write: &redb::WriteTransaction, column: Column, change: fn(&mut [u8])) {

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitcoin::Network;
+use redb::TableHandle;
 use spindex::BlockId;
 use spindex::chain::BlockSource;
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
+use spindex::store::schema::META;
 use spindex::store::{Store, StoreOptions, Summed, TweakForm};
 
 /// Regtest, from the genesis block on.
@@ -27,6 +29,32 @@ pub(crate) fn options() -> StoreOptions {
 pub(crate) fn engine(path: &Path) -> redb::Database {
     let file = Summed::file(path).unwrap();
     redb::Database::builder().create_with_backend(file).unwrap()
+}
+
+/// Tables that format 5 does not have.
+const AFTER_FORMAT_5: [&str; 5] = [
+    "heads_v1",
+    "heads_v2",
+    "spenders",
+    "states",
+    "state_locator",
+];
+
+/// Makes an index file one of format 5, as spindex wrote it before it kept who spends what.
+pub(crate) fn make_format_5(path: &Path) {
+    let database = engine(path);
+    let write = database.begin_write().unwrap();
+    let tables: Vec<_> = write.list_tables().unwrap().collect();
+    for table in tables {
+        if AFTER_FORMAT_5.contains(&table.name()) {
+            assert!(write.delete_table(table).unwrap());
+        }
+    }
+    let mut meta = write.open_table(META).unwrap();
+    let format = 5_u32.to_le_bytes();
+    meta.insert("schema", format.as_slice()).unwrap();
+    drop(meta);
+    write.commit().unwrap();
 }
 
 /// An empty index in memory, of points.

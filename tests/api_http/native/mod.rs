@@ -7,7 +7,7 @@ mod openapi;
 
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};
-use spindex::store::{Keep, TweakForm};
+use spindex::store::{BlockSpends, Keep, TweakForm};
 
 use super::fixture::{Out, Plan, Server, TestBlock, TestChain, TestStore, hex, pays};
 use super::{sample_chain, serve_chain, spcommit};
@@ -82,6 +82,55 @@ async fn a_process_is_followed_to_its_tip_through_blocks_and_reorgs() {
     let swept = chain.mine(&[super::sweeps(&[unspent])]).clone();
     store.connect(std::slice::from_ref(&swept.record));
     assert_eq!(process(&server, unspent).await["steps"], json!([]));
+}
+
+/// What is filled in of old blocks is answered at once, though the tip is the same.
+#[tokio::test]
+async fn a_process_is_followed_as_far_as_spenders_are_known() {
+    let mut chain = TestChain::new(7);
+    let start = chain.mine(&[pays(&[546])]).outpoint(0, 0);
+    let first = chain.mine(&[step(start, [1; 32])]).clone();
+    let second = chain.mine(&[step(first.outpoint(0, 0), [2; 32])]).clone();
+    let store = TestStore::new(Network::Regtest, 7);
+    let mut unknown = chain.records();
+    for record in &mut unknown {
+        record.states.clear();
+        for spend in &mut record.spends {
+            spend.spender = None;
+        }
+    }
+    store.connect(&unknown);
+    let server = Server::start(&store, None).await;
+    let known = |block: &TestBlock| BlockSpends {
+        id: block.id(),
+        spends: block.record.spends.clone(),
+        states: block.record.states.clone(),
+    };
+    let fill = |blocks: &[&TestBlock]| {
+        let blocks = blocks.iter().map(|block| known(block)).collect();
+        let snapshot = store.store.snapshot().expect("snapshot");
+        let agreed = snapshot.agree_on_spends(blocks).expect("comparison");
+        store.store.fill_spenders(&agreed).expect("written")
+    };
+    let found = process(&server, start).await;
+    assert_eq!(
+        (&found["steps"], &found["known_from"]),
+        (&json!([]), &json!(10))
+    );
+    assert_eq!(fill(&[&second]), Some(9));
+    let found = process(&server, start).await;
+    assert_eq!(
+        (&found["steps"], &found["known_from"]),
+        (&json!([]), &json!(9))
+    );
+    let [zeroth, ..] = chain.blocks.as_slice() else {
+        panic!("three blocks");
+    };
+    assert_eq!(fill(&[zeroth, &first]), None);
+    let found = process(&server, start).await;
+    assert_eq!(found["known_from"], Value::Null);
+    let steps = [said(&first, 0, [1; 32]), said(&second, 0, [2; 32])];
+    assert_eq!(found["steps"], json!(steps));
 }
 
 /// Of two state ids of a transaction the first counts; data of other lengths is none.

@@ -11,7 +11,7 @@ use redb::backends::InMemoryBackend;
 use spindex::store::{BlockRecord, Store, StoreOptions, Summed, TweakForm, Update};
 
 pub(crate) use comparison::{assert_equal, assert_scan, row_filters};
-pub(crate) use model::{LARGE, MEDIUM, Model, SMALL, Size};
+pub(crate) use model::{LARGE, MEDIUM, Model, SMALL, Size, forget_spenders};
 
 /// Height of the first block in these tests.
 pub(crate) const FIRST_HEIGHT: u32 = 7;

@@ -307,12 +307,7 @@ impl Model {
 
     /// The same chain, of which nobody knows who spends what.
     pub(crate) fn without_spenders(mut self) -> Self {
-        for record in &mut self.chain {
-            record.states.clear();
-            for spend in &mut record.spends {
-                spend.spender = None;
-            }
-        }
+        self.chain.iter_mut().for_each(forget_spenders);
         self
     }
 
@@ -366,6 +361,14 @@ impl Model {
             blocks.push(row);
         }
         blocks
+    }
+}
+
+/// A record of which nobody knows who spends what.
+pub(crate) fn forget_spenders(record: &mut BlockRecord) {
+    record.states.clear();
+    for spend in &mut record.spends {
+        spend.spender = None;
     }
 }
 
