@@ -90,6 +90,13 @@ pub(super) fn hashes_of(record: &BlockRecord, keep: Keep) -> SectionHashes {
     }
 }
 
+/// The hash of what `spends` has of a block.
+pub(super) fn spends_hash(spent: &[SpendRow], states: &[StateRow]) -> [u8; 32] {
+    let mut section = Vec::new();
+    spends(spent, states).encode(&mut section);
+    section_hash(&section)
+}
+
 /// The hashes of an indexed block, from its rows.
 pub(super) fn hashes_at(view: &View, height: u32, row: &BlockRow) -> Result<SectionHashes, Fault> {
     hashes(view.meta.keep, |column, out| {

@@ -13,6 +13,7 @@ use super::error::{Fault, StoreError};
 use super::meta::write_spenders_from;
 use super::record::{SpendRow, StateRow};
 use super::schema::{LocatorKey, SPENDERS, SpenderItem};
+use super::sections::{SECTIONS, Sections, spends_hash};
 use super::snapshot::Snapshot;
 use super::states;
 use super::view::{Full, View};
@@ -185,6 +186,8 @@ struct Fill<'a> {
     states: Vec<(u32, &'a StateRow)>,
     /// Ascending.
     locators: Vec<LocatorKey>,
+    /// By height, with the hashes of what is known now. The chain that binds them leaves those out.
+    sections: Vec<(u32, Sections)>,
     known_from: Option<u32>,
 }
 
@@ -218,12 +221,14 @@ impl<'a> Fill<'a> {
             items: Vec::new(),
             states: Vec::new(),
             locators: Vec::new(),
+            sections: Vec::new(),
             known_from: Some(from).filter(|from| *from > view.meta.first_height),
         };
         for (row, block) in &rows {
+            let height = block.id.height;
             if block.spends.len() != row.spends.count as usize {
                 let reason = "another number of spends than a moment ago";
-                return Err(Fault::row("blocks", block.id.height, reason));
+                return Err(Fault::row("blocks", height, reason));
             }
             let items = block.spends.iter();
             let items = items.flat_map(|spend| SpenderItem(spend.spender).encode());
@@ -231,11 +236,14 @@ impl<'a> Fill<'a> {
             // Known ones stand between others where an index was repaired with blocks of one that lacks them.
             let was_known = view.spenders(full, row)?;
             if was_known.iter().all(Option::is_none) {
-                let states = block.states.iter().map(|state| (block.id.height, state));
+                let states = block.states.iter().map(|state| (height, state));
                 fill.states.extend(states);
                 let hasher = &view.meta.locator;
                 let locators = states::locators(hasher, row, &block.spends, &block.states);
                 fill.locators.extend(locators);
+                let mut sections = view.sections(height)?;
+                sections.hashes.spends = spends_hash(&block.spends, &block.states);
+                fill.sections.push((height, sections));
             }
         }
         fill.locators.sort_unstable();
@@ -251,6 +259,12 @@ impl<'a> Fill<'a> {
             SPENDERS.overwrite(&mut table, self.len, self.first, &self.items)?;
         }
         states::insert(&write, self.states.iter().copied(), &self.locators)?;
+        {
+            let mut table = write.open_table(SECTIONS)?;
+            for (height, sections) in &self.sections {
+                table.insert(height, &sections.encode())?;
+            }
+        }
         write_spenders_from(&write, self.known_from)?;
         write.commit()?;
         Ok(())

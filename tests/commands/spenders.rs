@@ -106,7 +106,8 @@ impl Scene {
             home: tempfile::tempdir().unwrap(),
         };
         let file = scene.index_file();
-        let building = build(&file, scene.chain.clone(), &options(), None);
+        let options = options();
+        let building = build(&file, scene.chain.clone(), &options, None);
         scene.runtime.block_on(building);
         make_format_5(&file);
         scene

@@ -32,12 +32,13 @@ pub(crate) fn engine(path: &Path) -> redb::Database {
 }
 
 /// Tables that format 5 does not have.
-const AFTER_FORMAT_5: [&str; 5] = [
+const AFTER_FORMAT_5: [&str; 6] = [
     "heads_v1",
     "heads_v2",
     "spenders",
     "states",
     "state_locator",
+    "sections",
 ];
 
 /// Makes an index file one of format 5, as spindex wrote it before it kept who spends what.
