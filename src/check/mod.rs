@@ -16,7 +16,9 @@ use crate::store::{Snapshot, StoreError, TweakForm, WrongRow};
 pub use heads::{HeadCheck, PublishedHead, check_head};
 pub use own::{SelfCheck, check_self};
 pub use repair::{Damage, Repair, RepairError, Repaired, repair};
-pub use server::{CompareError, Comparison, Difference, compare};
+pub use server::{
+    CompareError, Comparison, Difference, HeadsComparison, LinkPair, Parted, compare,
+};
 pub use source::{SourceCheck, check_against_source};
 
 /// Something that is wrong with an index.

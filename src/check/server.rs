@@ -1,4 +1,7 @@
-//! An index held against another server: the same tweaks, block for block?
+//! An index held against another server: the same tweaks, block for block? And, where the server has heads, the same outputs
+//! and spends ([`heads`])?
+
+mod heads;
 
 use std::collections::HashSet;
 
@@ -7,6 +10,8 @@ use serde::Serialize;
 
 use crate::client::{HttpOracle, Oracle, OracleError, OracleInfo, TweakQuery};
 use crate::store::{RowFilter, Snapshot, StoreError};
+use crate::wire::spcommit::Version;
+pub use heads::{HeadsComparison, LinkPair, Parted};
 
 /// The dust limit that lists are compared with, in satoshi: about what it costs to spend an output.
 const DUST_LIMIT_SAT: u64 = 1_000;
@@ -49,15 +54,17 @@ pub struct Comparison {
     /// Whether the digests at that height are equal, which vouches for every tweak up to there; `None` if the server has
     /// none, or began at another height.
     pub digests_agree: Option<bool>,
+    /// What the heads at that height say; `None` if the index or the server has none.
+    pub heads: Option<HeadsComparison>,
     /// Heights whose lists of tweaks were compared, ascending.
     pub heights: Vec<u32>,
     /// What was noticed that is no difference.
     pub notes: Vec<String>,
-    /// Where the two differ, ascending. With digests the first one is the lowest there is.
+    /// Where the two differ, ascending. With digests or heads the first one is the lowest there is.
     pub differences: Vec<Difference>,
 }
 
-/// A block for which an index and a server have other tweaks.
+/// A block of which an index and a server have something else.
 #[derive(Debug, Clone, Serialize)]
 pub struct Difference {
     /// Its height.
@@ -72,7 +79,7 @@ pub struct Difference {
     pub what: String,
 }
 
-/// Compares an index with a server: block hashes and digests at the last height that both have, the first block that
+/// Compares an index with a server: block hashes, digests and heads at the last height that both have, the first block that
 /// differs by bisection, and the lists of tweaks at `heights` (those that both have), with and without a dust limit.
 ///
 /// A server with a lower tip or on another branch is no difference; it is said in the notes.
@@ -102,6 +109,7 @@ pub async fn compare(
             server_tip,
             common: None,
             digests_agree: None,
+            heads: None,
             heights: Vec::new(),
             notes: Vec::new(),
             differences: Vec::new(),
@@ -125,10 +133,12 @@ impl Job<'_> {
         };
         self.result.common = Some(common);
         let first_difference = self.digests(common).await?;
+        let parted = self.heads(common, heights).await?;
         let mut heights: Vec<u32> = heights
             .iter()
             .copied()
             .chain(first_difference)
+            .chain(parted)
             .filter(|height| *height <= common)
             .collect();
         heights.sort_unstable();
@@ -147,6 +157,7 @@ impl Job<'_> {
                 "the digests differ, the tweaks as the server lists them do not",
             );
         }
+        self.heads_differ();
         self.result.differences.sort_by_key(|d| d.height);
         Ok(())
     }
@@ -238,6 +249,7 @@ impl Job<'_> {
         Ok(!match test {
             Test::OtherBlock => self.same_block(height).await?,
             Test::OtherDigest => self.same_digest(height).await?,
+            Test::OtherHead(version) => self.same_head(height, version).await?,
         })
     }
 
@@ -368,6 +380,7 @@ impl Job<'_> {
 enum Test {
     OtherBlock,
     OtherDigest,
+    OtherHead(Version),
 }
 
 fn only_in(these: &[[u8; 33]], those: &[[u8; 33]]) -> Vec<[u8; 33]> {

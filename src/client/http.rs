@@ -17,6 +17,7 @@ use super::{
     BlockFilters, Oracle, OracleError, OracleInfo, OracleUtxo, SpendDetails, SpentIndex, TweakQuery,
 };
 use crate::curve::TweakPoint;
+use crate::wire::native;
 use crate::wire::v1::{self, words};
 
 use pause::Pause;
@@ -125,6 +126,25 @@ impl HttpOracle {
                     ..
                 },
             ) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the chains of hashes that others compute too commit to at a height, and their heads there; `None` from a server
+    /// that has no native routes.
+    ///
+    /// # Errors
+    /// [`OracleError::Refused`], with status 404, where the server's chains do not reach; as all of [`Oracle`].
+    pub async fn commitments(&self, height: u32) -> Result<Option<native::Links>, OracleError> {
+        let route = format!(
+            "{}/commitments?from={height}&to={height}",
+            native::PREFIX.trim_start_matches('/')
+        );
+        match self.get(&route, SMALL_BYTES).await {
+            Ok(answer) => native::Commitments::decode(&answer.body, height, height)
+                .map(|commitments| commitments.blocks.into_iter().next())
+                .map_err(|what| answer.malformed(what)),
+            Err(OracleError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

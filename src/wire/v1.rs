@@ -58,7 +58,11 @@ pub fn decode_error(body: &[u8]) -> Option<String> {
     match serde_json::from_slice::<Body>(body).ok()?.error {
         serde_json::Value::Null => None,
         serde_json::Value::String(text) => Some(excerpt(&text)),
-        other => Some(excerpt(&other.to_string())),
+        // The native protocol's, with a code beside it.
+        other => match other.get("message").and_then(|message| message.as_str()) {
+            Some(message) => Some(excerpt(message)),
+            None => Some(excerpt(&other.to_string())),
+        },
     }
 }
 

@@ -26,7 +26,7 @@ use super::place::{Place, block_row, build, is_named, tamper, target};
 use crate::support::index::options;
 
 /// Serves an index file as spindex does.
-async fn serve(path: &Path) -> (String, Stop) {
+pub(crate) async fn serve(path: &Path) -> (String, Stop) {
     let store = Arc::new(Store::open_existing(path, &options()).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -11,6 +11,7 @@ mod compaction;
 mod comparison;
 mod end_to_end;
 mod examples;
+mod heads_compared;
 mod kills;
 mod node_service;
 mod options;

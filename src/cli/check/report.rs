@@ -245,8 +245,9 @@ fn print_against(out: &mut dyn Write, against: &Comparison) -> io::Result<()> {
     };
     writeln!(
         out,
-        "against   {}: {common}{digests}, lists of {} blocks",
+        "against   {}: {common}{digests}{}, lists of {} blocks",
         against.server,
+        heads(against),
         against.heights.len()
     )?;
     for note in &against.notes {
@@ -269,5 +270,28 @@ fn print_against(out: &mut dyn Write, against: &Comparison) -> io::Result<()> {
             writeln!(out, "            only there  {tweak}")?;
         }
     }
+    let parted = against.heads.iter().flat_map(|heads| &heads.parted);
+    for parted in parted {
+        for pair in &parted.links {
+            let (height, version) = (parted.height, pair.version);
+            writeln!(out, "commits   block {height}, version {version}")?;
+            writeln!(out, "            here   {}", pair.commitment_here)?;
+            writeln!(out, "            there  {}", pair.commitment_there)?;
+        }
+    }
     Ok(())
+}
+
+/// Which heads agree.
+fn heads(against: &Comparison) -> String {
+    let Some(heads) = &against.heads else {
+        return String::new();
+    };
+    let versions: Vec<String> = heads.versions.iter().map(u8::to_string).collect();
+    let versions = versions.join(" and ");
+    match heads.agree {
+        Some(true) => format!(", heads of version {versions} agree"),
+        Some(false) => format!(", heads of version {versions} differ"),
+        None => String::new(),
+    }
 }
