@@ -19,7 +19,7 @@ use spindex::api::{self, Listener, ServeSettings};
 use spindex::chain::made::simulated::Orphaned;
 use spindex::runtime::Stop;
 use spindex::store::schema::{BLOCKS, BlockRow, DIGEST, TWEAKS};
-use spindex::store::{DIGEST_START, Store, roll_digest};
+use spindex::store::{DIGEST_START, Store, StoreOptions, roll_digest};
 use tokio::net::TcpListener;
 
 use super::place::{Place, block_row, build, is_named, tamper, target};
@@ -27,7 +27,11 @@ use crate::support::index::options;
 
 /// Serves an index file as spindex does.
 pub(crate) async fn serve(path: &Path) -> (String, Stop) {
-    let store = Arc::new(Store::open_existing(path, &options()).unwrap());
+    let options = StoreOptions {
+        first_height: None,
+        ..options()
+    };
+    let store = Arc::new(Store::open_existing(path, &options).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = Stop::new();

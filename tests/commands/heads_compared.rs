@@ -57,9 +57,10 @@ type Lie = fn(&mut [BlockRecord]) -> u32;
 
 /// Another tweak, that of another block.
 fn a_tweak(records: &mut [BlockRecord]) -> u32 {
-    let with_tweaks = |record: &BlockRecord| !record.transactions.is_empty();
-    let at = records.iter().rposition(with_tweaks).unwrap();
-    let other = records.iter().position(with_tweaks).unwrap();
+    let numbered = records.iter().enumerate();
+    let with_tweaks = numbered.filter(|(_, record)| !record.transactions.is_empty());
+    let with_tweaks: Vec<usize> = with_tweaks.map(|(index, _)| index).collect();
+    let (other, at) = (with_tweaks[0], with_tweaks[with_tweaks.len() * 2 / 3]);
     records[at].transactions[0].tweak = records[other].transactions[0].tweak;
     records[at].id.height
 }
@@ -156,8 +157,9 @@ async fn heads_say_which_list_differs_in_which_block() {
         assert_ne!(here[at][1].commitment, there[at][1].commitment);
         assert_eq!(against["digests_agree"], json!(lists != "tweaks"));
         let differences = against["differences"].as_array().unwrap();
-        assert_eq!(differences.len(), 1, "{against}");
-        assert_eq!(differences[0]["height"], height);
+        assert!(!differences.is_empty());
+        let mut differ = differences.iter().map(|differs| &differs["height"]);
+        assert!(differ.all(|at| *at == height), "{against}");
         // Without a document, what both commit to is told too.
         let text = text(&place, &url);
         for link in [here[at][1], there[at][1]] {
