@@ -125,8 +125,7 @@ fn compare(view: &View, full: &Full, block: &BlockSpends) -> Result<Compared, Fa
             return Ok(Compared::Other(reason));
         }
         if ours.key_prefix != theirs.key_prefix {
-            let [ours, theirs] =
-                [ours, theirs].map(|spend| spend.key_prefix.to_lower_hex_string());
+            let [ours, theirs] = [ours, theirs].map(|spend| spend.key_prefix.to_lower_hex_string());
             let reason = format!("{outpoint} has a key of {ours}… where it has {theirs}…");
             return Ok(Compared::Other(reason));
         }

@@ -71,10 +71,7 @@ fn filling_in_that_is_killed_at_any_moment_goes_on() {
             known = from;
         }
         let fresh = scene.runtime.block_on(fresh_store(scene.chain.clone()));
-        assert_eq!(
-            Contents::of_file(&scene.index_file()),
-            Contents::of(&fresh)
-        );
+        assert_eq!(Contents::of_file(&scene.index_file()), Contents::of(&fresh));
         assert_eq!(scene.known_from(), None);
     }
     eprintln!("{in_the_middle} of {kills} kills left some blocks unknown and others not");
@@ -181,9 +178,15 @@ async fn a_block_that_differs_is_named_found_and_mended() {
     assert_eq!(report["repaired"]["from_node"], height, "{report}");
     let (status, _, log) = place.command("sync", &place.node.url(), &[]);
     assert_eq!(status, 0, "{log}");
-    let began = format!("filling in who spends what in blocks {} down to 0", height - 1);
+    let began = format!(
+        "filling in who spends what in blocks {} down to 0",
+        height - 1
+    );
     assert!(log.contains(&began), "{log}");
-    assert!(log.contains("who spends what is known of all blocks"), "{log}");
+    assert!(
+        log.contains("who spends what is known of all blocks"),
+        "{log}"
+    );
     assert_eq!(place.content(), place.content);
 
     // The same without a difference.

@@ -10,28 +10,32 @@ use bitcoin::Network;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use redb::ReadableTable;
+use serde_json::json;
 use spindex::BlockId;
 use spindex::chain::files::{FilesSettings, FilesSource};
 use spindex::chain::made::generated::{ChainLength, ChainParameters, Target, generate};
-use spindex::chain::made::simulated::{Orphaned, SimulatedChain};
+use spindex::chain::made::simulated::{Orphaned, SimulatedChain, SimulationSettings};
 use spindex::chain::{BlockSource, BlockWithPrevouts, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::schema::FOREIGN;
-use spindex::store::{Store, StoreError};
+use spindex::store::{FILE_NAME, Store, StoreError};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::scene::{chain, indexer, quick};
 use crate::support::fake_node::FakeNode;
 use crate::support::index::{
-    content, engine, fill, fresh_content, fresh_store, make_format_5, options,
+    content, content_of_file, engine, fill, fresh_content, fresh_store, make_format_5, options,
 };
 use crate::support::log::Log;
+use crate::support::node::TestNode;
 use crate::support::node_source::Kind;
 use crate::support::random_seed;
+use crate::support::spindex::{Spindex, command, run, stderr};
 
 /// An index of all that a source has, which was built before spenders were kept, with the directory it is in.
 async fn old_index(source: Arc<dyn BlockSource>) -> (TempDir, Arc<Store>) {
@@ -151,7 +155,9 @@ impl Eventful {
     fn due(&self) -> Option<Event> {
         let asked = self.asked.fetch_add(1, Ordering::SeqCst);
         let mut events = self.events.lock().unwrap();
-        events.pop_front_if(|(at, _)| *at <= asked).map(|(_, event)| event)
+        events
+            .pop_front_if(|(at, _)| *at <= asked)
+            .map(|(_, event)| event)
     }
 }
 
@@ -265,12 +271,20 @@ async fn follow_to_the_end(store: &Arc<Store>, source: &Arc<Eventful>) -> u32 {
 async fn the_chain_is_followed_meanwhile_through_reorgs_and_restarts() {
     for events in [
         &[][..],
-        &[(3, Event::Mine(2)), (20, Event::Mine(1)), (21, Event::Mine(5))],
+        &[
+            (3, Event::Mine(2)),
+            (20, Event::Mine(1)),
+            (21, Event::Mine(5)),
+        ],
         // One within what is known, one that takes away known and unknown blocks, one of unknown ones at once.
         &[(70, Event::Reorganize(10)), (75, Event::Mine(1))],
         &[(20, Event::Reorganize(60)), (90, Event::Reorganize(80))],
         &[(0, Event::Reorganize(30)), (3, Event::Reorganize(1))],
-        &[(9, Event::Stop), (30, Event::Reorganize(100)), (31, Event::Stop)],
+        &[
+            (9, Event::Stop),
+            (30, Event::Reorganize(100)),
+            (31, Event::Stop),
+        ],
         &[(40, Event::Stop), (41, Event::Stop), (100, Event::Mine(1))],
     ] {
         let chain = chain(52, 130);
@@ -340,7 +354,14 @@ async fn a_pruned_source_is_named_once_and_followed() {
         ..quick()
     };
     let (engine, blocks) = (Arc::new(LibSecp256k1), source.clone());
-    let indexer = Indexer::new(store.clone(), blocks, engine, settings, stop.clone(), |_| ());
+    let indexer = Indexer::new(
+        store.clone(),
+        blocks,
+        engine,
+        settings,
+        stop.clone(),
+        |_| (),
+    );
     let meanwhile = async {
         tokio::time::sleep(Duration::from_secs(5_400)).await;
         chain.mine(2);
@@ -397,10 +418,17 @@ async fn a_block_that_spends_something_else_ends_it() {
     let log = Log::catch();
     let stop = Stop::new();
     let engine = Arc::new(LibSecp256k1);
-    let indexer = Indexer::new(store.clone(), chain.clone(), engine, quick(), stop.clone(), {
-        let stop = stop.clone();
-        move |_| stop.request()
-    });
+    let indexer = Indexer::new(
+        store.clone(),
+        chain.clone(),
+        engine,
+        quick(),
+        stop.clone(),
+        {
+            let stop = stop.clone();
+            move |_| stop.request()
+        },
+    );
     let mining = async {
         // After the error, which comes first.
         while log.lines("until then the index goes on").is_empty() {
@@ -415,4 +443,77 @@ async fn a_block_that_spends_something_else_ends_it() {
     assert!(lines[0].contains("ERROR"), "{lines:?}");
     assert_eq!(store.snapshot().unwrap().tip(), Some(chain.tip_id()));
     assert_eq!(known_from(&store), Some(block.height + 1));
+}
+
+/// A real node that has pruned the old blocks, and one that has them and is reorganised meanwhile.
+#[test]
+fn real_nodes_fill_in_what_they_have() {
+    let chain = SimulatedChain::new(SimulationSettings {
+        seed: random_seed(),
+        transactions_per_block: 3,
+        ..SimulationSettings::default()
+    });
+    chain.mine(450);
+    let chain = Arc::new(chain);
+    let runtime = Runtime::new().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join(".spindex/regtest");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (old, store) = runtime.block_on(old_index(chain.clone()));
+    drop(store);
+    let file = folder.join(FILE_NAME);
+    std::fs::copy(old.path().join("index.redb"), &file).unwrap();
+    let arguments = |command: &str, node: &TestNode| {
+        [
+            command.to_owned(),
+            "--network=regtest".to_owned(),
+            "--source=rest".to_owned(),
+            "--poll-ms=20".to_owned(),
+            format!("--node-url={}", node.url()),
+        ]
+    };
+    let known_from = || {
+        let store = Store::open_existing(&file, &options()).unwrap();
+        known_from(&store)
+    };
+
+    let pruned = TestNode::start(&["-fastprune", "-prune=1"]);
+    pruned.submit_above(&chain, 0);
+    pruned.call("pruneblockchain", &[json!(150)]);
+    let info = pruned.call("getblockchaininfo", &[]);
+    let first = u32::try_from(info["pruneheight"].as_u64().unwrap()).unwrap();
+    assert!((50..=151).contains(&first), "{first}");
+    let output = run(home.path(), &arguments("sync", &pruned));
+    let log = stderr(&output);
+    assert!(output.status.success(), "{log}");
+    assert_eq!(known_from(), Some(first), "{log}");
+    assert_eq!(log.matches("stays unknown").count(), 1, "{log}");
+    assert!(log.contains("pruned"), "{log}");
+    drop(pruned);
+
+    let node = TestNode::start(&[]);
+    node.submit_above(&chain, 0);
+    let mut args = arguments("run", &node).to_vec();
+    args.push("--http-bind=127.0.0.1:0".to_owned());
+    let mut running = Spindex::start(command(home.path(), &args));
+    let began = format!(
+        "filling in who spends what in blocks {} down to 0",
+        first - 1
+    );
+    running.wait_for(&[&began]);
+    // Below what is known by now, and not as deep as an update may go.
+    let depth = 280;
+    chain
+        .reorganize(depth, depth + 1, Orphaned::Resubmit)
+        .unwrap();
+    node.submit_above(&chain, 450 - depth);
+    running.wait_for(&["who spends what is known of all blocks"]);
+    let tip = chain.mine(1)[0];
+    node.submit_above(&chain, tip.height - 1);
+    running.wait_for_height(tip.height);
+    let (status, log) = running.terminate();
+    assert!(status.success(), "{log:#?}");
+    assert_eq!(known_from(), None);
+    let fresh = runtime.block_on(fresh_content(chain));
+    assert_eq!(content_of_file(&file), fresh);
 }

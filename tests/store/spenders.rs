@@ -129,7 +129,16 @@ fn old_index(model: &Model, undo_depth: u32) -> Store {
 /// Reorganisations above and below what is filled in, and batches that were fetched before them.
 #[test]
 fn reorganisations_go_on_meanwhile() {
-    for (depth, lowest_filled) in [(1, 5), (3, 5), (4, 5), (6, 5), (8, 5), (8, 1), (2, 7), (5, 8)] {
+    for (depth, lowest_filled) in [
+        (1, 5),
+        (3, 5),
+        (4, 5),
+        (6, 5),
+        (8, 5),
+        (8, 1),
+        (2, 7),
+        (5, 8),
+    ] {
         let mut model = released_chain(false);
         let store = old_index(&model, 8);
         let end = FIRST_HEIGHT + model.chain.len() as u32;
@@ -222,7 +231,11 @@ fn known_blocks_among_unknown_ones_stay_as_they_are() {
     let unknown = model.clone().without_spenders();
     let store = memory_store(3);
     for (at, record) in model.chain.iter().enumerate() {
-        let record = if at % 3 == 1 { record } else { &unknown.chain[at] };
+        let record = if at % 3 == 1 {
+            record
+        } else {
+            &unknown.chain[at]
+        };
         connect(&store, std::slice::from_ref(record));
     }
     let known = &model.chain[4];
@@ -254,7 +267,9 @@ fn assert_differs(difference: Option<StoreError>, record: &BlockRecord, what: &s
     };
     assert_eq!(*block, record.id);
     assert!(reason.contains(what), "{reason}");
-    let text = difference.map(|error| error.to_string()).unwrap_or_default();
+    let text = difference
+        .map(|error| error.to_string())
+        .unwrap_or_default();
     assert!(text.contains(&record.id.to_string()), "{text}");
     assert!(text.contains("spindex check --repair"), "{text}");
 }
@@ -272,7 +287,9 @@ fn other_spends_are_named_and_not_written() {
             block.spends.truncate(block.spends.len() - 1);
             let last = block.spends[block.spends.len() - 1].spender;
             let transaction = last.expect("known").transaction;
-            block.states.retain(|state| state.transaction <= transaction);
+            block
+                .states
+                .retain(|state| state.transaction <= transaction);
         }),
         (&first, |block| block.spends[0].outpoint.vout ^= 1),
         (&second, |block| {
