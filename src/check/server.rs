@@ -200,7 +200,7 @@ impl Job<'_> {
             return Ok(Some(top));
         }
         // Blocks are the same up to the fork and never again.
-        let Some(fork) = self.lowest(first, top, Test::OtherBlock).await? else {
+        let Some(fork) = self.lowest(first, top, Other::Block).await? else {
             return Ok(Some(top));
         };
         self.note(format!(
@@ -231,25 +231,30 @@ impl Job<'_> {
         Ok(theirs.is_some() && theirs.map(|(_, digest)| digest) == ours)
     }
 
-    /// The lowest height in a range that fails a test, which all heights above it fail too; `None` if none does.
-    async fn lowest(&self, first: u32, last: u32, test: Test) -> Result<Option<u32>, CompareError> {
+    /// The lowest height in a range at which the server has something else, as it has at all above; `None` if there is none.
+    async fn lowest(
+        &self,
+        first: u32,
+        last: u32,
+        other: Other,
+    ) -> Result<Option<u32>, CompareError> {
         let (mut low, mut high) = (first, last);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.fails(middle, test).await? {
+            if self.differs(middle, other).await? {
                 high = middle;
             } else {
                 low = middle + 1;
             }
         }
-        Ok(self.fails(low, test).await?.then_some(low))
+        Ok(self.differs(low, other).await?.then_some(low))
     }
 
-    async fn fails(&self, height: u32, test: Test) -> Result<bool, CompareError> {
-        Ok(!match test {
-            Test::OtherBlock => self.same_block(height).await?,
-            Test::OtherDigest => self.same_digest(height).await?,
-            Test::OtherHead(version) => self.same_head(height, version).await?,
+    async fn differs(&self, height: u32, other: Other) -> Result<bool, CompareError> {
+        Ok(!match other {
+            Other::Block => self.same_block(height).await?,
+            Other::Digest => self.same_digest(height).await?,
+            Other::Head(version) => self.same_head(height, version).await?,
         })
     }
 
@@ -279,7 +284,7 @@ impl Job<'_> {
             return Ok(None);
         }
         self.result.digests_agree = Some(false);
-        self.lowest(first, common, Test::OtherDigest).await
+        self.lowest(first, common, Other::Digest).await
     }
 
     /// Compares the lists of tweaks of a block; `false` where the server does not have it.
@@ -377,10 +382,10 @@ impl Job<'_> {
 
 /// What bisection looks for.
 #[derive(Clone, Copy)]
-enum Test {
-    OtherBlock,
-    OtherDigest,
-    OtherHead(Version),
+enum Other {
+    Block,
+    Digest,
+    Head(Version),
 }
 
 fn only_in(these: &[[u8; 33]], those: &[[u8; 33]]) -> Vec<[u8; 33]> {

@@ -4,7 +4,7 @@
 use bitcoin::hex::DisplayHex;
 use serde::Serialize;
 
-use super::{CompareError, Job, Test};
+use super::{CompareError, Job, Other};
 use crate::client::OracleError;
 use crate::store::{Commitments, StoreError};
 use crate::wire::native::{Link, Links};
@@ -115,8 +115,8 @@ impl Job<'_> {
                 break;
             }
             result.agree = Some(false);
-            let test = Test::OtherHead(version);
-            parted.extend(self.lowest(first, common, test).await?);
+            let other = Other::Head(version);
+            parted.extend(self.lowest(first, common, other).await?);
         }
         parted.sort_unstable();
         parted.dedup();
