@@ -78,6 +78,8 @@ pub struct Stamp {
     pub tip: u64,
     /// Changes only when blocks are disconnected: what follows from a block alone stays the same otherwise.
     pub branch: u64,
+    /// Changes when that does, and when more becomes known of blocks there are: who spends what in old ones.
+    pub known: u64,
     /// Height of the tip; 0 for an empty index.
     pub height: u32,
 }
@@ -87,6 +89,7 @@ pub struct Stamp {
 struct Clock {
     tip: AtomicU64,
     branch: AtomicU64,
+    known: AtomicU64,
     height: AtomicU32,
 }
 
@@ -96,6 +99,9 @@ impl Clock {
         self.height.store(height, Ordering::SeqCst);
         if !applied.disconnected.is_empty() {
             self.branch.fetch_add(1, Ordering::SeqCst);
+        }
+        if !applied.disconnected.is_empty() || !applied.moves_the_chain() {
+            self.known.fetch_add(1, Ordering::SeqCst);
         }
         self.tip.fetch_add(1, Ordering::SeqCst);
     }
@@ -171,6 +177,7 @@ impl Desk {
         Stamp {
             tip: self.clock.tip.load(Ordering::SeqCst),
             branch: self.clock.branch.load(Ordering::SeqCst),
+            known: self.clock.known.load(Ordering::SeqCst),
             height: self.clock.height.load(Ordering::SeqCst),
         }
     }

@@ -3,7 +3,7 @@
 use bitcoin::Network;
 use bitcoin::hashes::Hash;
 use spindex::BlockId;
-use spindex::store::{BlockRecord, Keep, TweakForm};
+use spindex::store::{BlockRecord, BlockSpends, Keep, TweakForm};
 
 use super::fixture::{Out, Plan, Server, TestChain, TestStore, pays, sweeps};
 use super::sections::section;
@@ -262,6 +262,57 @@ async fn chunks_are_named_kept_and_resumed() {
     );
     let answer = ask(path, &[("range", "lines=1-2")]).await;
     assert_eq!(answer.status(), 200);
+}
+
+/// While spenders of its blocks are not known, a chunk of the columns that tell them can change, and is not kept for ever.
+#[tokio::test]
+async fn columns_follow_what_becomes_known() {
+    let chain = chain();
+    let records = chain.records();
+    let unknown = |records: &[BlockRecord]| {
+        let mut records = records.to_vec();
+        for record in &mut records {
+            record.states.clear();
+            for spend in &mut record.spends {
+                spend.spender = None;
+            }
+        }
+        records
+    };
+    let store = TestStore::new(Network::Regtest, 40);
+    store.connect(&unknown(&records));
+    let server = Server::start(&store, None).await;
+    let fill = |from: usize, to: usize| {
+        let blocks = records[from..to].iter().map(|record| BlockSpends {
+            id: record.id,
+            spends: record.spends.clone(),
+            states: record.states.clone(),
+        });
+        let snapshot = store.store.snapshot().expect("snapshot");
+        let agreed = snapshot.agree_on_spends(blocks.collect());
+        let agreed = agreed.expect("comparison");
+        store.store.fill_spenders(&agreed).expect("written")
+    };
+    // Heights 40 to 63, of which those from 50 on are known in the middle.
+    assert_eq!(fill(24, records.len()), Some(64));
+    for (known, is_settled) in [(24, false), (10, false), (0, true)] {
+        if known < 24 {
+            fill(known, 24);
+        }
+        let mut expected = unknown(&records[..known]);
+        expected.extend_from_slice(&records[known..24]);
+        for column in COLUMNS {
+            let answer = server.get(&format!("spindex/v1/chunk/0/{column}")).await;
+            let tells_spenders = ["headers", "spends"].contains(&column);
+            let lasts = match is_settled || !tells_spenders {
+                true => "public, max-age=31536000, immutable",
+                false => "no-cache",
+            };
+            assert_eq!(answer.headers()["cache-control"], lasts, "{column}");
+            let found = answer.bytes().await.expect("a body");
+            assert_eq!(found, part(column, &expected), "{column} {known}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -15,11 +15,11 @@ impl Reading<'_> {
         self.snapshot.first_height()
     }
 
-    /// Whether what blocks up to a height have of a column can still change, though they stay in the chain: spenders that
-    /// are not known yet.
+    /// Whether what blocks from a height on have of a column can still change, though they stay in the chain: spenders that
+    /// are not known yet ([`Column::tells_spenders`]).
     pub fn may_grow(&self, column: Column, from: u32) -> bool {
         let known_from = self.snapshot.spenders_from();
-        column == Column::Spends && known_from.is_some_and(|known_from| from < known_from)
+        column.tells_spenders() && known_from.is_some_and(|known_from| from < known_from)
     }
 
     /// At least how many bytes the parts of these columns take over these heights, about.

@@ -80,8 +80,8 @@ impl Columns {
         Self(own)
     }
 
-    fn has(self, column: Column) -> bool {
-        self.0.contains(&Some(column))
+    fn tell_spenders(self) -> bool {
+        self.0.into_iter().flatten().any(Column::tells_spenders)
     }
 }
 
@@ -123,15 +123,23 @@ impl Question {
             | Self::Transaction(..)
             | Self::Birthday(_) => false,
             Self::Tweaks { list, .. } => matches!(list, TweakList::Full),
-            // Who spends what may become known later.
-            Self::Chunk { columns, .. } => !columns.has(Column::Spends),
             Self::BlockHash(_)
             | Self::Filter(..)
             | Self::SpentIndex(_)
             | Self::Spends(_)
             | Self::Digest(_)
             | Self::NativeDigest(_)
-            | Self::Commitments { .. } => true,
+            | Self::Commitments { .. }
+            | Self::Chunk { .. } => true,
+        }
+    }
+
+    /// The part of the stamp that the answer hangs on.
+    fn state(self, stamp: Stamp) -> u64 {
+        match self {
+            Self::Chunk { columns, .. } if columns.tell_spenders() => stamp.known,
+            question if question.is_lasting() => stamp.branch,
+            _ => stamp.tip,
         }
     }
 }
@@ -146,13 +154,9 @@ struct Key {
 
 impl Key {
     fn new(question: Question, stamp: Stamp, is_gzip: bool) -> Self {
-        let state = match question.is_lasting() {
-            true => stamp.branch,
-            false => stamp.tip,
-        };
         Self {
             question,
-            state,
+            state: question.state(stamp),
             is_gzip,
         }
     }
@@ -354,8 +358,7 @@ impl Answers {
 
     /// Whether the answer hangs on blocks alone that no reorganisation reaches any more.
     fn is_settled(&self, question: Question, stamp: Stamp) -> bool {
-        let hangs_on_blocks = question.is_lasting() || matches!(question, Question::Chunk { .. });
-        hangs_on_blocks
+        question.is_lasting()
             && question
                 .height()
                 .and_then(|height| height.checked_add(self.horizon))

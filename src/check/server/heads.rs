@@ -52,6 +52,15 @@ pub struct LinkPair {
     pub follows: bool,
 }
 
+/// What somebody commits to at a block, and his heads there, by version.
+type Chains = [Option<Link>; 2];
+
+const VERSIONS: [Version; 2] = [Version::One, Version::Two];
+
+fn chains(links: &Links) -> Chains {
+    [Some(links.v1), links.v2]
+}
+
 impl Parted {
     /// What differs, in a few words.
     fn what(&self) -> String {
@@ -79,7 +88,7 @@ impl Job<'_> {
             return Ok(Vec::new());
         };
         let theirs = match self.server.commitments(common).await {
-            Ok(Some(links)) => links,
+            Ok(Some(links)) => chains(&links),
             Ok(None) => {
                 self.note("the server has no native routes, and so no heads: none were compared");
                 return Ok(Vec::new());
@@ -141,7 +150,7 @@ impl Job<'_> {
     }
 
     /// What the index commits to at a height; `None` where it has no heads, and for rows that are wrong.
-    fn links(&self, height: u32) -> Result<Option<Links>, StoreError> {
+    fn links(&self, height: u32) -> Result<Option<Chains>, StoreError> {
         let Some(block) = self.snapshot.block(height)? else {
             return Ok(None);
         };
@@ -154,11 +163,11 @@ impl Job<'_> {
         };
         let own = Commitments::by(&texts);
         let link = |commitment, head| Link { commitment, head };
-        Ok(Some(Links {
-            block: block.id(),
-            v1: link(own.v1, heads.v1),
-            v2: own.v2.zip(heads.v2).map(|(own, head)| link(own, head)),
-        }))
+        let v2 = own.v2.zip(heads.v2);
+        Ok(Some([
+            Some(link(own.v1, heads.v1)),
+            v2.map(|(commitment, head)| link(commitment, head)),
+        ]))
     }
 
     /// Where the index's chains begin, which reach to `common`.
@@ -177,15 +186,15 @@ impl Job<'_> {
     }
 
     /// What the server commits to at a height; `None` where it has nothing.
-    async fn theirs(&self, height: u32) -> Result<Option<Links>, CompareError> {
+    async fn theirs(&self, height: u32) -> Result<Option<Chains>, CompareError> {
         match self.server.commitments(height).await {
             Err(OracleError::Refused { status: 404, .. }) => Ok(None),
-            links => Ok(links?),
+            links => Ok(links?.as_ref().map(chains)),
         }
     }
 
     /// What both commit to at a height.
-    async fn both(&self, height: u32) -> Result<Option<(Links, Links)>, CompareError> {
+    async fn both(&self, height: u32) -> Result<Option<(Chains, Chains)>, CompareError> {
         let ours = self.links(height)?;
         Ok(ours.zip(self.theirs(height).await?))
     }
@@ -252,7 +261,10 @@ impl Job<'_> {
             (false, false) => None,
         };
         let links = pairs.iter().map(|(version, ours, theirs)| {
-            let before = before.as_ref().and_then(|links| link(links, *version));
+            let before = before.and_then(|[v1, v2]| match version {
+                Version::One => v1,
+                Version::Two => v2,
+            });
             let before = before.map_or_else(|| version.genesis(), |link| link.head);
             LinkPair {
                 version: number(*version),
@@ -278,17 +290,10 @@ const fn number(version: Version) -> u8 {
     }
 }
 
-const fn link(links: &Links, version: Version) -> Option<Link> {
-    match version {
-        Version::One => Some(links.v1),
-        Version::Two => links.v2,
-    }
-}
-
 /// The links of each version that both have, the index's first.
-fn pairs(ours: &Links, theirs: &Links) -> Vec<(Version, Link, Link)> {
-    let versions = [Version::One, Version::Two].into_iter();
-    let pairs = versions
-        .filter_map(|version| Some((version, link(ours, version)?, link(theirs, version)?)));
+fn pairs(ours: &Chains, theirs: &Chains) -> Vec<(Version, Link, Link)> {
+    let both = ours.iter().zip(theirs);
+    let pairs = VERSIONS.into_iter().zip(both);
+    let pairs = pairs.filter_map(|(version, (ours, theirs))| Some((version, (*ours)?, (*theirs)?)));
     pairs.collect()
 }

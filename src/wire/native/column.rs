@@ -62,6 +62,11 @@ impl Column {
         }
     }
 
+    /// Whether it says who spends what, or binds what says so: an index that an older program has begun may learn that later.
+    pub const fn tells_spenders(self) -> bool {
+        matches!(self, Self::Headers | Self::Spends)
+    }
+
     /// The column of that name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|column| column.name() == name)

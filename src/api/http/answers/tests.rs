@@ -9,6 +9,7 @@ fn stamp(tip: u64, branch: u64, height: u32) -> Stamp {
     Stamp {
         tip,
         branch,
+        known: branch,
         height,
     }
 }
