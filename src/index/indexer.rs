@@ -207,7 +207,8 @@ impl Indexer {
 
     fn filling(&self) -> Filling {
         let (store, source) = (self.store.clone(), self.source.clone());
-        Filling::new(store, source, self.settings.in_flight)
+        // So that what is asked about the tip finds a place.
+        Filling::new(store, source, self.settings.in_flight / 2)
     }
 
     /// Follows the node's tip until a stop is requested: looks after each poll interval, and when `signal` says so. Meanwhile
