@@ -232,9 +232,12 @@ impl Indexer {
                 _ = self.stop.sleep(self.settings.poll_interval) => {}
                 () = signalled => {}
                 filled = filling.step() => match filled {
-                    Err(IndexError::Store(error @ StoreError::OtherSpends { .. })) => {
-                        tracing::error!("{error}; until then the index goes on as it is");
-                    }
+                    // Of old blocks, which are no reason to let go of new ones.
+                    Err(IndexError::Store(
+                        error @ (StoreError::OtherSpends { .. }
+                        | StoreError::Corrupt { .. }
+                        | StoreError::InvalidRecord { .. }),
+                    )) => tracing::error!("{error}; until then the index goes on as it is"),
                     filled => drop(filled?),
                 },
             }
