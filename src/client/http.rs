@@ -136,7 +136,7 @@ impl HttpOracle {
     /// that has no native routes.
     ///
     /// # Errors
-    /// [`OracleError::Refused`], with status 404, where the server's chains do not reach; as all of [`Oracle`].
+    /// [`OracleError::Declined`] where the server's chains do not reach; as all of [`Oracle`].
     pub async fn commitments(&self, height: u32) -> Result<Option<native::Links>, OracleError> {
         let route = format!(
             "{}/commitments?from={height}&to={height}",

@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use super::http::HttpOracle;
 use super::{Oracle, OracleError, SpendDetails};
 use crate::wire::native::column::Column;
-use crate::wire::native::{Code, Commitments, Links, PREFIX};
+use crate::wire::native::{Code, Links, PREFIX};
 
 pub(crate) use block::NativeBlock;
 use chunk::Cache;
@@ -32,9 +32,6 @@ pub(crate) use parts::{Next, Part, Parts};
 
 /// Longest body of `info`.
 const INFO_BYTES: usize = 64 << 10;
-
-/// Longest body of `commitments` of a block.
-const LINKS_BYTES: usize = 64 << 10;
 
 /// A server of the native protocol, of one network.
 pub struct NativeOracle {
@@ -127,13 +124,12 @@ impl NativeOracle {
 
     /// What the chains of hashes say at a height; `None` where they do not reach, or the server does not tell.
     pub(crate) async fn links(&self, height: u32) -> Result<Option<Links>, OracleError> {
-        let route = route(&format!("commitments?from={height}&to={height}"));
-        match self.http.get(&route, LINKS_BYTES).await {
-            Ok(answer) => Commitments::decode(&answer.body, height, height)
-                .map(|commitments| commitments.blocks.into_iter().next())
-                .map_err(|what| answer.malformed(what)),
-            Err(OracleError::NotFound { .. } | OracleError::Declined { .. }) => Ok(None),
-            Err(error) => Err(error),
+        match self.http.commitments(height).await {
+            Err(OracleError::Declined {
+                code: Code::NotYetIndexed | Code::NeverIndexed | Code::NotKept,
+                ..
+            }) => Ok(None),
+            links => links,
         }
     }
 
