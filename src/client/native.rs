@@ -63,6 +63,13 @@ impl NativeOracle {
     pub async fn is_spoken_by(http: &HttpOracle) -> Result<bool, OracleError> {
         match http.get(&route("info"), INFO_BYTES).await {
             Ok(answer) => Ok(NativeInfo::decode(&answer.body).is_ok()),
+            // Whoever is not let in learns nothing about routes.
+            Err(
+                error @ OracleError::Refused {
+                    status: 401 | 403 | 407,
+                    ..
+                },
+            ) => Err(error),
             Err(
                 OracleError::NotFound { .. }
                 | OracleError::Declined { .. }
