@@ -1,4 +1,5 @@
 use super::*;
+use crate::client::Spend;
 use bitcoin::Txid;
 use redb::ReadableTableMetadata;
 
