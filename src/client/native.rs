@@ -25,10 +25,14 @@ use crate::wire::native::{Code, Links, PREFIX};
 pub(crate) use block::NativeBlock;
 use chunk::Cache;
 pub(crate) use chunk::Section;
-pub(crate) use group::{Raw, read_group, untrue};
+#[cfg(feature = "index")]
+pub(crate) use group::untrue;
+pub(crate) use group::{Raw, read_group};
 pub(crate) use headers::{Broken, HeaderChain};
 pub use info::NativeInfo;
-pub(crate) use parts::{Next, Part, Parts};
+#[cfg(feature = "index")]
+pub(crate) use parts::Part;
+pub(crate) use parts::{Next, Parts};
 
 /// Longest body of `info`.
 const INFO_BYTES: usize = 64 << 10;
