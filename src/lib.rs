@@ -15,6 +15,7 @@
 //! | [`chain`] | where blocks come from | `index` |
 //! | [`index`] | a chain made into an index | `index` |
 //! | [`api`] | an index served | `server` |
+//! | [`export`] | an index as files | `index`, to read them `client` |
 //! | [`client`] | a light client | `client` |
 //! | [`replica`] | an index made from another one | `client` with `index` |
 //! | [`check`] | whether an index is right | `client` with `index` |
@@ -35,6 +36,8 @@ pub mod cli;
 pub mod client;
 #[cfg(feature = "scan")]
 pub mod curve;
+#[cfg(any(feature = "client", feature = "index"))]
+pub mod export;
 #[cfg(feature = "scan")]
 pub mod filter;
 #[cfg(feature = "index")]

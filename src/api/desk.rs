@@ -45,9 +45,6 @@ const MAX_BROADCASTS: usize = 16;
 /// Changes of the chain that a subscriber may be behind.
 const CHANGES_KEPT: usize = 64;
 
-/// Deeper than any reorganisation that there has been.
-const LEAST_HORIZON: u32 = 100;
-
 /// Bounds of a desk. The defaults suit a public server on a small machine.
 #[derive(Debug, Clone)]
 pub struct DeskSettings {
@@ -182,10 +179,9 @@ impl Desk {
         }
     }
 
-    /// How many of the last blocks a reorganisation may reach at most: what one update may disconnect, and 100 at least, as
-    /// the index can be opened to disconnect more when a reorganisation asks for it.
+    /// How many of the last blocks a reorganisation may reach at most ([`Store::horizon`]).
     pub fn horizon(&self) -> u32 {
-        self.store.undo_depth().max(LEAST_HORIZON)
+        self.store.horizon()
     }
 
     /// Every change of the chain from now on. Who falls behind by more than some 60 of them is told so.

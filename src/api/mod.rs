@@ -54,7 +54,8 @@ impl Listener {
 /// Bounds of a server. The defaults suit a public server on a small machine.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {
-    /// Connections served at the same time; further ones wait. Stay below the limit of open files, with those that wait.
+    /// Connections served at the same time; further ones wait. Stay below the limit of open files, with those that wait. A quarter
+    /// of them can be streams of events, of which a quarter for one address.
     pub max_connections: usize,
     /// Of these, how many are kept for addresses that have few: less than a quarter of this number. (Of IPv6, the 64 bits
     /// of a subscriber are an address.) So nobody has them all.

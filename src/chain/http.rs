@@ -84,6 +84,7 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(timeout)
             .read_timeout(timeout)
+            .http1_only()
             .pool_idle_timeout(POOL_IDLE)
             .user_agent(concat!("spindex/", env!("CARGO_PKG_VERSION")))
             .build()

@@ -1,5 +1,5 @@
 //! An index held against another server: the same tweaks, block for block? And, where the server has heads, the same outputs
-//! and spends ([`heads`])?
+//! and spends?
 
 mod heads;
 

@@ -7,6 +7,7 @@ mod config;
 mod core_dumps;
 mod demo;
 mod engine;
+mod export;
 mod output;
 mod scan;
 mod server;
@@ -57,6 +58,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Measure this machine and print a table
     Bench(bench::BenchArgs),
+    /// Write the index as files, to a folder or an object store, for any server of files to serve
+    Export(export::ExportArgs),
     /// Check the index: against itself, the node, another server; and repair it
     Check(check::CheckArgs),
     /// Print `txid tweak` for each eligible transaction of one block
@@ -72,6 +75,7 @@ impl Command {
             | Self::Serve(_)
             | Self::Scan(_)
             | Self::Wallet(_)
+            | Self::Export(_)
             | Self::Check(_) => true,
             // The demo's keys follow from its seed.
             Self::Demo(_) | Self::Bench(_) | Self::Tweaks(_) => false,
@@ -93,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Wallet(args) => wallet::wallet(args),
         Command::Demo(args) => demo::demo(args),
         Command::Bench(args) => bench::bench(args),
+        Command::Export(args) => export::export(args),
         Command::Check(args) => check::check(args),
         Command::Tweaks(args) => tweaks::tweaks(args),
     });

@@ -79,6 +79,12 @@ pub(super) struct ScanArgs {
     /// File with such outpoints, one a line; `#` begins a comment
     #[arg(long, value_name = "FILE")]
     outpoints: Option<PathBuf>,
+    /// Follow also all outpoints that earlier calls with this state have named
+    #[arg(long)]
+    watched: bool,
+    /// Forget a watched outpoint (may be repeated); with nothing to scan for, that is all
+    #[arg(long, value_name = "TXID:VOUT")]
+    unwatch: Vec<OutPoint>,
     /// First height to scan [default: where an earlier scan began, else the server's first block since taproot]
     #[arg(long, value_name = "HEIGHT")]
     from: Option<u32>,
@@ -159,14 +165,22 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
     }
     let network = common.network();
     let keys = args.wallet.keys(network)?;
-    let watched = watched_outpoints(&args)?;
-    if keys.is_none() && watched.is_empty() {
+    let mut watched = watched_outpoints(&args)?;
+    let is_about_state = args.watched || !args.unwatch.is_empty();
+    if keys.is_none() && watched.is_empty() && !is_about_state {
         return Err(usage!(
             "nothing to scan for: name a wallet (--wallet FILE, --prompt, or SPINDEX_DESCRIPTOR, or SPINDEX_SCAN_KEY with \
              SPINDEX_SPEND_PUBKEY) or an outpoint (--outpoint)"
         ));
     }
-    let state = open_state(&args, &common, keys.as_ref())?;
+    let mut state = open_state(&args, &common, keys.as_ref())?;
+    state.unwatch(&args.unwatch)?;
+    if args.watched {
+        watched.extend(state.watched());
+    }
+    if keys.is_none() && watched.is_empty() {
+        return Ok(());
+    }
     let settings = LightSettings {
         from: args.from,
         to: args.to,

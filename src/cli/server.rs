@@ -302,7 +302,7 @@ pub(super) fn index_file(
 
 /// Opens the network's index file in the given way. To be called before signals are caught: opening a file can take long
 /// (a migration, a check after a crash) and be ended at any moment.
-fn open_store(
+pub(super) fn open_store(
     common: &CommonSettings,
     server: &ServerSettings,
     open: impl Fn(&Path, &StoreOptions) -> Result<Store, StoreError>,

@@ -108,7 +108,7 @@ fn every_variable_has_the_key_that_the_readme_promises() {
     // The password is never a flag.
     used.insert("rpc_password".to_owned());
     assert!(keys.is_subset(&used), "{keys:?} {used:?}");
-    assert_eq!(readers.len(), 4, "{readers:?}");
+    assert_eq!(readers.len(), 5, "{readers:?}");
 }
 
 #[test]

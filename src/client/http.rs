@@ -95,6 +95,7 @@ impl HttpOracle {
         let builder = Client::builder()
             .user_agent(&settings.user_agent)
             .timeout(settings.timeout)
+            .http1_only()
             .redirect(redirect::policy(&base));
         let builder = way.take(builder, proxy)?;
         let client = builder.build().map_err(|error| {
@@ -135,7 +136,7 @@ impl HttpOracle {
     /// that has no native routes.
     ///
     /// # Errors
-    /// [`OracleError::Refused`], with status 404, where the server's chains do not reach; as all of [`Oracle`].
+    /// [`OracleError::Declined`] where the server's chains do not reach; as all of [`Oracle`].
     pub async fn commitments(&self, height: u32) -> Result<Option<native::Links>, OracleError> {
         let route = format!(
             "{}/commitments?from={height}&to={height}",

@@ -21,7 +21,7 @@ use futures::future::BoxFuture;
 use super::http::HttpOracle;
 use super::{Oracle, OracleError, SpendDetails};
 use crate::wire::native::column::Column;
-use crate::wire::native::{Code, Commitments, Links, PREFIX};
+use crate::wire::native::{Code, Links, PREFIX};
 
 pub use answer::check_answer;
 pub(crate) use answer::{Reached, read_blocks};
@@ -35,9 +35,6 @@ pub(crate) use parts::{Next, Part, Parts};
 
 /// Longest body of `info`.
 const INFO_BYTES: usize = 64 << 10;
-
-/// Longest body of `commitments` of a block.
-const LINKS_BYTES: usize = 64 << 10;
 
 /// A server of the native protocol, of one network.
 pub struct NativeOracle {
@@ -69,6 +66,13 @@ impl NativeOracle {
     pub async fn is_spoken_by(http: &HttpOracle) -> Result<bool, OracleError> {
         match http.get(&route("info"), INFO_BYTES).await {
             Ok(answer) => Ok(NativeInfo::decode(&answer.body).is_ok()),
+            // Whoever is not let in learns nothing about routes.
+            Err(
+                error @ OracleError::Refused {
+                    status: 401 | 403 | 407,
+                    ..
+                },
+            ) => Err(error),
             Err(
                 OracleError::NotFound { .. }
                 | OracleError::Declined { .. }
@@ -130,13 +134,12 @@ impl NativeOracle {
 
     /// What the chains of hashes say at a height; `None` where they do not reach, or the server does not tell.
     pub(crate) async fn links(&self, height: u32) -> Result<Option<Links>, OracleError> {
-        let route = route(&format!("commitments?from={height}&to={height}"));
-        match self.http.get(&route, LINKS_BYTES).await {
-            Ok(answer) => Commitments::decode(&answer.body, height, height)
-                .map(|commitments| commitments.blocks.into_iter().next())
-                .map_err(|what| answer.malformed(what)),
-            Err(OracleError::NotFound { .. } | OracleError::Declined { .. }) => Ok(None),
-            Err(error) => Err(error),
+        match self.http.commitments(height).await {
+            Err(OracleError::Declined {
+                code: Code::NotYetIndexed | Code::NeverIndexed | Code::NotKept,
+                ..
+            }) => Ok(None),
+            links => links,
         }
     }
 

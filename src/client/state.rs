@@ -4,6 +4,7 @@
 //! which the scan key and the public tweak give again. It does tell what the wallet owns, so on Unix the file is its
 //! owner's alone, and one that is not is refused. Each window of blocks is one durable transaction.
 
+mod contents;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -16,10 +17,10 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::report::Spend;
 use crate::bip352::keys::ReceiverKeys;
 use crate::private_file::{self, PrivateFileError};
 
+pub(super) use contents::{Change, Contents};
 pub(super) use rows::{Coverage, Cursor, FoundRow, HeadRow, Labels, UnresolvedRow, WatchedRow};
 
 /// Block hashes kept below the scanned height; a reorganisation deeper than this is refused.
@@ -38,7 +39,7 @@ const HASHES: TableDefinition<'static, u32, &[u8; 32]> = TableDefinition::new("h
 const HEADS: TableDefinition<'static, u32, &[u8; 68]> = TableDefinition::new("heads");
 /// Outpoint to [`FoundRow`] as JSON. Outpoints: txid in internal order, vout little-endian.
 const FOUND: TableDefinition<'static, &[u8; 36], &[u8]> = TableDefinition::new("found");
-/// Outpoint, found or watched, to [`Spend`] as JSON.
+/// Outpoint, found or watched, to [`Spend`](super::report::Spend) as JSON.
 const SPENDS: TableDefinition<'static, &[u8; 36], &[u8]> = TableDefinition::new("spends");
 /// Outpoint to [`WatchedRow`] as JSON.
 const WATCHED: TableDefinition<'static, &[u8; 36], &[u8]> = TableDefinition::new("watched");
@@ -147,36 +148,6 @@ pub struct State {
     pub(super) contents: Contents,
 }
 
-/// Everything in the file. A wallet's finds are few, so all of them stay in memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Contents {
-    /// `None` before the first scan.
-    pub(super) cursor: Option<Cursor>,
-    /// The last [`KEPT_HASHES`] scanned blocks, without gaps as long as one scan goes on upwards.
-    pub(super) hashes: BTreeMap<u32, BlockHash>,
-    /// Of the last [`KEPT_HASHES`] blocks of native scans. One of another block than that of `hashes` does not count.
-    heads: BTreeMap<u32, HeadRow>,
-    pub(super) found: BTreeMap<OutPoint, FoundRow>,
-    pub(super) spends: BTreeMap<OutPoint, Spend>,
-    pub(super) watched: BTreeMap<OutPoint, WatchedRow>,
-    pub(super) unresolved: BTreeMap<u32, UnresolvedRow>,
-}
-
-/// One atomic change: first what is taken back, then what is new.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Change {
-    /// Drop hashes, finds and spends above this height (`-1`: all of them), and look again from there.
-    pub(super) roll_back_to: Option<i64>,
-    pub(super) cursor: Option<Cursor>,
-    pub(super) hashes: Vec<(u32, BlockHash)>,
-    pub(super) heads: Vec<(u32, HeadRow)>,
-    pub(super) found: Vec<(OutPoint, FoundRow)>,
-    pub(super) spends: Vec<(OutPoint, Spend)>,
-    pub(super) watched: Vec<(OutPoint, WatchedRow)>,
-    /// `None` where nothing is unresolved any more.
-    pub(super) unresolved: Vec<(u32, Option<UnresolvedRow>)>,
-}
-
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
@@ -216,6 +187,23 @@ impl State {
     /// Whose state it is.
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Outpoints that were watched by scans with this state, in order.
+    pub fn watched(&self) -> Vec<OutPoint> {
+        self.contents.watched.keys().copied().collect()
+    }
+
+    /// Forgets watched outpoints, and their spends where they are not the wallet's own. Those that are not watched do not
+    /// matter.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`] if that cannot be written.
+    pub fn unwatch(&mut self, outpoints: &[OutPoint]) -> Result<(), StateError> {
+        self.apply(Change {
+            unwatched: outpoints.to_vec(),
+            ..Change::default()
+        })
     }
 
     /// Last height scanned for the wallet, `None` before the first.
@@ -531,67 +519,6 @@ fn write_rows<T: Serialize + PartialEq>(
         };
     }
     Ok(())
-}
-
-impl Contents {
-    /// Applies a change in memory.
-    fn apply(&mut self, change: Change) {
-        if let Some(fork) = change.roll_back_to {
-            self.roll_back_to(fork);
-        }
-        self.cursor = change.cursor.or(self.cursor.take());
-        self.hashes.extend(change.hashes);
-        self.heads.extend(change.heads);
-        self.found.extend(change.found);
-        self.spends.extend(change.spends);
-        self.watched.extend(change.watched);
-        for (height, row) in change.unresolved {
-            match row {
-                Some(row) => self.unresolved.insert(height, row),
-                None => self.unresolved.remove(&height),
-            };
-        }
-        if let Some(cursor) = &mut self.cursor {
-            cursor.limit_unrecorded();
-        }
-        if let Some((top, _)) = self.hashes.last_key_value() {
-            let keep_from = (*top + 1).saturating_sub(KEPT_HASHES);
-            self.hashes = self.hashes.split_off(&keep_from);
-        }
-        if let Some((top, _)) = self.heads.last_key_value() {
-            let keep_from = (*top + 1).saturating_sub(KEPT_HASHES);
-            self.heads = self.heads.split_off(&keep_from);
-        }
-    }
-
-    /// The head at a block that is stored.
-    pub(super) fn head(&self, height: u32) -> Option<&HeadRow> {
-        let hash = self.hashes.get(&height)?;
-        self.heads
-            .get(&height)
-            .filter(|row| row.block_hash == *hash)
-    }
-
-    fn roll_back_to(&mut self, fork: i64) {
-        let stays = |height: u32| i64::from(height) <= fork;
-        self.hashes.retain(|height, _| stays(*height));
-        self.heads.retain(|height, _| stays(*height));
-        self.found.retain(|_, row| stays(row.height));
-        self.spends.retain(|_, spend| stays(spend.height));
-        self.unresolved.retain(|height, _| stays(*height));
-        // Heights above the fork are to be looked at again; `fork + 1` is a height, since `fork` is below one.
-        let next = u32::try_from(fork + 1).unwrap_or(0);
-        if let Some(cursor) = &mut self.cursor {
-            cursor.next = cursor.next.min(next.max(cursor.first));
-            cursor.limit_unrecorded();
-        }
-        for row in self.found.values_mut() {
-            row.next = row.next.map(|at| at.min(next.max(row.height)));
-        }
-        for row in self.watched.values_mut() {
-            row.next = row.next.map(|at| at.min(next.max(row.from)));
-        }
-    }
 }
 
 #[cfg(test)]

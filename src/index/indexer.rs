@@ -220,7 +220,8 @@ impl Indexer {
 
     fn filling(&self) -> Filling {
         let (store, source) = (self.store.clone(), self.source.clone());
-        Filling::new(store, source, self.settings.in_flight)
+        // So that what is asked about the tip finds a place.
+        Filling::new(store, source, self.settings.in_flight / 2)
     }
 
     /// Follows the node's tip until a stop is requested: looks after each poll interval, and when `signal` says so. Meanwhile
@@ -244,9 +245,12 @@ impl Indexer {
                 _ = self.stop.sleep(self.settings.poll_interval) => {}
                 () = signalled => {}
                 filled = filling.step() => match filled {
-                    Err(IndexError::Store(error @ StoreError::OtherSpends { .. })) => {
-                        tracing::error!("{error}; until then the index goes on as it is");
-                    }
+                    // Of old blocks, which are no reason to let go of new ones.
+                    Err(IndexError::Store(
+                        error @ (StoreError::OtherSpends { .. }
+                        | StoreError::Corrupt { .. }
+                        | StoreError::InvalidRecord { .. }),
+                    )) => tracing::error!("{error}; until then the index goes on as it is"),
                     filled => drop(filled?),
                 },
             }

@@ -14,9 +14,6 @@ use super::states::{StateSpend, spend_at, state_spend};
 use super::view::{Full, Output};
 use crate::BlockId;
 
-/// Spends that are looked through for those of a transaction's outputs, from its block on.
-const SPENDS_SEARCHED: u64 = 1 << 22;
-
 /// An eligible transaction of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EligibleTransaction {
@@ -63,13 +60,14 @@ impl Block<'_> {
     }
 
     /// For each output of an eligible transaction of the block its spend, as far as that is found: where the spender carries
-    /// a state id, and within the next 4 million spends. All others would have to be searched for in all of the chain.
+    /// a state id, and otherwise among so many spends that the chain has from this block on, of which each has to be looked at.
     ///
     /// # Errors
     /// [`StoreError::NotKept`].
     pub fn spends_of(
         &self,
         transaction: &EligibleTransaction,
+        most: u64,
     ) -> Result<Vec<Option<StateSpend>>, StoreError> {
         self.read_full("spends", |view, full, row| {
             let outputs = transaction.outputs.iter();
@@ -82,7 +80,7 @@ impl Block<'_> {
                 |(output, spend): (&Utxo, &Option<StateSpend>)| output.spent && spend.is_none();
             let missing = transaction.outputs.iter().zip(&spends);
             let mut missing = missing.filter(|pair| is_missing(*pair)).count();
-            let end = row.spends.first.saturating_add(SPENDS_SEARCHED);
+            let end = row.spends.first.saturating_add(most);
             let end = end.min(view.ends.spends);
             let mut next = row.spends.first;
             while missing > 0 && next < end {

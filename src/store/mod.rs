@@ -61,7 +61,7 @@ pub use position::{OutputPosition, SpendPosition, TxPosition};
 pub use record::{BlockRecord, OutputRow, SpendRow, Spender, StateRow, TransactionRow, Update};
 pub use replace::{begin_repair, give_up_repair, replace_damaged};
 pub use scan::{ScanColumns, TransactionEntry, TweakBatch, TweakScan};
-pub use sections::Sections;
+pub use sections::{Part, Sections};
 pub use snapshot::{Counts, Snapshot};
 pub use space::{Slack, Space, TableSpace};
 pub use spenders::{AgreedSpends, BlockSpends};
@@ -72,6 +72,9 @@ pub use walk::WrongRow;
 
 /// Name of the index file in the data directory.
 pub const FILE_NAME: &str = "index.redb";
+
+/// Deeper than any reorganisation that there has been.
+const LEAST_HORIZON: u32 = 100;
 
 /// What an index file is opened with.
 #[derive(Debug, Clone)]
@@ -416,6 +419,12 @@ impl Store {
     /// How many of the last blocks one update may disconnect.
     pub fn undo_depth(&self) -> u32 {
         self.undo_depth
+    }
+
+    /// How many of the last blocks a reorganisation may reach at most: what one update may disconnect, and 100 at least, as
+    /// the index can be opened to disconnect more when a reorganisation asks for it.
+    pub fn horizon(&self) -> u32 {
+        self.undo_depth.max(LEAST_HORIZON)
     }
 
     /// What is kept of each block: with [`Keep::Tweaks`] a record's tweaks and multiples alone are looked at.

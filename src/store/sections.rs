@@ -4,15 +4,16 @@ use bitcoin::{BlockHash, Txid};
 use redb::TableDefinition;
 
 use super::block::CompressedTweak;
-use super::error::Fault;
+use super::error::{Fault, StoreError};
 use super::heads::first_height;
 use super::meta::{Keep, Meta};
 use super::record::{BlockRecord, SpendRow, Spender, StateRow};
 use super::schema::BlockRow;
+use super::snapshot::Snapshot;
 use super::view::{Full, View};
 use crate::BlockId;
 use crate::curve::TweakPoint;
-use crate::wire::native::column::Column;
+use crate::wire::native::column::{CHUNK_BLOCKS, Column, PartWriter};
 use crate::wire::native::section::{
     self, HeaderSection, Output, SectionHashes, Spends, SpentOutput, State, section_hash,
 };
@@ -313,5 +314,38 @@ impl View {
         let row = self.sections_table()?.get(height)?;
         let row = row.ok_or_else(|| Fault::row("sections", height, "missing"))?;
         Ok(Sections::decode(row.value()))
+    }
+}
+
+/// A part, and the last of its blocks.
+pub struct Part {
+    /// Head, lengths, sections.
+    pub bytes: Vec<u8>,
+    /// The last block.
+    pub last: BlockId,
+}
+
+impl Snapshot {
+    /// A part: a column of the blocks at these heights, a chunk of them at most. `None` if one of them is not indexed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotKept`] for any but `headers` and `tweaks` of an index that keeps tweaks only.
+    pub fn part(&self, column: Column, from: u32, to: u32) -> Result<Option<Part>, StoreError> {
+        let to = to.min(from.saturating_add(CHUNK_BLOCKS - 1));
+        let mut writer = PartWriter::default();
+        let mut last = None;
+        for height in from..=to {
+            let Some(block) = self.block(height)? else {
+                return Ok(None);
+            };
+            let mut written = Ok(());
+            writer.section(|out| written = block.write_section(column, out));
+            written?;
+            last = Some(block.id());
+        }
+        Ok(last.map(|last| Part {
+            bytes: writer.finish(self.network(), column, from, last.hash),
+            last,
+        }))
     }
 }

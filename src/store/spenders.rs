@@ -35,7 +35,8 @@ pub struct BlockSpends {
 pub struct AgreedSpends {
     /// Oldest first.
     blocks: Vec<BlockSpends>,
-    /// Why the block below these is not among them: [`StoreError::OtherSpends`].
+    /// Why the block below these is not among them: [`StoreError::OtherSpends`], or [`StoreError::Corrupt`] for rows of it that
+    /// contradict each other.
     pub difference: Option<StoreError>,
 }
 
@@ -66,24 +67,30 @@ impl Snapshot {
         self.read(|view| {
             let full = view.full("spends")?;
             let compared = blocks.par_iter().map(|block| compare(view, full, block));
-            let compared = compared.collect::<Result<Vec<_>, Fault>>()?;
+            let compared: Vec<Result<Compared, Fault>> = compared.collect();
             let mut agreed = AgreedSpends {
                 blocks: Vec::new(),
                 difference: None,
             };
             for (block, found) in blocks.into_iter().zip(compared).rev() {
-                match found {
-                    Compared::Same => agreed.blocks.push(block),
-                    Compared::Gone => {}
-                    Compared::Other(reason) => {
-                        agreed.difference = Some(StoreError::OtherSpends {
-                            file: view.file.to_path_buf(),
-                            block: block.id,
-                            reason,
-                        });
-                        break;
+                let difference = match found {
+                    Ok(Compared::Same) => {
+                        agreed.blocks.push(block);
+                        continue;
                     }
-                }
+                    Ok(Compared::Gone) => continue,
+                    Ok(Compared::Other(reason)) => StoreError::OtherSpends {
+                        file: view.file.to_path_buf(),
+                        block: block.id,
+                        reason,
+                    },
+                    Err(fault @ (Fault::Row { .. } | Fault::Told(StoreError::Corrupt { .. }))) => {
+                        fault.in_file(&view.file)
+                    }
+                    Err(fault) => return Err(fault),
+                };
+                agreed.difference = Some(difference);
+                break;
             }
             agreed.blocks.reverse();
             Ok(agreed)

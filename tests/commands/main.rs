@@ -11,6 +11,10 @@ mod compaction;
 mod comparison;
 mod end_to_end;
 mod examples;
+mod export;
+mod export_kills;
+mod export_lies;
+mod export_s3;
 mod heads_compared;
 mod kills;
 mod node_service;
@@ -18,11 +22,15 @@ mod options;
 mod output;
 mod place;
 mod proxies;
+mod python_decoder;
 mod recorded_answers;
 mod repair;
 mod repair_older;
 mod replica;
 mod scan;
+mod scan_native;
+#[path = "../support/sections.rs"]
+mod sections;
 mod spenders;
 mod stopping;
 #[path = "../support/mod.rs"]

@@ -65,7 +65,7 @@ const SINGLE_PATHS: [&str; 12] = [
 
 /// Inputs of every kind, dust, keys that are no points, outputs spent in part, whole, in their own block and by a process
 /// with a state id, coinbases, blocks without anything, and a reorganisation that revives what was spent.
-fn chain() -> Arc<SimulatedChain> {
+pub(crate) fn chain() -> Arc<SimulatedChain> {
     let chain = served::chain(14, 130);
     let address = |label| {
         let keys = served::keys();

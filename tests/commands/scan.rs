@@ -1,7 +1,7 @@
 //! `spindex scan` as people use it, against a server over a simulated chain: ranges, outpoints, what is said.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use bitcoin::hex::DisplayHex;
 use bitcoin::{OutPoint, Txid};
@@ -13,8 +13,8 @@ use crate::support::spindex::{command, stderr, stdout};
 const BLOCKS: u32 = 130;
 const FIRST: u32 = 110;
 
-/// Runs the scan with the wallet's keys in the environment, or without.
-async fn scan(home: &Path, url: &str, with_wallet: bool, more: &[&str]) -> Output {
+/// The scan, with the wallet's keys in the environment, or without.
+pub(crate) fn scan_command(home: &Path, url: &str, with_wallet: bool, more: &[&str]) -> Command {
     let mut command = command(home, &["scan", "--network=regtest", "--oracle", url]);
     command.args(more);
     for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
@@ -27,12 +27,18 @@ async fn scan(home: &Path, url: &str, with_wallet: bool, more: &[&str]) -> Outpu
             .env("SPINDEX_SCAN_KEY", [3; 32].to_lower_hex_string())
             .env("SPINDEX_SPEND_PUBKEY", spend_pubkey.to_lower_hex_string());
     }
+    command
+}
+
+/// Runs the scan with the wallet's keys in the environment, or without.
+pub(crate) async fn scan(home: &Path, url: &str, with_wallet: bool, more: &[&str]) -> Output {
+    let mut command = scan_command(home, url, with_wallet, more);
     tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
 }
 
-fn fails(output: &Output, status: i32, parts: &[&str]) {
+pub(crate) fn fails(output: &Output, status: i32, parts: &[&str]) {
     let text = stderr(output);
     assert_eq!(output.status.code(), Some(status), "{text}");
     for part in parts {
@@ -69,6 +75,9 @@ async fn a_beginning_above_the_tip_is_told_and_forgotten() {
     }
     // A lower beginning than the server's is the server's to refuse, and takes nothing back.
     let output = scan(home.path(), &url, true, &["--from=50"]).await;
+    fails(&output, 1, &["block 50", "the first block is 110"]);
+    let by_v1 = ["--from=50", "--dialect=v1"];
+    let output = scan(home.path(), &url, true, &by_v1).await;
     fails(&output, 1, &["block 50", "could not fetch header inv"]);
     let output = scan(home.path(), &url, true, &["--rescan", "--from=50"]).await;
     fails(&output, 1, &["block 50"]);
@@ -155,4 +164,21 @@ async fn a_call_prints_the_outpoints_it_names_and_no_others() {
     let output = scan(home.path(), &url, false, &["--outpoint", &one, "--json"]).await;
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["watched"].as_array().unwrap().len(), 1);
+    // All that were named can be followed, until they are taken out.
+    let watched = |output: &Output| -> Vec<String> {
+        let report: Value = serde_json::from_str(&stdout(output)).unwrap();
+        let watched = report["watched"].as_array().unwrap().iter();
+        let outpoints = watched.map(|watched| watched["outpoint"].as_str().unwrap().to_owned());
+        outpoints.collect()
+    };
+    let output = scan(home.path(), &url, false, &["--watched", "--json"]).await;
+    assert_eq!(watched(&output).len(), 101);
+    let first = outpoint(1).to_string();
+    let more = ["--unwatch", &first, "--unwatch", &one];
+    let output = scan(home.path(), &url, false, &more).await;
+    assert!(output.status.success() && stdout(&output).is_empty());
+    let output = scan(home.path(), &url, false, &["--watched", "--json"]).await;
+    let left = watched(&output);
+    assert_eq!(left.len(), 99);
+    assert!(!left.contains(&first) && !left.contains(&one));
 }

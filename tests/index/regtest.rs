@@ -240,7 +240,8 @@ fn payments_from_every_input_type_are_found_and_their_spends_seen() {
     server.wait_for_height(height);
 
     let outpoint = paid.outpoint.to_string();
-    let report = scan(home.path(), &wallet, &url, &["--outpoint", &outpoint]);
+    let more = ["--outpoint", &outpoint, "--ask-spenders"];
+    let report = scan(home.path(), &wallet, &url, &more);
     let outputs = report["found"].as_array().unwrap();
     assert_eq!(outputs.len(), expected.len());
     for output in outputs {

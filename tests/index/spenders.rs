@@ -9,7 +9,7 @@ use std::time::Duration;
 use bitcoin::Network;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use redb::ReadableTable;
+use redb::{ReadableTable, WriteTransaction};
 use serde_json::json;
 use spindex::BlockId;
 use spindex::chain::files::{FilesSettings, FilesSource};
@@ -19,7 +19,8 @@ use spindex::chain::{BlockSource, BlockWithPrevouts, ChainError};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexError, IndexSettings, Indexer};
 use spindex::runtime::Stop;
-use spindex::store::schema::FOREIGN;
+use spindex::store::column::Column;
+use spindex::store::schema::{FOREIGN, SPENDS, SpendItem};
 use spindex::store::{FILE_NAME, Store, StoreError};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -385,50 +386,46 @@ async fn a_pruned_source_is_named_once_and_followed() {
     assert_eq!(content(&store), fresh_content(chain).await);
 }
 
-/// A block of which the index has another spend than the node is named, the blocks above it are filled in, and the index
-/// goes on as it is.
-#[tokio::test]
-async fn a_block_that_spends_something_else_ends_it() {
-    let chain = chain(55, 130);
+/// An old index of which something is changed behind the store's back.
+async fn tampered(
+    chain: &Arc<SimulatedChain>,
+    change: impl FnOnce(&WriteTransaction),
+) -> (TempDir, Arc<Store>) {
     let (folder, store) = old_index(chain.clone()).await;
     drop(store);
     let path = folder.path().join("index.redb");
     let database = engine(&path);
     let write = database.begin_write().unwrap();
-    let mut foreign = write.open_table(FOREIGN.definition()).unwrap();
-    let mut items = foreign.get(0).unwrap().unwrap().value().to_vec();
-    let middle = items.len() / 44 / 2 * 44;
-    items[middle + 3] ^= 1;
-    foreign.insert(0, items.as_slice()).unwrap();
-    drop(foreign);
+    change(&write);
     write.commit().unwrap();
     drop(database);
+    (folder, Arc::new(Store::open(&path, &options()).unwrap()))
+}
 
-    let store = Arc::new(Store::open(&path, &options()).unwrap());
-    let syncing = indexer(&store, chain.clone(), quick());
-    let error = syncing.fill_spenders(None).await.unwrap_err();
-    let IndexError::Store(StoreError::OtherSpends { block, .. }) = &error else {
-        panic!("{error:?}");
-    };
-    assert_eq!(known_from(&store), Some(block.height + 1));
-    let text = error.to_string();
-    assert!(text.contains("check --repair"), "{text}");
-    assert!(text.contains(&block.to_string()), "{text}");
+/// Changes an item in the middle of the only chunk of a column.
+fn change_an_item(write: &WriteTransaction, column: Column, change: impl Fn(&[u8]) -> Vec<u8>) {
+    let mut table = write.open_table(column.definition()).unwrap();
+    let items = table.get(0).unwrap().unwrap().value().to_vec();
+    let length = column.item_bytes();
+    let mut items: Vec<Vec<u8>> = items.chunks(length).map(<[u8]>::to_vec).collect();
+    let middle = items.len() / 2;
+    let other = |item: &Vec<u8>| change(item) != *item;
+    let at = middle + items[middle..].iter().position(other).unwrap();
+    items[at] = change(&items[at]);
+    table.insert(0, items.concat().as_slice()).unwrap();
+}
 
+/// The index is followed as before, after one line that names what is wrong.
+async fn follow_past_an_error(store: &Arc<Store>, chain: &Arc<SimulatedChain>) {
+    let from = known_from(store);
+    assert!(from.is_some());
     let log = Log::catch();
     let stop = Stop::new();
-    let engine = Arc::new(LibSecp256k1);
-    let indexer = Indexer::new(
-        store.clone(),
-        chain.clone(),
-        engine,
-        quick(),
-        stop.clone(),
-        {
-            let stop = stop.clone();
-            move |_| stop.request()
-        },
-    );
+    let (engine, source) = (Arc::new(LibSecp256k1), chain.clone());
+    let indexer = Indexer::new(store.clone(), source, engine, quick(), stop.clone(), {
+        let stop = stop.clone();
+        move |_| stop.request()
+    });
     let mining = async {
         // After the error, which comes first.
         while log.lines("until then the index goes on").is_empty() {
@@ -442,7 +439,49 @@ async fn a_block_that_spends_something_else_ends_it() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("ERROR"), "{lines:?}");
     assert_eq!(store.snapshot().unwrap().tip(), Some(chain.tip_id()));
+    assert_eq!(known_from(store), from);
+}
+
+/// A block of which the index has another spend than the node is named, the blocks above it are filled in, and the index
+/// goes on as it is.
+#[tokio::test]
+async fn a_block_that_spends_something_else_ends_it() {
+    let chain = chain(55, 130);
+    let (_folder, store) = tampered(&chain, |write| {
+        change_an_item(write, FOREIGN, |item| {
+            let mut item = item.to_vec();
+            item[3] ^= 1;
+            item
+        });
+    })
+    .await;
+    let syncing = indexer(&store, chain.clone(), quick());
+    let error = syncing.fill_spenders(None).await.unwrap_err();
+    let IndexError::Store(StoreError::OtherSpends { block, .. }) = &error else {
+        panic!("{error:?}");
+    };
     assert_eq!(known_from(&store), Some(block.height + 1));
+    let text = error.to_string();
+    assert!(text.contains("check --repair"), "{text}");
+    assert!(text.contains(&block.to_string()), "{text}");
+    follow_past_an_error(&store, &chain).await;
+}
+
+/// So is an old block whose rows contradict each other.
+#[tokio::test]
+async fn an_old_block_that_is_damaged_ends_it() {
+    let chain = chain(56, 130);
+    let (_folder, store) = tampered(&chain, |write| {
+        change_an_item(write, SPENDS, |_| SpendItem::Foreign.encode().to_vec());
+    })
+    .await;
+    let syncing = indexer(&store, chain.clone(), quick());
+    let error = syncing.fill_spenders(None).await.unwrap_err();
+    let IndexError::Store(StoreError::Corrupt { table, .. }) = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*table, "spends");
+    follow_past_an_error(&store, &chain).await;
 }
 
 /// A real node that has pruned the old blocks, and one that has them and is reorganised meanwhile.

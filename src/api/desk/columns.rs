@@ -2,8 +2,8 @@
 
 use super::{BlockReading, DeskError, Reading};
 use crate::BlockId;
-use crate::store::Block;
-use crate::wire::native::column::{CHUNK_BLOCKS, Column, PartHead, PartWriter};
+use crate::store::{Block, Part};
+use crate::wire::native::column::{Column, PartHead};
 use crate::wire::native::section::HeaderSection;
 
 /// A part takes no more than so many bytes for each transaction, output and spend of its blocks, and beside them.
@@ -41,22 +41,12 @@ impl Reading<'_> {
     /// # Errors
     /// As [`block`](Self::block), and that the index does not keep the column.
     pub fn part(&self, column: Column, from: u32, to: u32) -> Result<Part, DeskError> {
-        let network = self.status()?.network;
-        let to = to.min(from.saturating_add(CHUNK_BLOCKS - 1));
-        let mut writer = PartWriter::default();
-        let mut last = None;
-        for height in from..=to {
-            let BlockReading { block, .. } = self.block(height)?;
-            let mut written = Ok(());
-            writer.section(|out| written = block.write_section(column, out));
-            written?;
-            last = Some(block.id());
+        let part = self.snapshot.part(column, from, to)?;
+        match part {
+            Some(part) => Ok(part),
+            None if self.snapshot.tip().is_none() => Err(DeskError::NothingIndexed),
+            None => Err(DeskError::UnknownHeight { height: to }),
         }
-        let last = last.ok_or(DeskError::UnknownHeight { height: from })?;
-        Ok(Part {
-            bytes: writer.finish(network, column, from, last.hash),
-            last,
-        })
     }
 
     /// The mark at the end of a range that reaches to a block.
@@ -66,14 +56,6 @@ impl Reading<'_> {
     pub fn end_mark(&self, reached: BlockId) -> Result<[u8; PartHead::BYTES], DeskError> {
         Ok(PartHead::end(self.status()?.network, reached).encode())
     }
-}
-
-/// A part, and the last of its blocks.
-pub struct Part {
-    /// Head, lengths, sections.
-    pub bytes: Vec<u8>,
-    /// The last block.
-    pub last: BlockId,
 }
 
 fn section_weight(block: &Block<'_>, column: Column) -> u64 {

@@ -9,6 +9,9 @@ use crate::store::{EligibleTransaction, StateSpend, Utxo};
 /// Outputs of a transaction that are looked for one after the other, where it is to be found by its txid alone.
 const VOUTS_TRIED: u32 = 256;
 
+/// Spends that are looked through for that of an output: 20 MB of the index.
+const SPENDS_TRIED: u64 = 1 << 22;
+
 /// How many rows a block has of what only an index has that keeps everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockCounts {
@@ -129,7 +132,11 @@ impl<'s> Reading<'s> {
         // As if it had this one alone.
         transaction.first.0 += index as u64;
         transaction.outputs = vec![transaction.outputs.swap_remove(index)];
-        let spend = block.block.spends_of(&transaction)?.pop().flatten();
+        let spend = block
+            .block
+            .spends_of(&transaction, SPENDS_TRIED)?
+            .pop()
+            .flatten();
         let output = transaction.outputs.pop();
         Ok(output.map(|output| ((block.id(), output), spend)))
     }
@@ -156,7 +163,7 @@ impl<'s> Reading<'s> {
         let Some(transaction) = block.block.transaction(txid)? else {
             return Ok(None);
         };
-        let spends = block.block.spends_of(&transaction)?;
+        let spends = block.block.spends_of(&transaction, SPENDS_TRIED)?;
         Ok(Some(FoundTransaction {
             block: block.id(),
             transaction,

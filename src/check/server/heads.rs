@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{CompareError, Job, Other};
 use crate::client::OracleError;
 use crate::store::{Commitments, StoreError};
-use crate::wire::native::{Link, Links};
+use crate::wire::native::{Code, Link, Links};
 use crate::wire::spcommit::{Version, next_head};
 
 /// What the heads of an index and a server say of each other.
@@ -93,7 +93,7 @@ impl Job<'_> {
                 self.note("the server has no native routes, and so no heads: none were compared");
                 return Ok(Vec::new());
             }
-            Err(OracleError::Refused { message, .. }) => {
+            Err(OracleError::Refused { message, .. } | OracleError::Declined { message, .. }) => {
                 self.note(format!(
                     "the server gives no heads ({message}): none were compared"
                 ));
@@ -188,7 +188,10 @@ impl Job<'_> {
     /// What the server commits to at a height; `None` where it has nothing.
     async fn theirs(&self, height: u32) -> Result<Option<Chains>, CompareError> {
         match self.server.commitments(height).await {
-            Err(OracleError::Refused { status: 404, .. }) => Ok(None),
+            Err(OracleError::Declined {
+                code: Code::NotYetIndexed | Code::NeverIndexed,
+                ..
+            }) => Ok(None),
             links => Ok(links?.as_ref().map(chains)),
         }
     }

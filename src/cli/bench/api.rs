@@ -1,10 +1,11 @@
-//! `spindex bench api`: requests a second of the version 1 routes over loopback, beside nginx with the same bytes in files.
+//! `spindex bench api`: requests a second of the version 1 routes, and of chunks, over loopback, beside nginx with the same bytes in files.
 
 mod cores;
 mod load;
 mod nginx;
 mod subject;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,17 +18,72 @@ use super::super::engine::engine;
 use super::super::output::{progress_bar, write_stdout};
 use super::{cpu_name, median};
 use crate::curve::EngineKind;
+use crate::wire::native::column::CHUNK_BLOCKS;
 use cores::Cores;
 use load::{Load, Measured};
 use nginx::Nginx;
 use subject::Server;
 
-/// Routes that are measured, `{}` for the height.
-const ROUTES: [&str; 4] = [
-    "/tweaks/{}",
-    "/tweak-index/{}",
-    "/utxos/{}",
-    "/filter/new-utxos/{}",
+/// What is asked for, `{}` for the number.
+#[derive(Debug, Clone, Copy)]
+struct Route {
+    template: &'static str,
+    /// The number is that of a chunk, and the answer is not compressed; else it is a height.
+    is_of_chunk: bool,
+}
+
+impl Route {
+    const fn of_block(template: &'static str) -> Self {
+        Self {
+            template,
+            is_of_chunk: false,
+        }
+    }
+
+    const fn of_chunk(template: &'static str) -> Self {
+        Self {
+            template,
+            is_of_chunk: true,
+        }
+    }
+
+    fn path(self, number: u32) -> String {
+        self.template.replace("{}", &number.to_string())
+    }
+
+    /// The number that `hot` is asked for, about a height of an index of so many blocks; `None` where it has no whole chunk.
+    fn number(self, height: u32, blocks: u32) -> Option<u32> {
+        match self.is_of_chunk {
+            true => whole_chunks(blocks)
+                .checked_sub(1)
+                .map(|last| last.min(height / CHUNK_BLOCKS)),
+            false => Some(height),
+        }
+    }
+
+    /// The numbers that `cold` is asked for.
+    fn numbers(self, blocks: u32) -> Range<u32> {
+        match self.is_of_chunk {
+            true => 0..whole_chunks(blocks),
+            false => 1..blocks + 1,
+        }
+    }
+}
+
+/// Chunks of an index with blocks 1 to `blocks`.
+const fn whole_chunks(blocks: u32) -> u32 {
+    (blocks + 1) / CHUNK_BLOCKS
+}
+
+/// Routes that are measured.
+const ROUTES: [Route; 7] = [
+    Route::of_block("/tweaks/{}"),
+    Route::of_block("/tweak-index/{}"),
+    Route::of_block("/utxos/{}"),
+    Route::of_block("/filter/new-utxos/{}"),
+    Route::of_chunk("/spindex/v1/chunk/{}/tweaks"),
+    Route::of_chunk("/spindex/v1/chunk/{}/prefixes"),
+    Route::of_chunk("/spindex/v1/chunk/{}/outputs"),
 ];
 
 #[derive(Args)]
@@ -42,7 +98,7 @@ pub(super) struct ApiBenchArgs {
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = whole(1, 700))]
     connections: usize,
     /// Blocks of the index that is made up
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     blocks: u32,
     /// Eligible transactions of each block
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -116,8 +172,9 @@ pub(super) fn bench_api(args: ApiBenchArgs) -> Result<()> {
     let height = args.blocks / 2 + 1;
     let nginx = Nginx::start(
         &hot.address(),
-        &ROUTES,
-        height,
+        ROUTES
+            .iter()
+            .filter_map(|route| Some(route.path(route.number(height, args.blocks)?))),
         args.serving_threads,
         serving,
     )?;
@@ -145,32 +202,38 @@ pub(super) fn bench_api(args: ApiBenchArgs) -> Result<()> {
 
 /// Every route of every subject in turn, round after round, after one round that does not count.
 fn measure(args: &ApiBenchArgs, subjects: &[Subject], height: u32) -> Result<Vec<Row>> {
-    let kinds = ROUTES
-        .iter()
-        .flat_map(|route| [false, true].map(|gzip| (*route, gzip)));
+    let mut kinds = Vec::new();
+    for route in ROUTES {
+        if let Some(number) = route.number(height, args.blocks) {
+            kinds.push((route, number, false));
+            if !route.is_of_chunk {
+                kinds.push((route, number, true));
+            }
+        }
+    }
     let mut rows = Vec::new();
     let bar = progress_bar(
-        u64::from(args.rounds + 1) * (2 * ROUTES.len() * subjects.len()) as u64,
+        u64::from(args.rounds + 1) * (kinds.len() * subjects.len()) as u64,
         "measurements",
     );
-    for (route, gzip) in kinds {
+    for (route, number, gzip) in kinds {
         let mut measured: Vec<Vec<Measured>> = subjects.iter().map(|_| Vec::new()).collect();
         for round in 0..=args.rounds {
             for (subject, measured) in subjects.iter().zip(&mut measured) {
-                let heights = match subject.is_cold {
-                    true => 1..=args.blocks,
-                    false => height..=height,
+                let numbers = match subject.is_cold {
+                    true => route.numbers(args.blocks),
+                    false => number..number + 1,
                 };
                 let load = Load {
                     address: subject.address.clone(),
-                    paths: heights.map(|height| path(route, height)).collect(),
+                    paths: numbers.map(|number| route.path(number)).collect(),
                     is_gzip: gzip,
                     connections: args.connections,
                     seconds: args.seconds,
                 };
                 let result = load
                     .run()
-                    .with_context(|| format!("{} of {}", route, subject.name))?;
+                    .with_context(|| format!("{} of {}", route.template, subject.name))?;
                 if round > 0 {
                     measured.push(result);
                 }
@@ -195,7 +258,7 @@ fn measure(args: &ApiBenchArgs, subjects: &[Subject], height: u32) -> Result<Vec
             let of = |value: fn(&Measured) -> f64| median(measured.iter().map(value).collect());
             rows.push(Row {
                 server: subject.name,
-                route,
+                route: route.template,
                 gzip,
                 body_bytes: measured.first().map_or(0, |one| one.body_bytes),
                 requests_per_s: of(|one| one.requests_per_s),
@@ -208,10 +271,6 @@ fn measure(args: &ApiBenchArgs, subjects: &[Subject], height: u32) -> Result<Vec
     }
     bar.finish_and_clear();
     Ok(rows)
-}
-
-fn path(route: &str, height: u32) -> String {
-    route.replace("{}", &height.to_string())
 }
 
 fn print(args: &ApiBenchArgs, cores: Option<&Cores>, has_nginx: bool, rows: &[Row]) -> Result<()> {
@@ -244,7 +303,7 @@ fn print(args: &ApiBenchArgs, cores: Option<&Cores>, has_nginx: bool, rows: &[Ro
         )?;
         writeln!(
             out,
-            "{:<22} {:<5} {:<7} {:>10} {:>11} {:>8} {:>8}  {:>8} {:>9}",
+            "{:<29} {:<5} {:<7} {:>10} {:>11} {:>8} {:>8}  {:>8} {:>9}",
             "route",
             "gzip",
             "server",
@@ -261,7 +320,7 @@ fn print(args: &ApiBenchArgs, cores: Option<&Cores>, has_nginx: bool, rows: &[Ro
         for row in rows {
             writeln!(
                 out,
-                "{:<22} {:<5} {:<7} {:>10} {:>11.0} {:>8.0} {:>8.0}  {:>8} {:>9}",
+                "{:<29} {:<5} {:<7} {:>10} {:>11.0} {:>8.0} {:>8.0}  {:>8} {:>9}",
                 row.route,
                 if row.gzip { "gzip" } else { "plain" },
                 row.server,
@@ -275,7 +334,7 @@ fn print(args: &ApiBenchArgs, cores: Option<&Cores>, has_nginx: bool, rows: &[Ro
         }
         writeln!(
             out,
-            "hot: one block again and again; cold: another block each time, nothing kept; nginx: the answers of hot as files,\n\
+            "hot: one block or chunk again and again; cold: another one each time, nothing kept; nginx: the answers of hot as files,\n\
              compressed before{}",
             if has_nginx {
                 ""

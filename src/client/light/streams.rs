@@ -96,8 +96,8 @@ async fn forward(server: Arc<NativeOracle>, wanted: Wanted, sender: mpsc::Sender
         let is_wanted = next >= from;
         next = next.saturating_add(1);
         if failed || is_wanted {
-            let sent = sender.send(fetched).await;
-            if failed || sent.is_err() {
+            let is_taken = sender.send(fetched).await.is_ok();
+            if failed || !is_taken {
                 return;
             }
         }

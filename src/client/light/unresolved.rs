@@ -111,6 +111,17 @@ impl LightClient {
     /// among them.
     async fn heights_to_ask(&mut self, tip: u32) -> Result<Vec<u32>, Interrupted> {
         let contents = &self.state.contents;
+        let is_native = self.server.is_native();
+        if is_native && self.settings.private && !self.settings.ask_again {
+            let blocks = contents.unresolved.len();
+            if blocks > 0 {
+                tracing::info!(
+                    "{blocks} blocks are unresolved since a scan by version 1: --rescan finds what is in them, --ask-again too, \
+                     and tells the server in which chunks they are"
+                );
+            }
+            return Ok(Vec::new());
+        }
         let scanned = contents.cursor.as_ref().map_or(0, |cursor| cursor.next);
         let mut known: HashMap<(u32, BlockHash), bool> = HashMap::new();
         let mut heights = Vec::new();
@@ -119,7 +130,7 @@ impl LightClient {
             .range(..scanned.min(tip.saturating_add(1)))
         {
             let is_settled = match row.asked_at {
-                _ if self.settings.ask_again || self.server.is_native() => false,
+                _ if self.settings.ask_again || is_native => false,
                 None => false,
                 Some((at, _)) if at > tip => false,
                 Some((at, hash)) => match known.get(&(at, hash)) {

@@ -98,6 +98,7 @@ impl LightClient {
             spends,
             watched,
             unresolved,
+            ..Change::default()
         })?;
         Ok(())
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::client::Spend;
 use bitcoin::Txid;
 use redb::ReadableTableMetadata;
 
@@ -86,6 +87,7 @@ fn filled() -> Change {
             (104, Some(unresolved(104, None))),
             (107, Some(unresolved(107, Some(110)))),
         ],
+        unwatched: Vec::new(),
     }
 }
 
@@ -443,6 +445,33 @@ fn a_file_of_format_2_is_kept_and_has_no_heads() {
         };
         assert_eq!(state.contents, expected);
     }
+}
+
+#[test]
+fn what_is_not_watched_any_more_is_forgotten() {
+    let mut state = State::in_memory(identity(Some(1))).expect("a state");
+    state.apply(filled()).expect("written");
+    // One that is the wallet's as well, one that is spent, and one that nobody watched.
+    state
+        .apply(Change {
+            watched: vec![(
+                outpoint(1),
+                WatchedRow {
+                    from: 100,
+                    next: None,
+                },
+            )],
+            spends: vec![(outpoint(8), spend(104))],
+            ..Change::default()
+        })
+        .expect("written");
+    assert_eq!(state.watched(), [outpoint(1), outpoint(8), outpoint(9)]);
+    state
+        .unwatch(&[outpoint(1), outpoint(8), outpoint(7)])
+        .expect("written");
+    assert_eq!(state.watched(), [outpoint(9)]);
+    let spends: Vec<_> = state.contents.spends.keys().copied().collect();
+    assert_eq!(spends, [outpoint(1), outpoint(2)]);
 }
 
 #[test]

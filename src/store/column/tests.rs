@@ -116,6 +116,45 @@ fn changes_are_those_of_a_vector() {
     }
 }
 
+/// Puts items in the place of others.
+fn put(database: &Database, len: u64, first: u64, items: &[Item]) -> Result<(), Fault> {
+    let transaction = database.begin_write().unwrap();
+    let done = {
+        let mut table = transaction.open_table(COLUMN.definition()).unwrap();
+        COLUMN.overwrite(&mut table, len, first, items.as_flattened())
+    };
+    transaction.commit().unwrap();
+    done
+}
+
+#[test]
+fn items_in_the_middle_are_put_in_the_place_of_others() {
+    let mut rng = StdRng::seed_from_u64(2);
+    for len in [1, 4, 5, 6, 14, 15, 17] {
+        let database = database();
+        let mut items: Vec<Item> = (0..len).map(|_| rng.r#gen()).collect();
+        replace(&database, 0, 0, &items, items.len());
+        for first in 0..len {
+            for end in first..=len {
+                let new: Vec<Item> = (first..end).map(|_| rng.r#gen()).collect();
+                put(&database, len as u64, first as u64, &new).unwrap();
+                items[first..end].copy_from_slice(&new);
+            }
+            compare(&database, &items);
+        }
+        // Nothing is appended.
+        let beyond = put(&database, len as u64, len as u64 - 1, &[[1; 3]; 2]);
+        let said = reason(beyond);
+        let (missing, no_item) = ("chunk is missing", format!("no item {len}"));
+        assert!(said.contains(missing) || said.contains(&no_item), "{said}");
+    }
+    let database = database();
+    replace(&database, 0, 0, &[[7; 3]; 12], 12);
+    overwrite(&database, 1, Some(&[7; 14]));
+    let said = "items 1: 14 bytes where 15 were expected";
+    assert_eq!(reason(put(&database, 12, 4, &[[8; 3]; 2])), said);
+}
+
 #[test]
 fn sizes_and_numbers_of_chunks() {
     assert_eq!((COLUMN.name(), COLUMN.item_bytes()), ("items", 3));

@@ -6,6 +6,7 @@ mod commitments;
 mod events;
 mod info;
 mod lookup;
+pub mod manifest;
 mod process;
 pub mod section;
 
@@ -91,3 +92,6 @@ impl fmt::Display for Refusal {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod vectors;

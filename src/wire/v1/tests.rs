@@ -52,6 +52,11 @@ fn error_objects_are_told_from_everything_else() {
         text(r#"{"error":{"code":7}}"#).as_deref(),
         Some(r#"{"code":7}"#)
     );
+    // The native protocol's, with a message for people.
+    assert_eq!(
+        text(r#"{"error":{"code":"busy","message":"not now"}}"#).as_deref(),
+        Some("not now")
+    );
     for other in ["", "[]", "{}", "no", r#"{"error":null}"#, r#"{"error":"#] {
         assert_eq!(text(other), None, "{other}");
     }

@@ -24,7 +24,7 @@ fn schemathesis() -> Option<PathBuf> {
         .output();
     let output = output.expect("there is a shell");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    let said = text(&output.stderr);
+    let said = text(&output.stderr).replace('\n', "; ");
     match output.status.code() {
         Some(0) => Some(text(&output.stdout).into()),
         Some(3) => {

@@ -8,22 +8,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use bitcoin::Network;
 use secp256k1::rand::rngs::StdRng;
 use secp256k1::rand::seq::SliceRandom;
 use secp256k1::rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use spindex::client::{
-    ClientError, HttpOracle, HttpSettings, LightClient, LightSettings, NativeOracle, ScanReport,
-};
-use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::scan::Scanner;
+use spindex::client::ScanReport;
 use spindex::wire::native::column::{Column, PartHead, PartWriter, split_part};
 use spindex::wire::native::section::{HeaderSection, section_hash};
 
-use super::between::Between;
-use crate::reorgs::scene::{FIRST, Scene, keys, state};
-use crate::support::served::serve;
+use super::liar::Liar;
 
 /// What a client cannot see: the kind of request, and the field.
 const UNSEEN: [(&str, &str); 21] = [
@@ -223,61 +216,6 @@ fn lie_in_columns(asked: &str, body: &mut [u8], rng: &mut StdRng) -> (&'static s
     let chosen = kinds.choose(rng).unwrap().choose(rng).unwrap();
     falsify(&mut body[chosen.at.clone()], rng);
     (kind, chosen.name.clone())
-}
-
-/// A scene with a server that may lie.
-struct Liar {
-    /// Keeps the chain going.
-    _scene: Scene,
-    between: Between,
-    url: String,
-}
-
-impl Liar {
-    async fn new(seed: u64) -> Self {
-        let scene = Scene::new(seed).await;
-        let between = Between::default();
-        let router = |router| between.around(router);
-        let address = serve(&scene.chain, scene.store.clone(), router).await;
-        let url = format!("http://{address}");
-        Self {
-            _scene: scene,
-            between,
-            url,
-        }
-    }
-
-    async fn scan(&self) -> Result<ScanReport, ClientError> {
-        let http = HttpSettings {
-            attempts: 2,
-            first_delay: std::time::Duration::from_millis(1),
-            timeout: std::time::Duration::from_secs(5),
-            ..HttpSettings::default()
-        };
-        let http = HttpOracle::new(&self.url, http).unwrap();
-        let settings = LightSettings {
-            from: Some(FIRST),
-            settling: std::time::Duration::ZERO,
-            ..LightSettings::new(Network::Regtest)
-        };
-        LightClient::native(
-            Arc::new(NativeOracle::new(Arc::new(http), Network::Regtest)),
-            None,
-            Some(Scanner::new(Arc::new(LibSecp256k1), keys()).unwrap()),
-            [],
-            state(),
-            settings,
-        )
-        .unwrap()
-        .run(&mut |_| ())
-        .await
-    }
-
-    #[track_caller]
-    fn assert_names_the_server(&self, error: &ClientError, what: &str) {
-        let text = error.to_string();
-        assert!(text.contains(&self.url), "{what}: {text}");
-    }
 }
 
 fn lies(few: u64) -> u64 {

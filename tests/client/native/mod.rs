@@ -1,7 +1,9 @@
 //! Scans by the native protocol over a real server, with something of the test's in between.
 
 mod between;
+mod cuts;
 mod finding;
+mod liar;
 mod lies;
 mod privacy;
 mod witnesses;

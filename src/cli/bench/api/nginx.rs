@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::cores::pin;
-use super::path;
 use crate::private_file::PrivateFolder;
 
 /// How long it may take to start.
@@ -26,8 +25,7 @@ impl Nginx {
     /// Copies answers of a server to files, plain and compressed by `gzip -6`'s level, and serves them; `None` where there is no nginx.
     pub(super) fn start(
         server: &str,
-        routes: &[&str],
-        height: u32,
+        paths: impl Iterator<Item = String>,
         threads: usize,
         cores: Option<&[usize]>,
     ) -> Result<Option<Self>> {
@@ -39,8 +37,7 @@ impl Nginx {
             return Ok(None);
         }
         let folder = PrivateFolder::create(&std::env::temp_dir(), "spindex-nginx")?;
-        for route in routes {
-            let path = path(route, height);
+        for path in paths {
             let file = folder
                 .path()
                 .join("files")
