@@ -5,6 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "fuzz/checks/allocation.rs"]
+mod allocation;
+#[path = "fuzz/checks/answers.rs"]
+mod answers;
 #[path = "fuzz/checks/block.rs"]
 mod block;
 #[path = "fuzz/checks/block_files.rs"]
@@ -17,10 +21,18 @@ mod curve_seeds;
 mod engines;
 #[path = "fuzz/checks/input.rs"]
 mod input;
+#[path = "fuzz/checks/native_answers.rs"]
+mod native_answers;
+#[path = "fuzz/checks/native_parts.rs"]
+mod native_parts;
+#[path = "fuzz/native_seeds.rs"]
+mod native_seeds;
 #[path = "fuzz/checks/rpc_block.rs"]
 mod rpc_block;
 #[path = "fuzz/checks/scans.rs"]
 mod scans;
+#[path = "support/sections.rs"]
+mod sections;
 #[path = "fuzz/seeds.rs"]
 mod seeds;
 #[path = "fuzz/checks/spent_outputs.rs"]
@@ -30,6 +42,8 @@ mod stored_rows;
 mod support;
 #[path = "fuzz/checks/undo.rs"]
 mod undo;
+#[path = "fuzz/checks/v1_answers.rs"]
+mod v1_answers;
 #[path = "fuzz/checks/wallets.rs"]
 mod wallets;
 
@@ -111,4 +125,27 @@ fn engines_inputs() {
 #[test]
 fn confirm_inputs() {
     replay("confirm", confirm::check, &curve_seeds::confirm());
+}
+
+#[test]
+fn native_parts_inputs() {
+    replay(
+        "native_parts",
+        native_parts::check,
+        &native_seeds::native_parts(),
+    );
+}
+
+#[test]
+fn native_answers_inputs() {
+    replay(
+        "native_answers",
+        native_answers::check,
+        &native_seeds::native_answers(),
+    );
+}
+
+#[test]
+fn v1_answers_inputs() {
+    replay("v1_answers", v1_answers::check, &native_seeds::v1_answers());
 }

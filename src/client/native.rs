@@ -4,6 +4,7 @@
 //! ([`group`]), headers against each other and against the work they claim ([`headers`]), lists against the counts beside
 //! them ([`block`]). What is left to lie about stands in `docs/trust.md`.
 
+mod answer;
 mod block;
 mod chunk;
 mod group;
@@ -22,6 +23,8 @@ use super::{Oracle, OracleError, SpendDetails};
 use crate::wire::native::column::Column;
 use crate::wire::native::{Code, Links, PREFIX};
 
+pub use answer::check_answer;
+pub(crate) use answer::{Reached, read_blocks};
 pub(crate) use block::NativeBlock;
 use chunk::Cache;
 pub(crate) use chunk::Section;

@@ -3,4 +3,5 @@
 mod hex;
 pub mod native;
 pub mod spcommit;
+pub(crate) mod text;
 pub mod v1;

@@ -8,31 +8,13 @@ mod lists;
 pub mod words;
 
 use bitcoin::{BlockHash, Network, Txid};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::text::parse;
+
+pub use super::text::excerpt;
 pub use blocks::{Digest, Filter, Spend, Spends, SpentIndex};
 pub use lists::{Tweaks, Utxo};
-
-/// Longest part of a peer's text that goes into an error.
-const EXCERPT_CHARS: usize = 200;
-
-/// A text of the peer, fit for one line of a log: shortened, without control characters.
-pub fn excerpt(text: &str) -> String {
-    let mut excerpt: String = text
-        .chars()
-        .take(EXCERPT_CHARS)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if text.chars().nth(EXCERPT_CHARS).is_some() {
-        excerpt.push('…');
-    }
-    excerpt
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(body).map_err(|error| excerpt(&error.to_string()))
-}
 
 /// Writes a body. Plain structs cannot fail; the error is passed on all the same.
 fn write(body: &impl Serialize) -> Result<Vec<u8>, String> {

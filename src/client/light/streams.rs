@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bitcoin::BlockHash;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::super::native::{Broken, HeaderChain, NativeBlock, NativeOracle, Next, read_group};
+use super::super::native::{
+    Broken, HeaderChain, NativeBlock, NativeOracle, Next, Reached, read_blocks,
+};
 use super::super::{OracleError, off_worker};
 use super::fetch::{Content, Fetched, FetchedBlock, Fetcher, Roomed};
 use super::reorg::changed;
@@ -159,20 +160,12 @@ impl Range {
         let (mut next, mut failed) = (first, 0);
         while next <= last {
             let mut parts = self.server.range(&self.columns, next, last).await?;
-            // The last block of this answer.
-            let mut reached: Option<BlockHash> = None;
+            let mut reached = Reached::default();
             loop {
                 let group = match parts.next(&self.columns).await? {
                     Next::Group(group) => group,
                     Next::End(mark) => {
-                        if reached != Some(mark.hash) || mark.height.checked_add(1) != Some(next) {
-                            let at = mark.height;
-                            return Err(parts
-                                .malformed(format!(
-                                    "an end mark of another block than its last, at {at}"
-                                ))
-                                .into());
-                        }
+                        reached.end(&parts, mark)?;
                         // Below `last` if the chain was shortened meanwhile: asked again, the server says so.
                         break;
                     }
@@ -188,29 +181,11 @@ impl Range {
                 };
                 let (url, network) = (parts.url(), self.server.network());
                 let columns = self.columns.clone();
-                let blocks = off_worker(move || -> Result<Vec<NativeBlock>, OracleError> {
-                    let raw = read_group(&url, network, &columns, &group, next)?;
-                    let read = raw.into_iter();
-                    read.map(|raw| NativeBlock::read(&url, &columns, raw))
-                        .collect()
-                })
-                .await?;
+                let blocks =
+                    off_worker(move || read_blocks(&url, network, &columns, &group, next)).await?;
                 for block in blocks {
-                    if block.height > last {
-                        return Err(parts.malformed(format!("blocks above {last}")).into());
-                    }
-                    // One answer is of one branch.
-                    let before = block.header.header.prev_blockhash;
-                    if reached.is_some_and(|hash| hash != before) {
-                        return Err(OracleError::Untrue {
-                            url: parts.url(),
-                            height: block.height,
-                            column: Column::Headers,
-                            what: "a header that is not on top of the one before it".to_owned(),
-                        }
-                        .into());
-                    }
-                    (reached, failed) = (Some(block.hash), 0);
+                    reached.take(&parts, &block, last)?;
+                    failed = 0;
                     next = block.height.saturating_add(1);
                     self.send(block, sender).await;
                 }

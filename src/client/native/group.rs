@@ -97,12 +97,14 @@ pub(crate) fn read_group(
     let params = Params::new(network);
     let mut blocks: Vec<Raw> = Vec::with_capacity(head.blocks as usize);
     let rows = sections(head, &headers.body).map_err(|error| malformed(error.to_string()))?;
-    for (height, section) in (first..).zip(rows) {
+    for (height, section) in (first..=head.last()).zip(rows) {
         let lie = |what: String| untrue(url, height, Column::Headers, what);
         let header = HeaderSection::decode(section).map_err(|error| lie(error.to_string()))?;
         let target = header.header.target();
-        if target > params.max_attainable_target {
-            return Err(lie("a target above the highest of its network".to_owned()));
+        // What is beyond 32 bytes comes out as another target, which is written in another form.
+        if target > params.max_attainable_target || target.to_compact_lossy() != header.header.bits
+        {
+            return Err(lie("a target that no block of its network has".to_owned()));
         }
         let hash = header
             .header

@@ -4,6 +4,7 @@ use bitcoin::{BlockHash, Network};
 use serde::Deserialize;
 
 use crate::BlockId;
+use crate::wire::text::{excerpt, parse};
 
 /// What a server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +45,11 @@ impl NativeInfo {
     ///
     /// # Errors
     /// What is wrong with the body.
-    pub(super) fn decode(body: &[u8]) -> Result<Self, String> {
-        let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    pub fn decode(body: &[u8]) -> Result<Self, String> {
+        let body: Body = parse(body)?;
         let network = Network::from_core_arg(&body.network);
         Ok(Self {
-            network: network.map_err(|error| error.to_string())?,
+            network: network.map_err(|error| excerpt(&error.to_string()))?,
             first_height: body.first_height,
             tip: BlockId {
                 height: body.tip.height,

@@ -27,7 +27,10 @@ pub(crate) enum Next {
 
 /// An answer made of parts.
 pub(crate) struct Parts {
-    incoming: Incoming,
+    /// What was asked.
+    url: String,
+    /// `None` where all of it was there from the beginning.
+    incoming: Option<Incoming>,
     /// Read, and not used yet.
     buffer: Vec<u8>,
 }
@@ -43,14 +46,24 @@ enum Lacking {
 impl Parts {
     pub(super) fn new(incoming: Incoming) -> Self {
         Self {
-            incoming,
+            url: incoming.url.clone(),
+            incoming: Some(incoming),
             buffer: Vec::new(),
+        }
+    }
+
+    /// Of an answer that is there as a whole.
+    pub(super) fn of_bytes(url: &str, bytes: Vec<u8>) -> Self {
+        Self {
+            url: url.to_owned(),
+            incoming: None,
+            buffer: bytes,
         }
     }
 
     /// What was asked.
     pub(crate) fn url(&self) -> String {
-        self.incoming.url.clone()
+        self.url.clone()
     }
 
     pub(crate) fn malformed(&self, what: impl Into<String>) -> OracleError {
@@ -154,7 +167,11 @@ impl Parts {
     /// The next bytes.
     async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, Lacking> {
         while self.buffer.len() < bytes {
-            match self.incoming.read(&mut self.buffer).await {
+            let piece = match &mut self.incoming {
+                Some(incoming) => incoming.read(&mut self.buffer).await,
+                None => Ok(false),
+            };
+            match piece {
                 Ok(true) => {}
                 Ok(false) if self.buffer.is_empty() => return Err(Lacking::All),
                 Ok(false) => return Err(Lacking::Some("it ends within a part".to_owned())),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::commitments::{Link, LinkBody, Links};
 use crate::BlockId;
 use crate::wire::hex::Hex;
+use crate::wire::text::parse;
 
 /// Numbers of what only a server has that keeps everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +108,7 @@ impl Block {
     /// # Errors
     /// What is wrong with the body, a header of another hash among it.
     pub fn decode(body: &[u8]) -> Result<Self, String> {
-        let body: BlockBody = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: BlockBody = parse(body)?;
         let header: Header = deserialize_hex(&body.header).map_err(|error| error.to_string())?;
         let (hash, found) = (body.block_hash, header.block_hash());
         if hash != found {
@@ -172,7 +173,7 @@ impl Digest {
     /// # Errors
     /// What is wrong with the body, another height among it.
     pub fn decode(body: &[u8], height: u32) -> Result<Self, String> {
-        let body: DigestBody = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: DigestBody = parse(body)?;
         if body.height != height {
             return Err(format!("the digest of height {} instead", body.height));
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BlockId;
 use crate::wire::hex::Hex;
+use crate::wire::text::parse;
 
 /// What a chain of hashes commits to at a block, and its head there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +97,7 @@ impl Commitments {
     /// # Errors
     /// What is wrong with the body, other heights among it.
     pub fn decode(body: &[u8], from: u32, to: u32) -> Result<Self, String> {
-        let body: CommitmentsBody =
-            serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: CommitmentsBody = parse(body)?;
         let heights = body.blocks.iter().map(|links| links.height);
         if !heights.eq(from..=to) {
             return Err(format!("not the heights from {from} to {to}"));

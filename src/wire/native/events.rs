@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::info::BlockIdBody;
 use crate::BlockId;
+use crate::wire::text::parse;
 
 /// Something that happened to the chain of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,13 +124,10 @@ impl Event {
     /// # Errors
     /// What is wrong with the data.
     pub fn decode(name: &str, data: &str) -> Result<Option<Self>, String> {
-        fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, String> {
-            serde_json::from_str(data).map_err(|error| error.to_string())
-        }
         let list = |blocks: Vec<BlockIdBody>| blocks.into_iter().map(BlockId::from).collect();
         Ok(Some(match name {
             "tip" => {
-                let body: TipBody = read(data)?;
+                let body: TipBody = parse(data.as_bytes())?;
                 Self::Tip {
                     block: BlockId {
                         height: body.height,
@@ -139,7 +137,7 @@ impl Event {
                 }
             }
             "reorg" => {
-                let body: ReorgBody = read(data)?;
+                let body: ReorgBody = parse(data.as_bytes())?;
                 Self::Reorg {
                     fork: body.fork.map(BlockId::from),
                     disconnected: list(body.disconnected),
@@ -147,14 +145,14 @@ impl Event {
                 }
             }
             "reset" => {
-                let body: ResetBody = read(data)?;
+                let body: ResetBody = parse(data.as_bytes())?;
                 Self::Reset {
                     cursor: body.cursor.into(),
                     tip: body.tip.into(),
                 }
             }
             "lagged" => {
-                let body: LaggedBody = read(data)?;
+                let body: LaggedBody = parse(data.as_bytes())?;
                 Self::Lagged {
                     missed: body.missed,
                 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::column::Column;
 use crate::BlockId;
 use crate::wire::hex::Hex;
+use crate::wire::text::{excerpt, parse};
 
 /// Heads of the chains of hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,11 +148,11 @@ impl Info {
     /// # Errors
     /// What is wrong with the body.
     pub fn decode(body: &[u8]) -> Result<Self, String> {
-        let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: Body = parse(body)?;
         let network = Network::from_core_arg(&body.network);
         let columns = body.columns.iter();
         Ok(Self {
-            network: network.map_err(|error| error.to_string())?,
+            network: network.map_err(|error| excerpt(&error.to_string()))?,
             genesis_hash: body.genesis_hash,
             first_height: body.first_height,
             tip: body.tip.into(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BlockId;
 use crate::wire::hex::Hex;
+use crate::wire::text::parse;
 
 /// Which input spends an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +208,7 @@ impl Outpoint {
     /// # Errors
     /// What is wrong with the body, another outpoint among it.
     pub fn decode(body: &[u8], outpoint: OutPoint) -> Result<Self, String> {
-        let body: OutpointBody = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: OutpointBody = parse(body)?;
         if body.outpoint != outpoint {
             return Err(format!("the state of {} instead", body.outpoint));
         }
@@ -307,8 +308,7 @@ impl Transaction {
     /// # Errors
     /// What is wrong with the body, another transaction among it.
     pub fn decode(body: &[u8], txid: Txid) -> Result<Self, String> {
-        let body: TransactionBody =
-            serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: TransactionBody = parse(body)?;
         if body.txid != txid {
             return Err(format!("transaction {} instead", body.txid));
         }
@@ -374,7 +374,7 @@ impl Birthday {
     /// # Errors
     /// What is wrong with the body, another time among it.
     pub fn decode(body: &[u8], time: u32) -> Result<Self, String> {
-        let body: BirthdayBody = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: BirthdayBody = parse(body)?;
         if body.time != time {
             return Err(format!("the height of time {} instead", body.time));
         }

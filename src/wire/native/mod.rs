@@ -14,6 +14,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::text::parse;
+
 pub use block::{Block, Counts, Digest};
 pub use commitments::{Commitments, Link, Links};
 pub use events::{Event, read_cursor, write_cursor};
@@ -77,7 +79,7 @@ impl Refusal {
     /// # Errors
     /// What is wrong with the body.
     pub fn decode(body: &[u8]) -> Result<Self, String> {
-        let refused: Refused = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let refused: Refused = parse(body)?;
         Ok(refused.error)
     }
 }

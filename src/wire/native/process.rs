@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::BlockId;
 use crate::wire::hex::Hex;
+use crate::wire::text::parse;
 
 /// A step of a process: who spent its tip, and the state id that the spender carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +111,7 @@ impl Process {
     /// # Errors
     /// What is wrong with the body, another outpoint among it.
     pub fn decode(body: &[u8], start: OutPoint) -> Result<Self, String> {
-        let body: ProcessBody = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let body: ProcessBody = parse(body)?;
         if body.start != start {
             return Err(format!("the process of {} instead of {start}", body.start));
         }
