@@ -3,7 +3,7 @@
 //! [`Upstream`] is another spindex server, in the place of a node: it says what the chain looks like, and gives rows instead of
 //! blocks ([`RowSource`]). Nothing of it is taken on trust that can be checked without blocks: headers link to those that the
 //! index has, carry the work that the rules ask for, and have the hash of every section; rows are made of these sections,
-//! and what can be computed from rows is computed anew and held against the hashes ([`record`]).
+//! and what can be computed from rows is computed anew and held against the hashes (`record`).
 
 mod record;
 
