@@ -1,8 +1,8 @@
 //! A server of the native protocol: columns of consecutive blocks, many with one request, nothing of them on trust.
 //!
 //! Whatever comes is held against the headers column it came with, which has the SHA-256 of every other section
-//! ([`group`]), headers against each other and against the work they claim ([`headers`]), lists against the counts beside
-//! them ([`block`]). What is left to lie about stands in `docs/trust.md`.
+//! (`group`), headers against each other and against the work they claim (`headers`), lists against the counts beside
+//! them (`block`). What is left to lie about stands in `docs/trust.md`.
 
 mod block;
 mod chunk;
@@ -119,7 +119,7 @@ impl NativeOracle {
     /// Hash of the block at a height, with the work it claims; `None` where the chain of the server does not reach it.
     ///
     /// # Errors
-    /// As [`Self::header`].
+    /// As all of [`Oracle`]; a header without the work it claims.
     pub async fn block_hash(&self, height: u32) -> Result<Option<BlockHash>, OracleError> {
         let block = self.header(height).await?;
         Ok(block.map(|block| block.hash))

@@ -166,7 +166,7 @@ impl HeadRow {
     }
 }
 
-/// An output of the wallet, without what a [`Spend`](super::Spend) row says.
+/// An output of the wallet, without what a [`Spend`](crate::client::Spend) row says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::client) struct FoundRow {
