@@ -142,7 +142,7 @@ async fn play_all(protocol: Protocol, few: u64) -> Sum {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_reorganisations_the_state_is_that_of_a_fresh_scan() {
-    let sum = play_all(Protocol::V1, 4).await;
+    let sum = play_all(Protocol::V1, 8).await;
     println!("{sum:?}");
     assert!(sum.unresolved > 10 && sum.revived > 0, "{sum:?}");
 }
