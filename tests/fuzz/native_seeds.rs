@@ -10,6 +10,7 @@ use spindex::filter::spent_item;
 use spindex::index::derive_records;
 use spindex::store::{BlockRecord, TweakForm};
 use spindex::wire::native::column::{CHUNK_BLOCKS, Column, PartHead, PartWriter};
+use spindex::wire::native::manifest::{FileSum, List, ListName, ListedChunk, Manifest};
 use spindex::wire::native::{
     self, CarriedState, Code, Commitments, Counts, Created, Event, Heads, Link, Links, Outpoint,
     OutpointState, Output, Process, Refusal, Server, Step, Transaction, write_cursor,
@@ -319,6 +320,33 @@ pub(crate) fn native_answers() -> Vec<Seed> {
             &[],
             Ok(refusal.encode()),
         );
+    }
+    let list = List {
+        chunks: vec![ListedChunk {
+            chunk: 0,
+            block_hash: block.hash,
+            head: Some(heads[2]),
+            files: vec![FileSum::of(&[1]), FileSum::of(&[])],
+        }],
+    };
+    let list = list.encode();
+    let name = ListName::of(0, 0, list.as_deref().unwrap_or_default());
+    add("list", native_answers::LIST, &[0, 0, 0, 0, 0, 2], list);
+    let last_block = BlockId {
+        height: CHUNK_BLOCKS - 1,
+        hash: block.hash,
+    };
+    for head in [Some(heads[2]), None] {
+        let manifest = Manifest {
+            network: Network::Regtest,
+            first_height: 0,
+            columns: vec![Column::Headers, Column::Spends],
+            spenders_from: head.map(|_| 7),
+            last_block,
+            head,
+            lists: vec![name],
+        };
+        add("manifest", native_answers::MANIFEST, &[], manifest.encode());
     }
     let cursor = write_cursor(&block).into_bytes();
     add("cursor", native_answers::CURSOR, &[], Ok(cursor));

@@ -13,6 +13,7 @@ use super::column::{CHUNK_BLOCKS, Column, chunk_heights};
 use super::info::BlockIdBody;
 use crate::BlockId;
 use crate::wire::hex::Hex;
+use crate::wire::text::{excerpt, parse};
 
 /// Name of the manifest, beside the folder `chunk` in that of the routes ([`PREFIX`](super::PREFIX)).
 pub const MANIFEST: &str = "manifest.json";
@@ -182,17 +183,17 @@ impl Manifest {
     /// # Errors
     /// What is wrong with the bytes: another format, unknown columns, chunks that no list has.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let body: ManifestBody =
-            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let body: ManifestBody = parse(bytes)?;
         if (body.format, body.chunk_blocks) != (FORMAT, CHUNK_BLOCKS) {
             return Err(format!(
                 "a manifest of format {} with chunks of {} blocks, and this program reads format {FORMAT} with {CHUNK_BLOCKS}",
                 body.format, body.chunk_blocks
             ));
         }
-        let network = Network::from_core_arg(&body.network).map_err(|error| error.to_string())?;
+        let network =
+            Network::from_core_arg(&body.network).map_err(|error| excerpt(&error.to_string()))?;
         let column = |name: &String| {
-            Column::by_name(name).ok_or_else(|| format!("no column is called {name:?}"))
+            Column::by_name(name).ok_or_else(|| format!("no column is called {:?}", excerpt(name)))
         };
         let columns: Vec<Column> = body.columns.iter().map(column).collect::<Result<_, _>>()?;
         if !columns.is_sorted_by(|a, b| a < b) || columns.first() != Some(&Column::Headers) {
@@ -206,7 +207,10 @@ impl Manifest {
             };
             match name.file() == list.name {
                 true => Ok(name),
-                false => Err(format!("a list with the name of another, {:?}", list.name)),
+                false => {
+                    let other = excerpt(&list.name);
+                    Err(format!("a list with the name of another, {other:?}"))
+                }
             }
         });
         let manifest = Self {
@@ -287,7 +291,7 @@ impl List {
         if ListName::of(name.first, name.last, bytes) != *name {
             return Err("other bytes than the manifest names".to_owned());
         }
-        let body: ListBody = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let body: ListBody = parse(bytes)?;
         let chunks = body.chunks.iter().map(|listed| listed.chunk);
         if !chunks.eq(name.first..=name.last) {
             return Err("not the chunks that the manifest names".to_owned());

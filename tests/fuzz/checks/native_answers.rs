@@ -1,7 +1,8 @@
-//! Bodies of the native protocol in JSON, and its events: what is read is written, and read again as the same.
+//! Bodies of the native protocol in JSON, its events, and what a folder of exported files says of itself: what is read is written, and read again as the same.
 
 use bitcoin::{OutPoint, Txid, hashes::Hash};
 use spindex::client::NativeInfo;
+use spindex::wire::native::manifest::{List, ListName, Manifest};
 use spindex::wire::native::{
     Birthday, Block, Commitments, Digest, Event, Info, Outpoint, Process, Refusal, Transaction,
     read_cursor, write_cursor,
@@ -23,15 +24,17 @@ pub(crate) const BIRTHDAY: u8 = 7;
 pub(crate) const REFUSAL: u8 = 8;
 pub(crate) const CURSOR: u8 = 9;
 pub(crate) const EVENT: u8 = 10;
-const DECODERS: u8 = 11;
+pub(crate) const MANIFEST: u8 = 11;
+pub(crate) const LIST: u8 = 12;
+const DECODERS: u8 = 13;
 
 /// Names of events, of which the last one is not known.
 pub(crate) const EVENTS: [&str; 5] = ["tip", "reorg", "reset", "lagged", "more"];
 
 /// Whether a body is read. The input: which decoder (1 byte), what was asked for, and the body. Asked for are: of `digest` and
 /// `height?time=` a number (4 bytes), of `commitments` the first height (4 bytes) and how many more (1 byte), of a process and
-/// an outpoint a txid and a vout (32 and 4 bytes), of a transaction a txid (32 bytes); of an event its name (1 byte). Numbers
-/// are little-endian, txids in internal order.
+/// an outpoint a txid and a vout (32 and 4 bytes), of a transaction a txid (32 bytes); of an event its name (1 byte); of a list of exported
+/// files the first chunk (4 bytes), how many more (1 byte) and the number of columns (1 byte). Numbers are little-endian, txids in internal order.
 pub(crate) fn check(input: &[u8]) -> bool {
     let mut input = Input(input);
     read(&mut input).unwrap_or(false)
@@ -75,6 +78,16 @@ fn read(input: &mut Input<'_>) -> Option<bool> {
         }
         REFUSAL => refusal(input.0),
         CURSOR => cursor(input.0),
+        MANIFEST => comes_back(input.0, Manifest::decode, Manifest::encode),
+        LIST => {
+            let first = number(input)?;
+            let last = first.saturating_add(input.byte()?.into());
+            let columns = input.byte()?.into();
+            // A list is named after its bytes.
+            let decode =
+                |body: &[u8]| List::decode(body, &ListName::of(first, last, body), columns);
+            comes_back(input.0, decode, List::encode)
+        }
         _ => {
             let name = EVENTS[usize::from(input.byte()?) % EVENTS.len()];
             event(name, std::str::from_utf8(input.0).ok()?)
