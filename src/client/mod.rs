@@ -20,7 +20,7 @@ use crate::wire::native::column::Column;
 
 pub use http::{HttpOracle, HttpSettings};
 pub use light::{ClientError, LightClient, LightSettings, Progress};
-pub use native::{NativeInfo, NativeOracle};
+pub use native::NativeOracle;
 pub use report::{Event, Found, ScanHead, ScanReport, Spend, Unresolved, Watched};
 pub use state::{Identity, State, StateError, WalletId};
 

@@ -9,7 +9,6 @@ mod block;
 mod chunk;
 mod group;
 mod headers;
-mod info;
 mod parts;
 
 use std::fmt;
@@ -21,7 +20,7 @@ use futures::future::BoxFuture;
 use super::http::HttpOracle;
 use super::{Oracle, OracleError, SpendDetails};
 use crate::wire::native::column::Column;
-use crate::wire::native::{Code, Links, PREFIX};
+use crate::wire::native::{Code, Info, Links, PREFIX};
 
 pub use answer::check_answer;
 pub(crate) use answer::{Reached, read_blocks};
@@ -32,7 +31,6 @@ pub(crate) use chunk::Section;
 pub(crate) use group::untrue;
 pub(crate) use group::{Raw, read_group};
 pub(crate) use headers::{Broken, HeaderChain};
-pub use info::NativeInfo;
 #[cfg(feature = "index")]
 pub(crate) use parts::Part;
 pub(crate) use parts::{Next, Parts};
@@ -69,7 +67,7 @@ impl NativeOracle {
     /// As all of [`Oracle`]; that there is no such route is none.
     pub async fn is_spoken_by(http: &HttpOracle) -> Result<bool, OracleError> {
         match http.get(&route("info"), INFO_BYTES).await {
-            Ok(answer) => Ok(NativeInfo::decode(&answer.body).is_ok()),
+            Ok(answer) => Ok(Info::decode(&answer.body).is_ok()),
             // Whoever is not let in learns nothing about routes.
             Err(
                 error @ OracleError::Refused {
@@ -95,9 +93,9 @@ impl NativeOracle {
     ///
     /// # Errors
     /// As all of [`Oracle`].
-    pub async fn info(&self) -> Result<NativeInfo, OracleError> {
+    pub async fn info(&self) -> Result<Info, OracleError> {
         let answer = self.http.get(&route("info"), INFO_BYTES).await?;
-        NativeInfo::decode(&answer.body).map_err(|what| answer.malformed(what))
+        Info::decode(&answer.body).map_err(|what| answer.malformed(what))
     }
 
     /// What the headers column has of a block; `None` where the chain of the server does not reach it.

@@ -1,7 +1,6 @@
 //! Bodies of the native protocol in JSON, its events, and what a folder of exported files says of itself: what is read is written, and read again as the same.
 
 use bitcoin::{OutPoint, Txid, hashes::Hash};
-use spindex::client::NativeInfo;
 use spindex::wire::native::manifest::{List, ListName, Manifest};
 use spindex::wire::native::{
     Birthday, Block, Commitments, Digest, Event, Info, Outpoint, Process, Refusal, Transaction,
@@ -104,21 +103,7 @@ fn outpoint(input: &mut Input<'_>) -> Option<OutPoint> {
     Some(OutPoint::new(txid, number(input)?))
 }
 
-/// A scan reads less of it, and nothing else.
 fn info(body: &[u8]) -> bool {
-    let of_scan = NativeInfo::decode(body);
-    if let Err(error) = &of_scan {
-        assert!(!error.chars().any(char::is_control), "{error:?}");
-    }
-    if let Ok(info) = Info::decode(body) {
-        let less = NativeInfo {
-            network: info.network,
-            first_height: info.first_height,
-            tip: info.tip,
-            tweaks_only: info.tweaks_only,
-        };
-        assert_eq!(of_scan, Ok(less));
-    }
     comes_back(body, Info::decode, Info::encode)
 }
 
