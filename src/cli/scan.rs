@@ -19,7 +19,7 @@ use crate::client::{
 use crate::curve::Engine;
 use crate::runtime::Stop;
 use crate::scan::Scanner;
-use connect::{Connected, Dialect};
+use connect::{Asked, Connected, Dialect};
 use witnesses::{OnDisagreement, Witnesses};
 
 mod connect;
@@ -30,12 +30,13 @@ mod witnesses;
 pub(super) struct ScanArgs {
     #[command(flatten)]
     common: CommonSettings,
-    /// Base address of a tweak server, with any path in front (may be repeated: the first one is scanned, and all are
-    /// compared before and after, in the native protocol)
+    /// Base address of a tweak server, with any path in front, or of exported files, or a folder or bucket with such files (may
+    /// be repeated: the first one is scanned, and all are compared before and after, in the native protocol; what files lack
+    /// is taken from the next one)
     #[arg(
         long,
         env = "SPINDEX_ORACLE",
-        value_name = "URL",
+        value_name = "URL|FOLDER",
         default_value = "http://127.0.0.1:8000"
     )]
     oracle: Vec<String>,
@@ -61,10 +62,10 @@ pub(super) struct ScanArgs {
     /// Fetch what a match would need of every block, so that no request depends on what is the wallet's (native protocol)
     #[arg(long, env = "SPINDEX_PRIVATE")]
     private: bool,
-    /// Server that is asked for the outputs and spends that a match needs, instead of the one that is scanned (native
-    /// protocol)
-    #[arg(long, env = "SPINDEX_FETCH_FROM", value_name = "URL")]
-    fetch_from: Option<String>,
+    /// Server, or exported files, for the outputs and spends that a match needs, instead of what is scanned (native protocol;
+    /// may be repeated: what files lack is taken from the next one)
+    #[arg(long, env = "SPINDEX_FETCH_FROM", value_name = "URL|FOLDER")]
+    fetch_from: Vec<String>,
     /// Ask for the txids of all spenders, by requests that name the block of a spend (native protocol, where they are known
     /// only if they carry a state id)
     #[arg(long, env = "SPINDEX_ASK_SPENDERS")]
@@ -201,9 +202,10 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
     let (before, report) = block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
-        let mut witnesses = Witnesses::connect(&args.oracle, &http, network)?;
+        let mut witnesses =
+            Witnesses::connect(&args.oracle, args.dialect, &http, network).await?;
         witnesses.compare(args.on_disagreement).await?;
-        let oracle = connect(&args, witnesses.first(&args.oracle), http, network).await?;
+        let oracle = connect(&args, &witnesses, http, network).await?;
         let engine = common.compute.engine()?;
         let mut client = oracle.client(engine, keys, watched, state, settings)?;
         let before = client.known();
@@ -250,21 +252,22 @@ async fn scan_and_compare(
 
 async fn connect(
     args: &ScanArgs,
-    oracle: &str,
+    witnesses: &Witnesses,
     http: HttpSettings,
     network: Network,
 ) -> Result<Connected> {
-    if let (Some(_), Dialect::V1) = (&args.fetch_from, args.dialect) {
+    if !args.fetch_from.is_empty() && args.dialect == Dialect::V1 {
         return Err(usage!(
             "--fetch-from is for the native protocol, not for version 1"
         ));
     }
-    let dialect = match args.dialect {
-        Dialect::Auto if args.cut_through || args.dust_limit > 0 => Dialect::V1,
-        dialect => dialect,
+    let asked = Asked {
+        dialect: args.dialect,
+        partial: args.cut_through || args.dust_limit > 0,
+        ask_spenders: args.ask_spenders,
+        fetch_from: &args.fetch_from,
     };
-    let follow_ups = args.fetch_from.as_deref();
-    connect::connect(dialect, oracle, follow_ups, http, network).await
+    connect::connect(asked, witnesses, http, network).await
 }
 
 /// A client over any oracle.
