@@ -56,7 +56,9 @@ impl Named {
 /// The folder of that name, if it is one's.
 fn folder(flag: &str, name: &str) -> Result<Option<PathBuf>> {
     if name.starts_with("file://") {
-        let path = Url::parse(name).ok().and_then(|url| url.to_file_path().ok());
+        let path = Url::parse(name)
+            .ok()
+            .and_then(|url| url.to_file_path().ok());
         let path = path.ok_or_else(|| usage!("{flag}: {name} names no folder of this machine"))?;
         return Ok(Some(path));
     }
@@ -97,7 +99,13 @@ mod tests {
             place("s3://bucket/of/files/").as_deref(),
             Some("s3://bucket/of/files")
         );
-        for wrong in ["127.0.0.1:8000", "nowhere", "ftp://h", "s3://", "file://h/x"] {
+        for wrong in [
+            "127.0.0.1:8000",
+            "nowhere",
+            "ftp://h",
+            "s3://",
+            "file://h/x",
+        ] {
             let error = Named::new("--oracle", wrong, &HttpSettings::default());
             let error = error.map(|_| ()).unwrap_err().to_string();
             assert!(error.starts_with("--oracle: "), "{wrong}: {error}");

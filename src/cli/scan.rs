@@ -202,8 +202,7 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
     let (before, report) = block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
-        let mut witnesses =
-            Witnesses::connect(&args.oracle, args.dialect, &http, network).await?;
+        let mut witnesses = Witnesses::connect(&args.oracle, args.dialect, &http, network).await?;
         witnesses.compare(args.on_disagreement).await?;
         let oracle = connect(&args, &witnesses, http, network).await?;
         let engine = common.compute.engine()?;

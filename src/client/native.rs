@@ -29,8 +29,8 @@ use crate::wire::native::{Code, Info, PREFIX};
 pub use answer::check_answer;
 pub(crate) use answer::{Reached, read_blocks};
 pub(crate) use block::NativeBlock;
-use chunk::{Cache, Came, Chunk};
 pub(crate) use chunk::Section;
+use chunk::{Cache, Came, Chunk};
 use files::{Exported, Location};
 #[cfg(feature = "index")]
 pub(crate) use group::untrue;

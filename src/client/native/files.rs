@@ -86,7 +86,10 @@ impl Exported {
         };
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() < TOLD && told.insert(what.clone()) {
-            tracing::warn!("{what}: what it should have is taken from {}", behind.describe());
+            tracing::warn!(
+                "{what}: what it should have is taken from {}",
+                behind.describe()
+            );
         }
     }
 

@@ -98,7 +98,9 @@ pub(crate) fn read_group(
         Group::Checked(blocks) => {
             return match blocks.first().map(|block| block.height) {
                 Some(height) if height == first => Ok(blocks),
-                _ => Err(malformed(format!("other blocks than those from {first} on"))),
+                _ => Err(malformed(format!(
+                    "other blocks than those from {first} on"
+                ))),
             };
         }
     };

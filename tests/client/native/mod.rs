@@ -2,6 +2,9 @@
 
 mod between;
 mod cuts;
+mod files;
+mod files_damaged;
+mod files_growing;
 mod finding;
 mod liar;
 mod lies;

@@ -38,8 +38,7 @@ impl Listed {
 
     /// The manifest as it was read last.
     pub(super) async fn manifest(&self) -> Result<Arc<Manifest>, OracleError> {
-        let known = self.known();
-        match known {
+        match self.known() {
             Some(manifest) => Ok(manifest),
             None => self.renew().await,
         }
@@ -61,6 +60,13 @@ impl Listed {
         if manifest.network != self.network {
             let what = format!("it is of {}, and not of {}", manifest.network, self.network);
             return Err(broken(what));
+        }
+        // A list that cannot be read is named where its chunks are asked for.
+        if let Ok(listed) = self.chunk(&manifest, manifest.last_chunk()).await
+            && (listed.block_hash, listed.head) != (manifest.last_block.hash, manifest.head)
+        {
+            let what = "its last block or head is not that of its lists";
+            return Err(broken(what.to_owned()));
         }
         let last = manifest.last_block;
         let kept = {

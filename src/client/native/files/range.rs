@@ -136,8 +136,7 @@ impl FileRange {
                 return;
             }
             let (exported, columns) = (self.exported.clone(), self.columns.clone());
-            let task =
-                tokio::spawn(async move { exported.blocks(&columns, first, end).await });
+            let task = tokio::spawn(async move { exported.blocks(&columns, first, end).await });
             self.fetching.push_back(Fetching { task, bytes });
             self.next = end + 1;
         }
