@@ -29,6 +29,9 @@ impl TipWord {
 }
 
 impl TipSignal {
+    /// Time between two words that is usual.
+    pub const GATHER: Duration = Duration::from_secs(1);
+
     /// A signal for which somebody brings word, that is passed on at once and then not again for `gather`, however often it
     /// is given: who connects many blocks in a row says so of each. To be called on a tokio runtime.
     pub fn new<B>(gather: Duration, bring: impl FnOnce(TipWord) -> B) -> Self

@@ -119,7 +119,7 @@ impl Default for ZmqSettings {
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(30),
             steady_after: Duration::from_secs(60),
-            gather: Duration::from_secs(1),
+            gather: TipSignal::GATHER,
         }
     }
 }
