@@ -6,6 +6,7 @@
 //! and what can be computed from rows is computed anew and held against the hashes (`record`).
 
 mod record;
+mod spends;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,7 +26,7 @@ use crate::client::native::{
 };
 use crate::curve::Engine;
 use crate::index::{IndexError, RowSource, blocking};
-use crate::store::{BlockRecord, Keep, Snapshot, StoreError, TweakForm};
+use crate::store::{BlockRecord, BlockSpends, Keep, Snapshot, StoreError, TweakForm};
 use crate::wire::native::Code;
 use crate::wire::native::column::Column;
 
@@ -244,6 +245,13 @@ impl RowSource for Upstream {
             Ok(records.map(|records| (records, pass)))
         })
         .boxed()
+    }
+
+    fn spends(
+        self: Arc<Self>,
+        of: Vec<BlockId>,
+    ) -> BoxFuture<'static, Vec<Result<BlockSpends, ChainError>>> {
+        async move { spends::of_blocks(&self, &of).await }.boxed()
     }
 }
 

@@ -74,7 +74,7 @@ impl Parts {
     }
 
     /// That it broke off so many times.
-    pub(in crate::client) fn cut(&self, attempts: u32, reason: String) -> OracleError {
+    pub(crate) fn cut(&self, attempts: u32, reason: String) -> OracleError {
         OracleError::Unreachable {
             url: self.url(),
             attempts,
