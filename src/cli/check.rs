@@ -86,7 +86,8 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
                 },
             )
         })
-        .transpose()?;
+        .transpose()?
+        .map(Arc::new);
     block_on(&common.compute, async {
         let mut job = Job {
             options,
@@ -268,7 +269,7 @@ impl Job {
     async fn check_against(
         &mut self,
         snapshot: &Snapshot,
-        server: &HttpOracle,
+        server: &Arc<HttpOracle>,
         sample: &BTreeSet<u32>,
     ) -> Result<()> {
         let heights: Vec<u32> = sample.iter().copied().collect();

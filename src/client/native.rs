@@ -104,7 +104,7 @@ impl NativeOracle {
     ///
     /// # Errors
     /// As all of [`Oracle`]; a header without the work it claims.
-    pub(super) async fn header(&self, height: u32) -> Result<Option<Raw>, OracleError> {
+    pub(crate) async fn header(&self, height: u32) -> Result<Option<Raw>, OracleError> {
         let columns = [Column::Headers];
         let mut parts = match self.range(&columns, height, height).await {
             Ok(parts) => parts,
