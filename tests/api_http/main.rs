@@ -1,6 +1,5 @@
 //! The HTTP interface over real sockets: every route, every error, against answers made from the records alone.
 
-mod columns;
 mod crowds;
 mod faults;
 mod fixture;
