@@ -1,36 +1,54 @@
 #!/usr/bin/env bash
-# Prints the path of a server that speaks S3, for the tests: moto, from PyPI, installed once per machine into the user's cache directory.
+# Prints the path of a program that a test needs, and installs it from PyPI once per machine, into the user's cache directory:
 #
-# S3_EXE, if set, names one and wins: it is started with -H ADDRESS -p PORT. Exit status 75 if there is none to be had: no Python,
-# or PyPI cannot be reached.
+#   get-from-pypi.sh s3              moto, a server that speaks S3; started with -H ADDRESS -p PORT
+#   get-from-pypi.sh schemathesis    holds a server against its OpenAPI document
+#
+# S3_EXE or SCHEMATHESIS_EXE, if set, names one and wins. Ends with 75, and says why on stderr, where there is none to be had: no
+# Python, or no PyPI.
 set -euo pipefail
 
-version=5.2.5
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/spindex/moto-$version
-say() { printf 'get-s3: %s\n' "$*" >&2; }
+program=${1:-}
+say() { printf 'get-from-pypi: %s\n' "$*" >&2; }
+case $program in
+    s3)
+        exe=${S3_EXE:-}
+        name=moto-5.2.5 binary=moto_server
+        # Of what moto can do, S3 alone, and the server.
+        packages=("moto[s3]==5.2.5" flask flask-cors)
+        ;;
+    schemathesis)
+        exe=${SCHEMATHESIS_EXE:-}
+        name=schemathesis-4.32.5 binary=st
+        packages=("schemathesis==4.32.5")
+        ;;
+    *)
+        say "no program \"$program\": s3 or schemathesis"
+        exit 2
+        ;;
+esac
 
-if [ -n "${S3_EXE:-}" ]; then
-    [ -x "$S3_EXE" ] || { say "S3_EXE=$S3_EXE is not an executable file"; exit 1; }
-    printf '%s\n' "$S3_EXE"
+if [ -n "$exe" ]; then
+    [ -x "$exe" ] || { say "$exe, which the environment names, is not an executable file"; exit 1; }
+    printf '%s\n' "$exe"
     exit 0
 fi
-if [ -e "$cache/complete" ]; then
-    printf '%s\n' "$cache/bin/moto_server"
-    exit 0
-fi
-command -v python3 >/dev/null || { say "there is no python3"; exit 75; }
-
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/spindex/$name
 # One installer at a time: tests and people may call this together.
 mkdir -p "$(dirname "$cache")"
 exec 9>"$cache.lock"
 flock 9
 if [ ! -e "$cache/complete" ]; then
-    say "installing moto $version into $cache"
+    command -v python3 >/dev/null || { say "there is no python3"; exit 75; }
+    say "installing $name, once on this machine; log: $cache.log"
     rm -rf "$cache"
-    python3 -m venv "$cache" >&2 || { say "python3 cannot make an environment"; exit 75; }
-    # Of what moto can do, S3 alone, and the server.
-    "$cache/bin/pip" install -q --disable-pip-version-check "moto[s3]==$version" flask flask-cors >&2 ||
-        { say "PyPI does not give moto $version"; exit 75; }
+    {
+        python3 -m venv "$cache" &&
+            "$cache/bin/pip" install --disable-pip-version-check --timeout 15 --retries 1 "${packages[@]}"
+    } >"$cache.log" 2>&1 || {
+        say "$name could not be installed: $(grep -v '^$' "$cache.log" | tail -n 1)"
+        exit 75
+    }
     touch "$cache/complete" # last: its presence means that all of it is there
 fi
-printf '%s\n' "$cache/bin/moto_server"
+printf '%s\n' "$cache/bin/$binary"

@@ -331,7 +331,7 @@ pub(super) fn open_store(
     );
     if let Some(height) = store.snapshot()?.spenders_from() {
         tracing::warn!(
-            "who spends what below height {height} is not known: the index was built before that was kept; everything else is served, and `spindex run` and `sync` fill it in from the node's blocks"
+            "who spends what below height {height} is not known: the index was built before that was kept, or from a server that did not know; everything else is served, and `spindex run` and `sync` fill it in from the source"
         );
     }
     Ok(store)

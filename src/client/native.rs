@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 
 use super::http::HttpOracle;
 use super::{Oracle, OracleError, SpendDetails};
-use crate::wire::native::column::Column;
+use crate::wire::native::column::{CHUNK_BLOCKS, Column};
 use crate::wire::native::{Code, Info, Links, PREFIX};
 
 pub use answer::check_answer;
@@ -94,10 +94,16 @@ impl NativeOracle {
     /// What it says of itself.
     ///
     /// # Errors
-    /// As all of [`Oracle`].
+    /// As all of [`Oracle`]; chunks of another length than those that are known here.
     pub async fn info(&self) -> Result<Info, OracleError> {
         let answer = self.http.get(&route("info"), INFO_BYTES).await?;
-        Info::decode(&answer.body).map_err(|what| answer.malformed(what))
+        let info = Info::decode(&answer.body).map_err(|what| answer.malformed(what))?;
+        match info.chunk_blocks {
+            CHUNK_BLOCKS => Ok(info),
+            other => Err(answer.malformed(format!(
+                "chunk_blocks is {other}, and this program knows chunks of {CHUNK_BLOCKS} blocks alone"
+            ))),
+        }
     }
 
     /// What the headers column has of a block; `None` where the chain of the server does not reach it.

@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use bitcoin::hex::DisplayHex;
 use serde_json::{Value, json};
+use spindex::filter::new_utxos_filter;
 use spindex::store::{BlockRecord, Keep, Store, StoreOptions, Update};
 use tokio::net::TcpListener;
 
@@ -210,6 +211,32 @@ async fn heads_say_which_list_differs_in_which_block() {
     assert_eq!(heads["versions"], json!([1]));
     assert_eq!(heads["parted"][0]["height"], heights[0]);
     assert_eq!(heads["parted"].as_array().unwrap().len(), 1, "{heads}");
+}
+
+/// The head over the columns alone has the filter over new outputs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_differs_is_found_by_the_head_over_the_columns() {
+    let place = Place::new().await;
+    let mut records = records(&place.file(), &options());
+    for height in [97, 120] {
+        let record = &mut records[height];
+        let keys = record.outputs.iter().map(|output| output.key);
+        let keys: Vec<[u8; 32]> = keys.chain([[7; 32]]).collect();
+        record.new_utxos_filter = new_utxos_filter(&record.id.hash, &keys);
+    }
+    let path = place.home.path().join("lying.redb");
+    index_of(&path, &records, &options());
+    let (url, _serving) = serve(&path).await;
+    let (status, report, log) = place.check(&[&format!("--against={url}"), "--blocks=1"]);
+    assert_eq!(status, 1, "{report} {log}");
+    assert!(log.contains("first in block 97"), "{log}");
+    let against = &report["against"];
+    assert_eq!(against["digests_agree"], true);
+    assert_eq!(against["heads"]["agree"], true);
+    assert_eq!(against["columns"]["agree"], false);
+    let first = &against["columns"]["parted"][0];
+    let expected = json!({"height": 97, "columns": ["new-utxos"], "follows": true});
+    assert_eq!(*first, expected);
 }
 
 /// Chains that begin elsewhere have other heads; what they commit to is compared at the chosen heights.
