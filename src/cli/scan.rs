@@ -144,7 +144,8 @@ pub(super) struct ScanArgs {
     /// Stay, and print what has changed as it comes
     #[arg(long, conflicts_with = "to")]
     follow: bool,
-    /// With --follow, how long to wait between two looks at the server, in seconds
+    /// With --follow, how long to wait between two looks at the server, in seconds; one that speaks the native protocol tells of
+    /// new blocks, and is looked at then too
     #[arg(
         long,
         env = "SPINDEX_FOLLOW_INTERVAL",
@@ -205,6 +206,7 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         witnesses.compare(args.on_disagreement).await?;
         let oracle = connect(&args, witnesses.first(&args.oracle), http, network).await?;
         let engine = common.compute.engine()?;
+        let teller = oracle.teller();
         let mut client = oracle.client(engine, keys, watched, state, settings)?;
         let before = client.known();
         let report = tokio::select! {
@@ -214,8 +216,9 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         if args.follow {
             following::print_changes(&report.since(&before), args.json)?;
             let interval = Duration::from_secs(args.follow_interval);
+            let looks = following::Looks::new(interval, teller);
             tokio::select! {
-                ended = following::follow(&mut client, report.clone(), interval, args.json) => ended?,
+                ended = following::follow(&mut client, report.clone(), looks, args.json) => ended?,
                 () = stop.requested() => (),
             }
         }

@@ -107,7 +107,13 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let indexing = async {
             let indexed = async {
                 indexer.check_source().await?;
-                let signal = stop.unless(tip_signal(&server, rpc)).await.flatten();
+                let signal = async {
+                    match &origin.upstream {
+                        Some(upstream) => Some(upstream.tip_signal()),
+                        None => tip_signal(&server, rpc).await,
+                    }
+                };
+                let signal = stop.unless(signal).await.flatten();
                 sync_and_compact(&indexer, None, &store, &progress, &stop).await?;
                 origin
                     .verify(&server, &store, engine.as_ref(), &stop)

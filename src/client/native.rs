@@ -7,6 +7,7 @@
 mod answer;
 mod block;
 mod chunk;
+mod events;
 mod group;
 mod headers;
 mod parts;
@@ -27,6 +28,7 @@ pub(crate) use answer::{Reached, read_blocks};
 pub(crate) use block::NativeBlock;
 use chunk::Cache;
 pub(crate) use chunk::Section;
+pub use events::{EventSettings, follow_events};
 #[cfg(feature = "index")]
 pub(crate) use group::untrue;
 pub(crate) use group::{Raw, read_group};

@@ -18,9 +18,11 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::task::JoinHandle;
 
 use crate::BlockId;
-use crate::chain::{BlockSource, BlockWithPrevouts, ChainError};
+use crate::chain::{BlockSource, BlockWithPrevouts, ChainError, TipSignal};
 use crate::client::OracleError;
-use crate::client::native::{Broken, HeaderChain, NativeOracle, Next, Part, Parts, read_group};
+use crate::client::native::{
+    Broken, EventSettings, HeaderChain, NativeOracle, Next, Part, Parts, follow_events, read_group,
+};
 use crate::curve::Engine;
 use crate::index::{IndexError, RowSource, blocking};
 use crate::store::{BlockRecord, Keep, Snapshot, StoreError, TweakForm};
@@ -114,6 +116,15 @@ impl Upstream {
             }
             (Some(_), Some(_)) => Ok(Some(tip)),
             _ => Ok(None),
+        })
+    }
+
+    /// Has the server's events tell of new tips. To be called on a tokio runtime.
+    pub fn tip_signal(self: &Arc<Self>) -> TipSignal {
+        let upstream = self.clone();
+        TipSignal::new(TipSignal::GATHER, |word| async move {
+            let settings = EventSettings::default();
+            follow_events(&upstream.server, settings, |_| word.give()).await;
         })
     }
 

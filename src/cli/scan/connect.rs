@@ -71,6 +71,14 @@ pub(super) async fn connect(
 }
 
 impl Connected {
+    /// Who tells of new blocks, if anybody does.
+    pub(super) fn teller(&self) -> Option<Arc<NativeOracle>> {
+        match self {
+            Self::V1(_) => None,
+            Self::Native { server, .. } => Some(server.clone()),
+        }
+    }
+
     /// A client over it.
     pub(super) fn client(
         self,

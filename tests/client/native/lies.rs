@@ -148,7 +148,7 @@ fn header_fields(at: usize, fields: &mut BTreeMap<&'static str, Vec<Field>>) {
 }
 
 /// Puts another value into a field of these bytes: a number near it, a bit turned over, or anything.
-fn falsify(bytes: &mut [u8], rng: &mut StdRng) {
+pub(super) fn falsify(bytes: &mut [u8], rng: &mut StdRng) {
     let before = bytes.to_vec();
     while bytes == before {
         match rng.gen_range(0..3) {
@@ -218,7 +218,7 @@ fn lie_in_columns(asked: &str, body: &mut [u8], rng: &mut StdRng) -> (&'static s
     (kind, chosen.name.clone())
 }
 
-fn lies(few: u64) -> u64 {
+pub(super) fn lies(few: u64) -> u64 {
     match std::env::var("SPINDEX_CLIENT_LIES") {
         Ok(count) => count.parse().expect("SPINDEX_CLIENT_LIES is a number"),
         Err(_) => few,

@@ -2,6 +2,7 @@
 
 mod between;
 mod cuts;
+mod events;
 mod finding;
 mod liar;
 mod lies;
