@@ -16,6 +16,7 @@ mod points;
 mod proxy;
 #[path = "../support/sections.rs"]
 mod sections;
+mod selections;
 #[path = "../support/spcommit.rs"]
 mod spcommit;
 mod spends;

@@ -9,6 +9,7 @@ mod lookup;
 pub mod manifest;
 mod process;
 pub mod section;
+pub mod selection;
 
 use std::fmt;
 

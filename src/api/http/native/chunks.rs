@@ -1,4 +1,4 @@
-//! Columns: whole chunks, and ranges as a stream.
+//! Columns: whole chunks, and ranges as a stream; all transactions of them, or a selection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::answers::{Columns, Encoded, Question};
 use super::super::{Context, OCTETS};
-use super::{NativeError, Parameters, bounds};
+use super::selection::rule;
+use super::{NativeError, Parameters, bounds, digits, named};
 use crate::BlockId;
 use crate::api::desk::{Desk, DeskError, Reading};
 use crate::wire::native::column::{CHUNK_BLOCKS, Column, chunk_heights};
+use crate::wire::native::selection::{Rule, Selection};
 
 /// Longest wait for room to put an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,8 +70,8 @@ fn roomed(bytes: Vec<u8>, room: OwnedSemaphorePermit) -> Bytes {
     Bytes::from_owner(Roomed { bytes, _room: room })
 }
 
-/// Names of columns, joined by commas, each once.
-fn columns(names: &str) -> Result<Vec<Column>, NativeError> {
+/// Names of columns, joined by commas, each once; that of selections in one alone.
+fn columns(names: &str, rule: Option<Rule>) -> Result<Vec<Column>, NativeError> {
     let mut columns = Vec::new();
     for name in names.split(',') {
         let column = Column::by_name(name).ok_or_else(|| {
@@ -79,30 +81,37 @@ fn columns(names: &str) -> Result<Vec<Column>, NativeError> {
         if columns.contains(&column) {
             return Err(NativeError::BadRequest(format!("{column} is named twice")));
         }
+        if column == Column::Selected && rule.is_none() {
+            let text = format!("there is {column} only with dust_limit or cut_through");
+            return Err(NativeError::BadRequest(text));
+        }
         columns.push(column);
     }
     Ok(columns)
 }
 
-/// `GET /spindex/v1/chunk/{n}/{columns}`.
+/// `GET /spindex/v1/chunk/{n}/{columns}?dust_limit=&cut_through=`.
 pub(super) async fn chunk(
     State(context): State<Context>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    path: ChunkPath,
+    parameters: Parameters,
     headers: HeaderMap,
 ) -> Response {
-    let (from, to, columns) = match chunk_asked(path) {
+    let (from, to, columns, rule) = match chunk_asked(path, parameters) {
         Ok(asked) => asked,
         Err(error) => return context.refuse(&headers, &error),
     };
     let question = Question::Chunk {
         to,
         columns: Columns::of(&columns),
+        rule,
     };
     let desk = &context.desk;
     let room = room_for(&context, from, to, columns.clone());
     let make = |(from, room)| async move {
         let parts = move |reading: &Reading<'_>| {
-            let (bytes, _) = parts(reading, &columns, from, to)?;
+            let selection = rule.map(|rule| reading.selection(rule)).transpose()?;
+            let (bytes, _) = parts(reading, &columns, selection.as_ref(), from, to)?;
             let may_grow = columns.iter().any(|column| reading.may_grow(*column, from));
             Ok::<_, NativeError>(Encoded::octets(roomed(bytes, room), may_grow)?)
         };
@@ -113,14 +122,17 @@ pub(super) async fn chunk(
 
 type ChunkPath = Result<Path<(String, String)>, PathRejection>;
 
-fn chunk_asked(path: ChunkPath) -> Result<(u32, u32, Vec<Column>), NativeError> {
+/// First and last height, columns, and which transactions.
+type ChunkAsked = (u32, u32, Vec<Column>, Option<Rule>);
+
+fn chunk_asked(path: ChunkPath, parameters: Parameters) -> Result<ChunkAsked, NativeError> {
     let bad = |text: String| NativeError::BadRequest(text);
     let Path((number, names)) = path.map_err(|error| bad(error.body_text()))?;
-    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
-    let heights = number.parse().ok().filter(|_| digits);
-    let heights = heights.and_then(chunk_heights);
+    let heights = digits(&number).and_then(chunk_heights);
     let (from, to) = heights.ok_or_else(|| bad(format!("{number:?} is no number of a chunk")))?;
-    Ok((from, to, columns(&names)?))
+    let [dust_limit, cut_through] = named(parameters, ["dust_limit", "cut_through"])?;
+    let rule = rule(dust_limit, cut_through)?;
+    Ok((from, to, columns(&names, rule)?, rule))
 }
 
 /// From which height on there is a chunk, and room for these columns of it.
@@ -152,7 +164,7 @@ fn first_of(reading: &Reading<'_>, from: u32, to: u32) -> Result<u32, NativeErro
     Ok(from.max(first))
 }
 
-/// `GET /spindex/v1/range/{columns}?from=&to=`.
+/// `GET /spindex/v1/range/{columns}?from=&to=&dust_limit=&cut_through=`.
 pub(super) async fn range(
     State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
@@ -169,8 +181,11 @@ async fn begin(
     parameters: Parameters,
 ) -> Result<Response, NativeError> {
     let path = path.map_err(|error| NativeError::BadRequest(error.body_text()))?;
-    let columns: Arc<[Column]> = columns(&path.0)?.into();
-    let (from, to) = bounds(parameters)?;
+    let [from, to, dust_limit, cut_through] =
+        named(parameters, ["from", "to", "dust_limit", "cut_through"])?;
+    let rule = rule(dust_limit, cut_through)?;
+    let columns: Arc<[Column]> = columns(&path.0, rule)?.into();
+    let (from, to) = bounds(from, to)?;
     let from = from.ok_or_else(|| NativeError::BadRequest("give from".to_owned()))?;
     let to = context
         .desk
@@ -187,6 +202,8 @@ async fn begin(
         desk: context.desk.clone(),
         outgoing: context.outgoing.clone(),
         columns,
+        rule,
+        selection: None,
         next: from,
         to,
         reached: None,
@@ -223,6 +240,10 @@ struct Range {
     desk: Arc<Desk>,
     outgoing: Outgoing,
     columns: Arc<[Column]>,
+    /// Which transactions; `None` for all.
+    rule: Option<Rule>,
+    /// What the first group was selected at, and all of them are.
+    selection: Option<Selection>,
     /// Next height.
     next: u32,
     /// Last height, which was there when it began.
@@ -235,20 +256,31 @@ struct Range {
 impl Range {
     /// The parts of the next aligned chunk, or of as much of it as is asked for; with the mark if it is the last one.
     async fn group(&mut self) -> Result<Bytes, NativeError> {
-        let (from, reached) = (self.next, self.reached);
+        let (from, reached, selection) = (self.next, self.reached, self.selection);
         let to = self.to.min(from - from % CHUNK_BLOCKS + (CHUNK_BLOCKS - 1));
         let columns = self.columns.clone();
-        let weighed = move |reading: &Reading<'_>| match last_there(reading, reached, from, to)? {
+        let there = move |reading: &Reading<'_>| {
+            if !selection.map_or(Ok(true), |made| stands(reading, &made))? {
+                return Ok(None);
+            }
+            last_there(reading, reached, from, to)
+        };
+        let weighed = move |reading: &Reading<'_>| match there(reading)? {
             Some(to) => Ok::<_, NativeError>(reading.weight(&columns, from, to)?),
             None => Ok(0),
         };
         let weight = self.desk.read(weighed).await?;
         let room = self.outgoing.room(weight).await?;
         let columns = self.columns.clone();
-        let last = self.to;
+        let (last, rule) = (self.to, self.rule);
         let parts = move |reading: &Reading<'_>| {
-            let to = last_there(reading, reached, from, to)?;
-            let (mut bytes, block) = match to.map(|to| parts(reading, &columns, from, to)) {
+            let to = there(reading)?;
+            let selection = match (selection, rule) {
+                (None, Some(rule)) => Some(reading.selection(rule)?),
+                (selection, _) => selection,
+            };
+            let group = to.map(|to| parts(reading, &columns, selection.as_ref(), from, to));
+            let (mut bytes, block) = match group {
                 Some(group) => group?,
                 // There is one: the first group of a range has no block before it.
                 None => (Vec::new(), reached.ok_or(DeskError::NothingIndexed)?),
@@ -257,9 +289,10 @@ impl Range {
             if is_over {
                 bytes.extend(reading.end_mark(block)?);
             }
-            Ok::<_, NativeError>((roomed(bytes, room), block, is_over))
+            Ok::<_, NativeError>((roomed(bytes, room), block, selection, is_over))
         };
-        let (bytes, block, is_over) = self.desk.read(parts).await?;
+        let (bytes, block, selection, is_over) = self.desk.read(parts).await?;
+        self.selection = selection;
         self.reached = Some(block);
         self.next = block.height.saturating_add(1);
         self.is_over = is_over;
@@ -270,13 +303,14 @@ impl Range {
 fn parts(
     reading: &Reading<'_>,
     columns: &[Column],
+    selection: Option<&Selection>,
     from: u32,
     to: u32,
 ) -> Result<(Vec<u8>, BlockId), NativeError> {
     let mut bytes = Vec::new();
     let mut last = None;
     for column in columns {
-        let part = reading.part(*column, from, to)?;
+        let part = reading.part(*column, selection, from, to)?;
         bytes.extend(part.bytes);
         last = Some(part.last);
     }
@@ -284,6 +318,24 @@ fn parts(
         bytes,
         last.ok_or(DeskError::UnknownHeight { height: from })?,
     ))
+}
+
+/// Whether more can be selected as it was before: at the same tip, or one on top of it where spends do not count.
+fn stands(reading: &Reading<'_>, selection: &Selection) -> Result<bool, NativeError> {
+    let tip = selection.tip;
+    match selection.rule.cut_through {
+        true => Ok(reading.status()?.tip == tip),
+        false => is_there(reading, tip),
+    }
+}
+
+/// Whether a block is in the chain.
+fn is_there(reading: &Reading<'_>, block: BlockId) -> Result<bool, NativeError> {
+    match reading.block(block.height) {
+        Ok(other) => Ok(other.id() == block),
+        Err(DeskError::UnknownHeight { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Up to which of these heights there are blocks on top of the one that was reached; `None` if that has left the chain, or
@@ -295,12 +347,10 @@ fn last_there(
     to: u32,
 ) -> Result<Option<u32>, NativeError> {
     let tip = reading.status()?.tip.height;
-    if let Some(reached) = reached {
-        match reading.block(reached.height) {
-            Ok(block) if block.id() == reached => {}
-            Ok(_) | Err(DeskError::UnknownHeight { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
+    if let Some(reached) = reached
+        && !is_there(reading, reached)?
+    {
+        return Ok(None);
     }
     Ok(Some(to.min(tip)).filter(|to| *to >= from))
 }
