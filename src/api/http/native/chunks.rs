@@ -1,73 +1,34 @@
 //! Columns: whole chunks, and ranges as a stream; all transactions of them, or a selection.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures::stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::answers::{Columns, Encoded, Question};
+use super::super::outgoing::{NoRoom, Outgoing};
 use super::super::{Context, OCTETS};
 use super::selection::rule;
 use super::{NativeError, Parameters, bounds, digits, named};
 use crate::BlockId;
+use crate::api::connection::Traffic;
 use crate::api::desk::{Desk, DeskError, Reading};
+use crate::api::traffic::Peer;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column, chunk_heights};
 use crate::wire::native::selection::{Rule, Selection};
 
-/// Longest wait for room to put an answer.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What permits for room count.
-const PAGE_BYTES: u64 = 4 << 10;
-
-/// Room for answers that are made and not taken yet, so that slow readers, however many, do not use up the memory.
-#[derive(Clone)]
-pub(in crate::api::http) struct Outgoing {
-    pages: Arc<Semaphore>,
-    all: u32,
-}
-
-impl Outgoing {
-    /// Room for so many bytes; one answer alone may take more.
-    pub(in crate::api::http) fn new(bytes: u64) -> Self {
-        let all = (bytes / PAGE_BYTES).clamp(1, 1 << 28) as u32;
-        Self {
-            pages: Arc::new(Semaphore::new(all as usize)),
-            all,
+impl From<NoRoom> for NativeError {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Crowded => Self::Crowded,
+            NoRoom::Closed(error) => error.into(),
         }
     }
-
-    /// Room for an answer, when its turn comes.
-    async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, NativeError> {
-        let pages = bytes.div_ceil(PAGE_BYTES).min(self.all.into()) as u32;
-        let room = self.pages.clone().acquire_many_owned(pages);
-        match tokio::time::timeout(PATIENCE, room).await {
-            Ok(room) => room.map_err(|error| DeskError::Internal(error.to_string()).into()),
-            Err(_) => Err(NativeError::Crowded),
-        }
-    }
-}
-
-/// Bytes, and the room they have.
-struct Roomed {
-    bytes: Vec<u8>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Roomed {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-fn roomed(bytes: Vec<u8>, room: OwnedSemaphorePermit) -> Bytes {
-    Bytes::from_owner(Roomed { bytes, _room: room })
 }
 
 /// Names of columns, joined by commas, each once; that of selections in one alone.
@@ -95,6 +56,7 @@ pub(super) async fn chunk(
     State(context): State<Context>,
     path: ChunkPath,
     parameters: Parameters,
+    traffic: Peered,
     headers: HeaderMap,
 ) -> Response {
     let (from, to, columns, rule) = match chunk_asked(path, parameters) {
@@ -106,18 +68,41 @@ pub(super) async fn chunk(
         columns: Columns::of(&columns),
         rule,
     };
-    let desk = &context.desk;
-    let room = room_for(&context, from, to, columns.clone());
-    let make = |(from, room)| async move {
+    let stamp = context.desk.stamp();
+    if let Some(kept) = context.answers.kept(question, stamp, &headers, false) {
+        return kept;
+    }
+    let made = async {
+        // Not in line with others who ask for the same: each of them might wait, one after the other.
+        let (from, weight) = weigh(&context, from, to, columns.clone()).await?;
+        let share = context.outgoing.share(peer(traffic), weight).await?;
+        let room = context.outgoing.room(weight).await?;
         let parts = move |reading: &Reading<'_>| {
             let selection = rule.map(|rule| reading.selection(rule)).transpose()?;
             let (bytes, _) = parts(reading, &columns, selection.as_ref(), from, to)?;
             let may_grow = columns.iter().any(|column| reading.may_grow(*column, from));
-            Ok::<_, NativeError>(Encoded::octets(roomed(bytes, room), may_grow)?)
+            Ok::<_, NativeError>(Encoded::octets(room.holding(bytes, None), may_grow)?)
         };
-        desk.read(parts).await
+        let made = context.desk.read(parts);
+        let answer = context
+            .answers
+            .get(question, stamp, &headers, false, made)
+            .await?;
+        Ok::<_, NativeError>(match share {
+            Some(share) => share.until_taken(answer),
+            None => answer,
+        })
     };
-    context.answer_bytes(&headers, question, room, make).await
+    let made = made.await;
+    made.unwrap_or_else(|error| context.refuse(&headers, &error))
+}
+
+/// How a request came.
+type Peered = Option<Extension<ConnectInfo<Traffic>>>;
+
+fn peer(traffic: Peered) -> Option<Peer> {
+    let Extension(ConnectInfo(Traffic(activity))) = traffic?;
+    Some(activity.peer())
 }
 
 type ChunkPath = Result<Path<(String, String)>, PathRejection>;
@@ -135,13 +120,13 @@ fn chunk_asked(path: ChunkPath, parameters: Parameters) -> Result<ChunkAsked, Na
     Ok((from, to, columns(&names, rule)?, rule))
 }
 
-/// From which height on there is a chunk, and room for these columns of it.
-async fn room_for(
+/// From which height on there is a chunk, and what these columns of it take.
+async fn weigh(
     context: &Context,
     from: u32,
     to: u32,
     columns: Vec<Column>,
-) -> Result<(u32, OwnedSemaphorePermit), NativeError> {
+) -> Result<(u32, u64), NativeError> {
     let weighed = move |reading: &Reading<'_>| {
         let from = first_of(reading, from, to)?;
         let tip = reading.status()?.tip.height;
@@ -150,8 +135,7 @@ async fn room_for(
         }
         Ok::<_, NativeError>((from, reading.weight(&columns, from, to)?))
     };
-    let (from, weight) = context.desk.read(weighed).await?;
-    Ok((from, context.outgoing.room(weight).await?))
+    context.desk.read(weighed).await
 }
 
 /// The first of these heights that there is.
@@ -169,9 +153,10 @@ pub(super) async fn range(
     State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
     parameters: Parameters,
+    traffic: Peered,
     headers: HeaderMap,
 ) -> Response {
-    let begun = begin(&context, path, parameters).await;
+    let begun = begin(&context, path, parameters, peer(traffic)).await;
     begun.unwrap_or_else(|error| context.refuse(&headers, &error))
 }
 
@@ -179,6 +164,7 @@ async fn begin(
     context: &Context,
     path: Result<Path<String>, PathRejection>,
     parameters: Parameters,
+    peer: Option<Peer>,
 ) -> Result<Response, NativeError> {
     let path = path.map_err(|error| NativeError::BadRequest(error.body_text()))?;
     let [from, to, dust_limit, cut_through] =
@@ -201,6 +187,7 @@ async fn begin(
     let mut range = Range {
         desk: context.desk.clone(),
         outgoing: context.outgoing.clone(),
+        peer,
         columns,
         rule,
         selection: None,
@@ -239,6 +226,7 @@ fn log_cut(error: &NativeError) {
 struct Range {
     desk: Arc<Desk>,
     outgoing: Outgoing,
+    peer: Option<Peer>,
     columns: Arc<[Column]>,
     /// Which transactions; `None` for all.
     rule: Option<Rule>,
@@ -270,6 +258,7 @@ impl Range {
             None => Ok(0),
         };
         let weight = self.desk.read(weighed).await?;
+        let share = self.outgoing.share(self.peer, weight).await?;
         let room = self.outgoing.room(weight).await?;
         let columns = self.columns.clone();
         let (last, rule) = (self.to, self.rule);
@@ -289,7 +278,7 @@ impl Range {
             if is_over {
                 bytes.extend(reading.end_mark(block)?);
             }
-            Ok::<_, NativeError>((roomed(bytes, room), block, selection, is_over))
+            Ok::<_, NativeError>((room.holding(bytes, share), block, selection, is_over))
         };
         let (bytes, block, selection, is_over) = self.desk.read(parts).await?;
         self.selection = selection;

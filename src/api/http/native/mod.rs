@@ -19,8 +19,6 @@ use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use bitcoin::{BlockHash, OutPoint};
 
-pub(super) use chunks::Outgoing;
-
 use super::{Refusal, Route, on_get};
 use crate::api::desk::{BlockReading, DeskError, Reading};
 use crate::wire::native::{self, Code};

@@ -2,6 +2,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, block::Header, constants::genesis_block};
 
 use super::*;
+use crate::api::ServeSettings;
 use crate::api::desk::DeskSettings;
 use crate::store::{BlockRecord, Store, StoreOptions, Update};
 use crate::wire::native::column::{PartHead, split_part};
@@ -23,22 +24,6 @@ fn columns_are_named_once() {
     let expected = vec![Column::Selected, Column::Spent];
     assert_eq!(columns("selected,spent", rule).ok(), Some(expected));
     assert!(columns("selected,spent", None).is_err());
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_not_taken_holds_up_the_next_answer() {
-    let outgoing = Outgoing::new(10 * PAGE_BYTES);
-    let first = outgoing.room(9 * PAGE_BYTES + 1).await.ok();
-    assert!(first.is_some());
-    assert!(matches!(outgoing.room(1).await, Err(NativeError::Crowded)));
-    let bytes = roomed(vec![1, 2], first.expect("room"));
-    let kept = bytes.clone();
-    drop(bytes);
-    assert!(outgoing.room(1).await.is_err());
-    drop(kept);
-    // More than there is takes all of it.
-    let all = outgoing.room(1 << 40).await.ok();
-    assert!(all.is_some() && outgoing.room(1).await.is_err());
 }
 
 /// Blocks without anything in them, on top of a block.
@@ -123,7 +108,8 @@ async fn a_selection_is_made_at_one_tip() {
         let tip = blocks[199].id;
         let mut range = Range {
             desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
-            outgoing: Outgoing::new(1 << 20),
+            outgoing: Outgoing::new(&ServeSettings::default()),
+            peer: None,
             columns: vec![Column::Headers, Column::Tweaks].into(),
             rule: Some(rule),
             selection: None,
@@ -182,7 +168,8 @@ async fn a_range_ends_where_the_chain_has_changed_below_it() {
         apply(0, &blocks);
         let mut range = Range {
             desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
-            outgoing: Outgoing::new(1 << 20),
+            outgoing: Outgoing::new(&ServeSettings::default()),
+            peer: None,
             columns: vec![Column::Headers, Column::Tweaks].into(),
             rule: None,
             selection: None,
