@@ -289,6 +289,7 @@ fn part<'b>(
     let first = from.max(manifest.first_height);
     let fits = head.network == manifest.network
         && head.column == Some(column)
+        && !head.is_selection
         && (head.first, head.last()) == (first, to)
         && head.last_hash == listed.block_hash
         && rest.is_empty();
@@ -309,7 +310,7 @@ fn bound(
     let (head, sections) = part(column, listed, manifest, bytes)?;
     for ((height, section), hashes) in (head.first..).zip(sections).zip(blocks) {
         let expected = match column {
-            Column::Headers => continue,
+            Column::Headers | Column::Selected => continue,
             Column::Tweaks => hashes.tweaks,
             Column::Prefixes => hashes.prefixes,
             Column::Outputs => hashes.outputs,

@@ -11,6 +11,7 @@ use spindex::index::derive_records;
 use spindex::store::{BlockRecord, TweakForm};
 use spindex::wire::native::column::{CHUNK_BLOCKS, Column, PartHead, PartWriter};
 use spindex::wire::native::manifest::{FileSum, List, ListName, ListedChunk, Manifest};
+use spindex::wire::native::selection::{Rule, Selection, write_selected};
 use spindex::wire::native::{
     self, CarriedState, Code, Commitments, Counts, Created, Event, Heads, Link, Links, Outpoint,
     OutpointState, Output, Process, Refusal, Server, Step, Told, Transaction, write_cursor,
@@ -75,6 +76,37 @@ pub(crate) fn native_parts() -> Vec<Seed> {
             }
         }
     }
+    // Selections, which nobody has asked for.
+    let few = records(5, 4);
+    let selection = Selection {
+        rule: Rule {
+            dust_limit_sat: 546,
+            cut_through: true,
+        },
+        tip: few[few.len() - 1].id,
+    };
+    let mut selections = vec![0];
+    for column in [Column::Selected, Column::Tweaks, Column::Prefixes] {
+        let mut writer = PartWriter::default();
+        for record in &few[2..] {
+            writer.section(|out| match column {
+                Column::Selected => {
+                    write_selected(record.transactions.iter().map(|_| true), out);
+                }
+                column => out.extend(sections::section(record, column.name())),
+            });
+        }
+        let last = selection.tip.hash;
+        let first = few[2].id.height;
+        selections.extend(writer.finish_selection(
+            Network::Regtest,
+            column,
+            first,
+            last,
+            &selection,
+        ));
+    }
+    seeds.push(("selections".to_owned(), selections));
     // Whoever spends is not known of all.
     let mut records = records(6, 2);
     for record in &mut records {

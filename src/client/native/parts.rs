@@ -105,6 +105,9 @@ impl Parts {
                 let has = head.column.map_or("the end mark", Column::name);
                 return Err(self.malformed(format!("{has} where {column} is to be")));
             }
+            if head.is_selection {
+                return Err(self.malformed(format!("a selection of {column} where all is to be")));
+            }
             let of = |head: &PartHead| (head.network, head.first, head.blocks, head.last_hash);
             if parts
                 .first()

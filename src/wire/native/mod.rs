@@ -10,6 +10,7 @@ mod lookup;
 pub mod manifest;
 mod process;
 pub mod section;
+pub mod selection;
 
 use std::fmt;
 

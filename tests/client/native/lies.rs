@@ -334,7 +334,7 @@ fn lie_with_hash(body: &[u8], column: Column, rng: &mut StdRng) -> Option<Vec<u8
         Column::Spent => &mut hashes.spent,
         Column::Spends => &mut hashes.spends,
         Column::NewUtxos => &mut hashes.new_utxos,
-        Column::Headers => unreachable!("has no hash"),
+        Column::Headers | Column::Selected => unreachable!("has no hash"),
     } = hash;
     section.clear();
     header.encode(section);
