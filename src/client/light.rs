@@ -150,7 +150,7 @@ pub struct WalletScan {
     /// By which reports and errors name it, if there are others.
     pub name: Option<String>,
     /// Its keys; `None` where only outpoints are watched.
-    pub keys: Option<ReceiverKeys>,
+    pub keys: Option<Arc<ReceiverKeys>>,
     /// Outpoints that are followed and reported with it. Others that the state holds stay there as they are, so that
     /// following them later goes on where it stopped. Only taproot outputs can be watched: the filters hold no others, and
     /// nothing tells whether an outpoint exists.
@@ -242,7 +242,7 @@ impl WalletsClient {
     ) -> Result<Self, ClientError> {
         let members = wallets.into_iter().map(|wallet| Member {
             name: wallet.name,
-            keys: wallet.keys.map(Arc::new),
+            keys: wallet.keys,
             watched: wallet.watched.into_iter().collect(),
             state: wallet.state,
             reorganised_above: None,
