@@ -5,21 +5,24 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::spend_text;
+use super::table::spend_text;
 use crate::chain::TipSignal;
 use crate::cli::output::write_stdout;
 use crate::client::native::{EventSettings, NativeOracle, follow_events};
-use crate::client::{ClientError, Event, LightClient, OracleError, ScanReport};
+use crate::client::{ClientError, Event, OracleError, Reports, WalletEvent, WalletsClient};
 
 /// Prints what has changed: a line each, of JSON or for people.
-pub(super) fn print_changes(events: &[Event], json: bool) -> Result<()> {
+pub(super) fn print_changes(events: &[WalletEvent], json: bool) -> Result<()> {
     write_stdout(|out| {
         for event in events {
             if json {
                 serde_json::to_writer(&mut *out, event)?;
                 writeln!(out)?;
-            } else if let Some(line) = line(event) {
-                writeln!(out, "{line}")?;
+            } else if let Some(line) = line(&event.event) {
+                match &event.wallet {
+                    Some(wallet) => writeln!(out, "{wallet}  {line}")?,
+                    None => writeln!(out, "{line}")?,
+                }
             }
         }
         out.flush()
@@ -84,8 +87,8 @@ impl Looks {
 /// # Errors
 /// What another scan would not mend.
 pub(super) async fn follow(
-    client: &mut LightClient,
-    mut before: ScanReport,
+    client: &mut WalletsClient,
+    mut before: Reports,
     looks: Looks,
     json: bool,
 ) -> Result<()> {
