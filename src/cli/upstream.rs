@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use super::check::draw;
+use super::check::{check_against_node, draw};
 use super::config::{CommonSettings, ServerSettings, SourceKind, usage};
 use super::oracle::{Named, one_behind_the_other};
-use super::output::progress_bar;
 use crate::chain::BlockSource;
-use crate::check::check_against_source;
 use crate::client::{HttpSettings, NativeOracle};
 use crate::curve::Engine;
 use crate::replica::Upstream;
@@ -85,23 +83,9 @@ pub(super) async fn verify_replica(
         return Ok(());
     };
     let sample = draw(&snapshot, *count);
-    let bar = progress_bar(0, "blocks");
-    bar.set_message("node");
     let none = BTreeSet::new();
-    let check = check_against_source(
-        &snapshot,
-        blocks.as_ref(),
-        engine,
-        undo_depth,
-        &sample,
-        &none,
-        |done, all| {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-        },
-    )
-    .await;
-    bar.finish_and_clear();
+    let blocks = blocks.as_ref();
+    let check = check_against_node(&snapshot, blocks, engine, undo_depth, &sample, &none).await;
     let check = check.context("the node could not be asked for --verify-blocks")?;
     for note in &check.notes {
         tracing::warn!("{note}");

@@ -1,7 +1,7 @@
 //! The light client: finds a wallet's outputs, and the spends of chosen outpoints, through any tweak server.
 //!
 //! [`Oracle`] is what a server of version 1 is asked, and [`http`] asks it; [`native`] asks servers of the native protocol,
-//! which answer for thousands of blocks at once; [`light`] is the range loop over either; [`state`] keeps progress and finds on disk;
+//! which answer for thousands of blocks at once; [`light`] is the range loop over either, for one wallet or several; [`state`] keeps progress and finds on disk;
 //! [`witnesses`] compares servers with each other.
 
 pub mod http;
@@ -20,9 +20,12 @@ use crate::wire::native::Code;
 use crate::wire::native::column::Column;
 
 pub use http::{HttpOracle, HttpSettings};
-pub use light::{ClientError, LightClient, LightSettings, Progress};
+pub use light::{ClientError, LightClient, LightSettings, Progress, WalletScan, WalletsClient};
 pub use native::NativeOracle;
-pub use report::{Event, Found, ScanHead, ScanReport, Spend, Unresolved, Watched};
+pub use report::{
+    Event, Found, Reports, ScanHead, ScanReport, Spend, Unresolved, WalletEvent, WalletReport,
+    Watched,
+};
 pub use state::{Identity, State, StateError, WalletId};
 
 pub use crate::wire::v1::{

@@ -7,6 +7,7 @@
 mod answer;
 mod block;
 mod chunk;
+mod events;
 mod files;
 mod group;
 mod headers;
@@ -23,7 +24,7 @@ use super::http::HttpOracle;
 use super::{Oracle, OracleError, SpendDetails};
 use crate::BlockId;
 use crate::export::Place;
-use crate::wire::native::column::Column;
+use crate::wire::native::column::{CHUNK_BLOCKS, Column};
 use crate::wire::native::{Code, Info, PREFIX};
 
 pub use answer::check_answer;
@@ -31,6 +32,7 @@ pub(crate) use answer::{Reached, read_blocks};
 pub(crate) use block::NativeBlock;
 pub(crate) use chunk::Section;
 use chunk::{Cache, Came, Chunk};
+pub use events::{EventSettings, follow_events};
 use files::{Exported, Location};
 #[cfg(feature = "index")]
 pub(crate) use group::untrue;
@@ -63,6 +65,8 @@ pub struct Extent {
     pub tip: BlockId,
     /// Whether it has tweaks alone: no outputs, no spends.
     pub tweaks_only: bool,
+    /// The height from which on it knows who spends what; `None` if it does for all of its blocks.
+    pub spenders_from: Option<u32>,
 }
 
 /// The head of the chain over the columns ([`SectionHashes::next_head`](crate::wire::native::section::SectionHashes::next_head))
@@ -224,18 +228,25 @@ impl NativeOracle {
     /// What it has, asked anew.
     ///
     /// # Errors
-    /// As all of [`Oracle`].
+    /// As all of [`Oracle`]; chunks of another length than those that are known here.
     pub fn info(&self) -> BoxFuture<'_, Result<Extent, OracleError>> {
         async move {
             match self.kind().await? {
                 Kind::Server(http) => {
                     let answer = http.get(&route("info"), INFO_BYTES).await?;
                     let info = Info::decode(&answer.body).map_err(|what| answer.malformed(what))?;
+                    if info.chunk_blocks != CHUNK_BLOCKS {
+                        let other = info.chunk_blocks;
+                        return Err(answer.malformed(format!(
+                            "chunk_blocks is {other}, and this program knows chunks of {CHUNK_BLOCKS} blocks alone"
+                        )));
+                    }
                     Ok(Extent {
                         network: info.network,
                         first_height: info.first_height,
                         tip: info.tip,
                         tweaks_only: info.tweaks_only,
+                        spenders_from: info.spenders_from,
                     })
                 }
                 Kind::Files(files) => files.extent().await,
@@ -248,7 +259,7 @@ impl NativeOracle {
     ///
     /// # Errors
     /// As all of [`Oracle`]; a header without the work it claims.
-    pub(super) async fn header(&self, height: u32) -> Result<Option<Raw>, OracleError> {
+    pub(crate) async fn header(&self, height: u32) -> Result<Option<Raw>, OracleError> {
         let came = self.blocks(&[Column::Headers], height, height).await?;
         Ok(came.and_then(|came| came.blocks.into_iter().next()))
     }
@@ -325,6 +336,20 @@ impl NativeOracle {
                     Ok(Parts::new(http.open(&route).await?))
                 }
                 Kind::Files(files) => Exported::range(files, columns, from, to).await,
+            }
+        }
+        .boxed()
+    }
+
+    /// The server that tells of new blocks: itself, or one behind files; `None` if there is none.
+    fn teller(&self) -> BoxFuture<'_, Result<Option<Arc<HttpOracle>>, OracleError>> {
+        async move {
+            match self.kind().await? {
+                Kind::Server(http) => Ok(Some(http.clone())),
+                Kind::Files(files) => match files.behind() {
+                    Some(behind) => behind.teller().await,
+                    None => Ok(None),
+                },
             }
         }
         .boxed()

@@ -298,6 +298,7 @@ pub(crate) fn part<'b>(
     let first = from.max(manifest.first_height);
     let fits = head.network == manifest.network
         && head.column == Some(column)
+        && !head.is_selection
         && (head.first, head.last()) == (first, to)
         && head.last_hash == listed.block_hash
         && rest.is_empty();
@@ -318,7 +319,7 @@ fn bound(
     let (head, sections) = part(column, listed, manifest, bytes)?;
     for ((height, section), hashes) in (head.first..).zip(sections).zip(blocks) {
         let expected = match column {
-            Column::Headers => continue,
+            Column::Headers | Column::Selected => continue,
             Column::Tweaks => hashes.tweaks,
             Column::Prefixes => hashes.prefixes,
             Column::Outputs => hashes.outputs,

@@ -6,6 +6,7 @@
 //! and what can be computed from rows is computed anew and held against the hashes (`record`).
 
 mod record;
+mod spends;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,12 +19,14 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::task::JoinHandle;
 
 use crate::BlockId;
-use crate::chain::{BlockSource, BlockWithPrevouts, ChainError};
+use crate::chain::{BlockSource, BlockWithPrevouts, ChainError, TipSignal};
 use crate::client::OracleError;
-use crate::client::native::{Broken, Group, HeaderChain, NativeOracle, Next, Parts, read_group};
+use crate::client::native::{
+    Broken, EventSettings, Group, HeaderChain, NativeOracle, Next, Parts, follow_events, read_group,
+};
 use crate::curve::Engine;
 use crate::index::{IndexError, RowSource, blocking};
-use crate::store::{BlockRecord, Keep, Snapshot, StoreError, TweakForm};
+use crate::store::{BlockRecord, BlockSpends, Keep, Snapshot, StoreError, TweakForm};
 use crate::wire::native::Code;
 use crate::wire::native::column::Column;
 
@@ -67,13 +70,13 @@ pub struct HeadsDiffer {
 impl Upstream {
     /// An index of that kind, built from a server or exported files.
     pub fn new(
-        server: Arc<NativeOracle>,
+        server: impl Into<Arc<NativeOracle>>,
         engine: Arc<dyn Engine>,
         keep: Keep,
         tweak_form: TweakForm,
     ) -> Self {
         Self {
-            server,
+            server: server.into(),
             engine,
             keep,
             tweak_form,
@@ -114,6 +117,15 @@ impl Upstream {
             }
             (Some(_), Some(_)) => Ok(Some(tip)),
             _ => Ok(None),
+        })
+    }
+
+    /// Has the server's events tell of new tips. To be called on a tokio runtime.
+    pub fn tip_signal(self: &Arc<Self>) -> TipSignal {
+        let upstream = self.clone();
+        TipSignal::new(TipSignal::GATHER, |word| async move {
+            let settings = EventSettings::default();
+            follow_events(&upstream.server, settings, |_| word.give()).await;
         })
     }
 
@@ -245,6 +257,13 @@ impl RowSource for Upstream {
             Ok(records.map(|records| (records, pass)))
         })
         .boxed()
+    }
+
+    fn spends(
+        self: Arc<Self>,
+        of: Vec<BlockId>,
+    ) -> BoxFuture<'static, Vec<Result<BlockSpends, ChainError>>> {
+        async move { spends::of_blocks(&self, &of).await }.boxed()
     }
 }
 

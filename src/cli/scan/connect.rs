@@ -3,19 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use bitcoin::{Network, OutPoint};
+use bitcoin::Network;
 use clap::ValueEnum;
 
 use super::witnesses::Witnesses;
-use crate::bip352::keys::ReceiverKeys;
 use crate::cli::config::usage;
 use crate::cli::oracle::{Named, one_behind_the_other};
 use crate::client::native::Speaks;
 use crate::client::{
-    HttpOracle, HttpSettings, LightClient, LightSettings, NativeOracle, Oracle, State,
+    HttpOracle, HttpSettings, LightSettings, NativeOracle, Oracle, WalletScan, WalletsClient,
 };
 use crate::curve::Engine;
-use crate::scan::Scanner;
 
 /// What a server is asked in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -216,23 +214,26 @@ async fn follow_ups(
 }
 
 impl Connected {
+    /// Who tells of new blocks, if anybody does.
+    pub(super) fn teller(&self) -> Option<Arc<NativeOracle>> {
+        match self {
+            Self::V1(_) => None,
+            Self::Native { server, .. } => Some(server.clone()),
+        }
+    }
+
     /// A client over it.
     pub(super) fn client(
         self,
         engine: Arc<dyn Engine>,
-        keys: Option<ReceiverKeys>,
-        watched: Vec<OutPoint>,
-        state: State,
+        wallets: Vec<WalletScan>,
         settings: LightSettings,
-    ) -> Result<LightClient> {
-        match self {
-            Self::V1(oracle) => super::light_client(engine, oracle, keys, watched, state, settings),
+    ) -> Result<WalletsClient> {
+        Ok(match self {
+            Self::V1(oracle) => WalletsClient::new(oracle, engine, wallets, settings)?,
             Self::Native { server, follow_ups } => {
-                let scanner = keys.map(|keys| Scanner::new(engine, keys)).transpose()?;
-                let client =
-                    LightClient::native(server, follow_ups, scanner, watched, state, settings)?;
-                Ok(client)
+                WalletsClient::native(server, follow_ups, engine, wallets, settings)?
             }
-        }
+        })
     }
 }

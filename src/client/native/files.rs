@@ -100,6 +100,7 @@ impl Exported {
             first_height: manifest.first_height,
             tip: manifest.last_block,
             tweaks_only: !manifest.columns.contains(&Column::Outputs),
+            spenders_from: manifest.spenders_from,
         });
         let Some(behind) = &self.behind else {
             return own;
@@ -121,6 +122,7 @@ impl Exported {
             ))),
             Ok(there) if there.tip.height > own.tip.height => Ok(Extent {
                 tip: there.tip,
+                spenders_from: own.spenders_from.max(there.spenders_from),
                 ..own
             }),
             Ok(_) => Ok(own),

@@ -66,7 +66,7 @@ pub(crate) fn untrue(
 /// The hash of a column's section.
 pub(super) fn hash_of(hashes: &SectionHashes, column: Column) -> Option<&[u8; 32]> {
     match column {
-        Column::Headers => None,
+        Column::Headers | Column::Selected => None,
         Column::Tweaks => Some(&hashes.tweaks),
         Column::Prefixes => Some(&hashes.prefixes),
         Column::Outputs => Some(&hashes.outputs),

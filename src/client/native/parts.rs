@@ -99,7 +99,7 @@ impl Parts {
     }
 
     /// That it broke off so many times.
-    pub(in crate::client) fn cut(&self, attempts: u32, reason: String) -> OracleError {
+    pub(crate) fn cut(&self, attempts: u32, reason: String) -> OracleError {
         OracleError::Unreachable {
             url: self.url(),
             attempts,
@@ -134,6 +134,9 @@ impl Parts {
             if head.column != Some(*column) {
                 let has = head.column.map_or("the end mark", Column::name);
                 return Err(self.malformed(format!("{has} where {column} is to be")));
+            }
+            if head.is_selection {
+                return Err(self.malformed(format!("a selection of {column} where all is to be")));
             }
             let of = |head: &PartHead| (head.network, head.first, head.blocks, head.last_hash);
             if parts

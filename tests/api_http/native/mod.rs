@@ -1,6 +1,7 @@
 //! The native protocol: commitments, and processes followed from the index alone; other routes in files of their own.
 
 mod blocks;
+mod columns;
 mod events;
 mod lookups;
 mod openapi;
