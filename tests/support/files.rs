@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -122,6 +123,9 @@ struct Inner {
     log: Mutex<Vec<String>>,
     stalls: Mutex<BTreeSet<String>>,
     stalled: Notify,
+    /// From which file on nothing is answered any more; nothing at all if that was asked for.
+    fails_from: Mutex<Option<String>>,
+    fails: AtomicBool,
 }
 
 impl FileServer {
@@ -149,6 +153,11 @@ impl FileServer {
         stalls.insert(format!("/spindex/v1/{name}"));
     }
 
+    /// Answers nobody from when somebody asks for that file on.
+    pub(crate) fn fail_from(&self, name: &str) {
+        *self.inner.fails_from.lock().unwrap() = Some(format!("/spindex/v1/{name}"));
+    }
+
     /// Waits until somebody asks for such a file, and answers again from then on.
     pub(crate) async fn stalled(&self) {
         self.inner.stalled.notified().await;
@@ -162,6 +171,13 @@ impl Inner {
         if self.stalls.lock().unwrap().contains(path) {
             self.stalled.notify_one();
             std::future::pending::<()>().await;
+        }
+        if self.fails_from.lock().unwrap().as_deref() == Some(path) {
+            self.fails.store(true, Ordering::Relaxed);
+        }
+        if self.fails.load(Ordering::Relaxed) {
+            let response = Response::builder().status(StatusCode::BAD_GATEWAY);
+            return response.body(Body::from("nobody is there")).unwrap();
         }
         let (status, body) = match fs::read(folder.join(path.trim_start_matches('/'))) {
             Ok(bytes) => (StatusCode::OK, bytes),

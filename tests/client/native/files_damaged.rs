@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bitcoin::Network;
 use spindex::client::{LightSettings, NativeOracle, ScanReport};
 use spindex::wire::native::column::{Column, PartHead};
 use spindex::wire::native::manifest::{MANIFEST, chunk_file};
@@ -152,31 +153,22 @@ async fn a_file_that_a_match_needs_is_mended_by_who_is_behind() {
             with_somebody_behind(&exported.folder(), live, settings(), &name).await;
         assert_eq!(report, exported.truth(exported.tip()).await);
         assert_eq!(said.len(), 1, "{said:?}");
-        // As files that follow-ups are asked of, with other files behind.
+        // As files that follow-ups are asked of, with other files behind, which go away later.
         let other = Files::of(&exported.scene.store, 0).await;
-        let other = NativeOracle::files(other.place(), bitcoin::Network::Regtest);
-        let follow_ups = Arc::new(exported.folder().before(Arc::new(other)));
+        let follow_ups = || {
+            let other = NativeOracle::files(other.place(), Network::Regtest);
+            Arc::new(exported.folder().before(Arc::new(other)))
+        };
         let to_end = LightSettings {
             to: Some(END),
             ..settings()
         };
-        match scan(live, Some(&follow_ups), to_end).await {
-            // The other files went with their folder.
-            Err(error) => assert!(
-                error.to_string().contains("manifest.json is missing"),
-                "{error}"
-            ),
-            Ok(report) => panic!("{report:?}"),
-        }
-        let other = Files::of(&exported.scene.store, 0).await;
-        let behind = NativeOracle::files(other.place(), bitcoin::Network::Regtest);
-        let follow_ups = Arc::new(exported.folder().before(Arc::new(behind)));
-        let to_end = LightSettings {
-            to: Some(END),
-            ..settings()
-        };
-        let report = scan(live, Some(&follow_ups), to_end).await.unwrap();
-        assert_eq!(report.found, truth.found);
+        let report = scan(live, Some(&follow_ups()), to_end.clone()).await;
+        assert_eq!(report.unwrap().found, truth.found);
+        other.remove(MANIFEST);
+        let error = scan(live, Some(&follow_ups()), to_end).await;
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("manifest.json is missing"), "{text}");
         files.write(&name, &was);
     }
 }
@@ -283,11 +275,22 @@ async fn a_server_of_files_that_is_away_is_an_error_or_somebody_elses_turn() {
         server.url
     };
     // Nobody listens there.
-    let away = NativeOracle::at(http("http://127.0.0.1:1"), bitcoin::Network::Regtest);
+    let away = NativeOracle::at(http("http://127.0.0.1:1"), Network::Regtest);
     let error = scan(&Arc::new(away), None, settings()).await.unwrap_err();
     assert!(error.to_string().contains("http://127.0.0.1:1"), "{error}");
+    // In the middle of a scan.
+    let server = exported.files.serve().await;
+    server.fail_from(&chunk_file(2, Column::Tweaks));
+    let error = scan(&behind(&server), None, settings()).await.unwrap_err();
+    assert!(error.to_string().contains("502"), "{error}");
+    let server = exported.files.serve().await;
+    server.fail_from(&chunk_file(2, Column::Tweaks));
+    let live = &exported.live;
+    let (report, said) = with_somebody_behind(&behind(&server), live, settings(), "502").await;
+    assert_eq!(report, exported.truth(exported.tip()).await);
+    assert!(!said.is_empty());
     // No files below that address, nor a server of the native protocol.
-    let deeper = NativeOracle::at(http(&format!("{url}/deeper")), bitcoin::Network::Regtest);
+    let deeper = NativeOracle::at(http(&format!("{url}/deeper")), Network::Regtest);
     let error = scan(&Arc::new(deeper), None, settings()).await.unwrap_err();
     assert!(error.to_string().contains("/deeper/"), "{error}");
 }

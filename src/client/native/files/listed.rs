@@ -7,6 +7,7 @@ use bitcoin::Network;
 
 use super::super::super::OracleError;
 use super::location::Location;
+use crate::BlockId;
 use crate::export::FaultKind;
 use crate::wire::native::manifest::{List, ListedChunk, MANIFEST, Manifest};
 
@@ -24,6 +25,8 @@ pub(super) struct Listed {
     manifest: Mutex<Option<Arc<Manifest>>>,
     /// By their SHA-256.
     lists: Mutex<BTreeMap<[u8; 32], Arc<List>>>,
+    /// The end of an older manifest that was named in the log.
+    older: Mutex<Option<BlockId>>,
 }
 
 impl Listed {
@@ -33,6 +36,7 @@ impl Listed {
             network,
             manifest: Mutex::default(),
             lists: Mutex::default(),
+            older: Mutex::default(),
         }
     }
 
@@ -44,7 +48,8 @@ impl Listed {
         }
     }
 
-    fn known(&self) -> Option<Arc<Manifest>> {
+    /// The same, if it has been read.
+    pub(super) fn known(&self) -> Option<Arc<Manifest>> {
         let known = self.manifest.lock();
         known.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -81,6 +86,10 @@ impl Listed {
                 }
             }
         };
+        let mut older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        if older.replace(last) == Some(last) {
+            return Ok(kept);
+        }
         tracing::warn!(
             "{} is an older one, which ends with block {last}, and not with {}: the one that was there before counts",
             self.at.name_of(MANIFEST),
