@@ -11,8 +11,11 @@ use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;
 use spindex::store::{FILE_NAME, Store};
 use spindex::wire::native::column::Column;
-use spindex::wire::native::manifest::{MANIFEST, chunk_file};
+use spindex::wire::native::manifest::{MANIFEST, Manifest, chunk_file};
 
+use super::export::Home;
+use super::export_kills::{CHUNKS, blocks};
+use super::python_decoder::{FIRST_HEIGHT, Scene};
 use crate::scan::{fails, scan, scan_command};
 use crate::support::files::Files;
 use crate::support::index::{content, content_of_file, memory_store};
@@ -286,4 +289,98 @@ async fn what_is_killed_in_the_middle_goes_on() {
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(content_in(home.path()), content(&source.store));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_several_lists_are_one_chain() {
+    let home = Home::new();
+    home.replace(&Scene::options(), &blocks());
+    home.export(&[]);
+    let folder = home.out();
+    let folder = folder.to_str().unwrap();
+    let end = CHUNKS * 64 - 1;
+    let manifest = Manifest::decode(&std::fs::read(home.manifest()).unwrap()).unwrap();
+    assert_eq!((manifest.lists.len(), manifest.last_block.height), (2, end));
+    let of_scan = tempfile::tempdir().unwrap();
+    let output = scan(of_scan.path(), folder, true, &["--json"]).await;
+    let log = stderr(&output);
+    assert!(output.status.success(), "{log}");
+    let document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(
+        (&document["from"], &document["scanned_to"]),
+        (&FIRST_HEIGHT.into(), &end.into())
+    );
+    let of_sync = tempfile::tempdir().unwrap();
+    let mut args = sync_from(&[folder]);
+    args[2] = format!("--first-height={FIRST_HEIGHT}");
+    let (path, of_list) = (of_sync.path().to_owned(), args.clone());
+    let output = tokio::task::spawn_blocking(move || run(&path, &args))
+        .await
+        .unwrap();
+    let log = stderr(&output);
+    assert!(output.status.success(), "{log}");
+    let block = manifest.last_block.to_string();
+    let same = log
+        .lines()
+        .find(|line| line.contains("the head over all columns is that of"));
+    assert!(same.is_some_and(|line| line.contains(&block)), "{log}");
+
+    // Of a list that is missing nothing below it is: what it would have named is not there.
+    let second = manifest.lists[1].file();
+    std::fs::remove_file(home.routes().join(&second)).unwrap();
+    let output = scan(of_scan.path(), folder, true, &["--rescan"]).await;
+    fails(&output, 1, &[&second]);
+    let to = format!("--to={}", 64 * 64 - 1);
+    let again = tempfile::tempdir().unwrap();
+    let output = scan(again.path(), folder, true, &[&to]).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let other = tempfile::tempdir().unwrap();
+    let path = other.path().to_owned();
+    let output = tokio::task::spawn_blocking(move || run(&path, &of_list)).await;
+    fails(&output.unwrap(), 1, &[&second]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_another_chain_are_a_disagreement() {
+    let (source, other) = (Source::new(34).await, Source::new(35).await);
+    let live = format!("--oracle={}", source.url);
+    let home = tempfile::tempdir().unwrap();
+    let output = scan(home.path(), other.folder(), true, &[&live]).await;
+    fails(
+        &output,
+        1,
+        &["disagree from block 1 on", &source.url, other.folder()],
+    );
+    let home = tempfile::tempdir().unwrap();
+    let more = [
+        "--json",
+        "--from=0",
+        &live,
+        &live,
+        "--on-disagreement=majority",
+    ];
+    let output = scan(home.path(), other.folder(), true, &more).await;
+    assert_eq!(
+        found(&stdout(&output)),
+        source.truth(TIP).await,
+        "{}",
+        stderr(&output)
+    );
+    // Of the majority, files are the first here; the others are not asked for what they lack.
+    let name = chunk_file(1, Column::Tweaks);
+    source.files.remove(&name);
+    let other = format!("--oracle={}", other.folder());
+    let more = [
+        "--json",
+        "--from=0",
+        &other,
+        &live,
+        "--on-disagreement=majority",
+    ];
+    let home = tempfile::tempdir().unwrap();
+    let output = scan(home.path(), source.folder(), true, &more).await;
+    let log = stderr(&output);
+    assert_eq!(found(&stdout(&output)), source.truth(TIP).await, "{log}");
+    let mended = log.lines().find(|line| line.contains(&name)).unwrap();
+    assert!(mended.contains(&source.url), "{log}");
 }
