@@ -1,4 +1,4 @@
-//! The spindex server that an index is built from instead of a node's blocks, as the settings describe it.
+//! The spindex server, or the exported files, that an index is built from instead of a node's blocks, as the settings describe it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 
 use super::check::{check_against_node, draw};
 use super::config::{CommonSettings, ServerSettings, SourceKind, usage};
+use super::oracle::{Named, one_behind_the_other};
 use crate::chain::BlockSource;
+use crate::client::HttpSettings;
 use crate::client::native::NativeOracle;
-use crate::client::{HttpOracle, HttpSettings};
 use crate::curve::Engine;
 use crate::replica::Upstream;
 use crate::store::Store;
@@ -28,8 +29,8 @@ pub(super) fn upstream(
     engine: &Arc<dyn Engine>,
 ) -> Result<Option<Arc<Upstream>>> {
     let is_source = server.source == Some(SourceKind::Spindex);
-    let url = match (&server.upstream, is_source) {
-        (Some(url), true) => url,
+    let names = match (server.upstream.as_deref(), is_source) {
+        (Some(names), true) => names,
         (None, true) => return Err(usage!("--source spindex needs --upstream")),
         (Some(_), false) => return Err(usage!("--upstream needs --source spindex")),
         (None, false) => return Ok(None),
@@ -39,8 +40,12 @@ pub(super) fn upstream(
         attempts: 1,
         ..HttpSettings::default()
     };
-    let http = HttpOracle::new(url, settings).map_err(|error| usage!("--upstream: {error}"))?;
-    let native = NativeOracle::new(Arc::new(http), common.network());
+    let oracles: Vec<Arc<NativeOracle>> = names
+        .iter()
+        .map(|name| Ok(Named::new("--upstream", name, &settings)?.native(common.network())))
+        .collect::<Result<_>>()?;
+    let native = one_behind_the_other(oracles.into_iter());
+    let native = native.ok_or_else(|| usage!("--source spindex needs --upstream"))?;
     Ok(Some(Arc::new(Upstream::new(
         native,
         engine.clone(),

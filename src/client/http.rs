@@ -1,5 +1,6 @@
 //! Version 1 of the HTTP interface, and the native routes of spindex servers.
 
+mod file;
 mod pause;
 mod proxy;
 mod redirect;

@@ -1,6 +1,6 @@
 //! How does an index follow another one?
 //!
-//! [`Upstream`] is another spindex server, in the place of a node: it says what the chain looks like, and gives rows instead of
+//! [`Upstream`] is another spindex server, or what one has exported as files, in the place of a node: it says what the chain looks like, and gives rows instead of
 //! blocks ([`RowSource`]). Nothing of it is taken on trust that can be checked without blocks: headers link to those that the
 //! index has, carry the work that the rules ask for, and have the hash of every section; rows are made of these sections,
 //! and what can be computed from rows is computed anew and held against the hashes (`record`).
@@ -22,7 +22,7 @@ use crate::BlockId;
 use crate::chain::{BlockSource, BlockWithPrevouts, ChainError, TipSignal};
 use crate::client::OracleError;
 use crate::client::native::{
-    Broken, EventSettings, HeaderChain, NativeOracle, Next, Part, Parts, follow_events, read_group,
+    Broken, EventSettings, Group, HeaderChain, NativeOracle, Next, Parts, follow_events, read_group,
 };
 use crate::curve::Engine;
 use crate::index::{IndexError, RowSource, blocking};
@@ -36,9 +36,9 @@ const GROUPS_AHEAD: usize = 2;
 /// Headers below the first new one that the rules for it can ask for: those since the last change of difficulty.
 const HEADERS_BELOW: u32 = 2_016;
 
-/// Another spindex server that an index is built from and follows.
+/// Another spindex server that an index is built from and follows, or what one has exported.
 pub struct Upstream {
-    server: NativeOracle,
+    server: Arc<NativeOracle>,
     engine: Arc<dyn Engine>,
     keep: Keep,
     tweak_form: TweakForm,
@@ -68,9 +68,9 @@ pub struct HeadsDiffer {
 }
 
 impl Upstream {
-    /// An index of that kind, built from a server.
+    /// An index of that kind, built from a server or exported files.
     pub fn new(
-        server: NativeOracle,
+        server: Arc<NativeOracle>,
         engine: Arc<dyn Engine>,
         keep: Keep,
         tweak_form: TweakForm,
@@ -144,7 +144,7 @@ impl Upstream {
     }
 
     /// The records of a group of parts. Blocks the calling thread.
-    fn read(&self, url: &str, group: &[Part], first: u32) -> Result<Vec<BlockRecord>, OracleError> {
+    fn read(&self, url: &str, group: Group, first: u32) -> Result<Vec<BlockRecord>, OracleError> {
         let network = self.server.network();
         let blocks = read_group(url, network, self.columns(), group, first)?;
         record::records(
@@ -166,10 +166,12 @@ fn chain_error(error: OracleError) -> ChainError {
             Code::NotYetIndexed | Code::Busy | Code::Internal => ChainError::NotAvailable(text),
             _ => ChainError::Setup(text),
         },
-        OracleError::UnknownHeight { .. } | OracleError::Refused { .. } => {
-            ChainError::NotAvailable(text)
+        OracleError::UnknownHeight { .. }
+        | OracleError::Refused { .. }
+        | OracleError::NotInFiles { .. } => ChainError::NotAvailable(text),
+        OracleError::Untrue { .. } | OracleError::Malformed { .. } | OracleError::File(_) => {
+            ChainError::Mismatch(text)
         }
-        OracleError::Untrue { .. } | OracleError::Malformed { .. } => ChainError::Mismatch(text),
         OracleError::NotFound { .. } | OracleError::Redirected { .. } | OracleError::Setup(_) => {
             ChainError::Setup(text)
         }
@@ -178,12 +180,22 @@ fn chain_error(error: OracleError) -> ChainError {
 
 impl BlockSource for Upstream {
     fn describe(&self) -> String {
-        format!("the spindex server {}", self.server.describe())
+        let name = self.server.describe();
+        match self.server.is_files() {
+            true => format!("the exported files in {name}"),
+            false => format!("the spindex server {name}"),
+        }
     }
 
     fn check(&self, network: Network) -> BoxFuture<'_, Result<(), ChainError>> {
         async move {
             let info = self.server.info().await.map_err(chain_error)?;
+            if self.server.shadows().await.map_err(chain_error)? {
+                return Err(ChainError::Setup(format!(
+                    "{} has another --upstream behind it, which only exported files can have: name these first",
+                    self.describe()
+                )));
+            }
             if info.network != network {
                 return Err(ChainError::Setup(format!(
                     "{} is of {}, and not of {network}: check --network and --upstream",
@@ -331,14 +343,14 @@ impl Pass {
             }
         };
         let first = self.asked;
-        let blocks = group.first().map_or(0, |part| part.head.blocks);
+        let blocks = group.blocks();
         self.asked = first.saturating_add(blocks);
         if blocks == 0 || self.asked > self.last.saturating_add(1) {
             let text = format!("{} has other blocks than were asked for", parts.url());
             return Err(ChainError::Mismatch(text));
         }
         let (upstream, url) = (self.upstream.clone(), parts.url());
-        let read = move || upstream.read(&url, &group, first);
+        let read = move || upstream.read(&url, group, first);
         self.reading.push_back(tokio::task::spawn_blocking(read));
         self.parts = Some(parts).filter(|_| self.asked <= self.last);
         Ok(())

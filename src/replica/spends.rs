@@ -59,7 +59,7 @@ async fn known_spends(
             }
         };
         let url = parts.url();
-        for block in read_group(&url, server.network(), &COLUMNS, &group, next.height)? {
+        for block in read_group(&url, server.network(), &COLUMNS, group, next.height)? {
             let Some((id, rest)) = wanted.split_first() else {
                 return Err(parts.malformed("more blocks than were asked for"));
             };

@@ -101,18 +101,23 @@ async fn listen(
     told: &mut (impl FnMut(&Event) + Send),
     journal: &mut Journal,
 ) -> Unheard {
-    let route = match cursor {
-        Some(cursor) => route(&format!("events?cursor={}", write_cursor(cursor))),
-        None => route("events"),
-    };
-    let mut incoming = match server.http.listen(&route, EVENT_STREAM, silence).await {
-        Ok(incoming) => incoming,
-        Err(unheard) => return unheard,
-    };
     let over = |reason, is_passing| Unheard {
         reason,
         is_passing,
         wait: None,
+    };
+    let http = match server.teller().await {
+        Ok(Some(http)) => http,
+        Ok(None) => return over("files tell of nothing".to_owned(), false),
+        Err(error) => return over(error.to_string(), true),
+    };
+    let route = match cursor {
+        Some(cursor) => route(&format!("events?cursor={}", write_cursor(cursor))),
+        None => route("events"),
+    };
+    let mut incoming = match http.listen(&route, EVENT_STREAM, silence).await {
+        Ok(incoming) => incoming,
+        Err(unheard) => return unheard,
     };
     let mut reader = EventReader::default();
     let (mut buffer, mut events) = (Vec::new(), Vec::new());
