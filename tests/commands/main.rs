@@ -15,6 +15,8 @@ mod export;
 mod export_kills;
 mod export_lies;
 mod export_s3;
+mod files;
+mod files_served;
 mod heads_compared;
 mod kills;
 mod node_service;
