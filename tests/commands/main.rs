@@ -29,6 +29,8 @@ mod repair_older;
 mod replica;
 mod scan;
 mod scan_native;
+#[cfg(unix)]
+mod scan_wallets;
 #[path = "../support/sections.rs"]
 mod sections;
 mod spenders;
