@@ -15,7 +15,7 @@ use super::server::block_on;
 use super::wallet::WalletSource;
 use crate::client::{HttpSettings, LightSettings, Progress, Reports, WalletsClient};
 use crate::runtime::Stop;
-use connect::{Connected, Dialect};
+use connect::{Asked, Connected, Dialect};
 use witnesses::{OnDisagreement, Witnesses};
 
 mod connect;
@@ -28,12 +28,13 @@ mod witnesses;
 pub(super) struct ScanArgs {
     #[command(flatten)]
     common: CommonSettings,
-    /// Base address of a tweak server, with any path in front (may be repeated: the first one is scanned, and all are
-    /// compared before and after, in the native protocol)
+    /// Base address of a tweak server, with any path in front, or of exported files, or a folder or bucket with such files (may
+    /// be repeated: the first one is scanned, and all are compared before and after, in the native protocol; what files lack
+    /// is taken from the next one)
     #[arg(
         long,
         env = "SPINDEX_ORACLE",
-        value_name = "URL",
+        value_name = "URL|FOLDER",
         default_value = "http://127.0.0.1:8000"
     )]
     oracle: Vec<String>,
@@ -59,10 +60,10 @@ pub(super) struct ScanArgs {
     /// Fetch what a match would need of every block, so that no request depends on what is the wallet's (native protocol)
     #[arg(long, env = "SPINDEX_PRIVATE")]
     private: bool,
-    /// Server that is asked for the outputs and spends that a match needs, instead of the one that is scanned (native
-    /// protocol)
-    #[arg(long, env = "SPINDEX_FETCH_FROM", value_name = "URL")]
-    fetch_from: Option<String>,
+    /// Server, or exported files, for the outputs and spends that a match needs, instead of what is scanned (native protocol;
+    /// may be repeated: what files lack is taken from the next one)
+    #[arg(long, env = "SPINDEX_FETCH_FROM", value_name = "URL|FOLDER")]
+    fetch_from: Vec<String>,
     /// Ask for the txids of all spenders, by requests that name the block of a spend (native protocol, where they are known
     /// only if they carry a state id)
     #[arg(long, env = "SPINDEX_ASK_SPENDERS")]
@@ -143,7 +144,8 @@ pub(super) struct ScanArgs {
     /// Stay, and print what has changed as it comes
     #[arg(long, conflicts_with = "to")]
     follow: bool,
-    /// With --follow, how long to wait between two looks at the server, in seconds
+    /// With --follow, how long to wait between two looks at the server, in seconds; one that speaks the native protocol tells of
+    /// new blocks, and is looked at then too
     #[arg(
         long,
         env = "SPINDEX_FOLLOW_INTERVAL",
@@ -199,10 +201,11 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
     let (before, reports) = block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;
-        let mut witnesses = Witnesses::connect(&args.oracle, &http, network)?;
+        let mut witnesses = Witnesses::connect(&args.oracle, args.dialect, &http, network).await?;
         witnesses.compare(args.on_disagreement).await?;
-        let oracle = connect(&args, witnesses.first(&args.oracle), http, network).await?;
+        let oracle = connect(&args, &witnesses, http, network).await?;
         let engine = common.compute.engine()?;
+        let teller = oracle.teller();
         let mut client = oracle.client(engine, members, settings)?;
         let before = client.known();
         let reports = tokio::select! {
@@ -212,8 +215,9 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         if args.follow {
             following::print_changes(&reports.since(&before), args.json)?;
             let interval = Duration::from_secs(args.follow_interval);
+            let looks = following::Looks::new(interval, teller);
             tokio::select! {
-                ended = following::follow(&mut client, reports.clone(), interval, args.json) => ended?,
+                ended = following::follow(&mut client, reports.clone(), looks, args.json) => ended?,
                 () = stop.requested() => (),
             }
         }
@@ -274,21 +278,22 @@ pub(super) fn show(bar: &ProgressBar) -> impl FnMut(Progress) + Send {
 
 async fn connect(
     args: &ScanArgs,
-    oracle: &str,
+    witnesses: &Witnesses,
     http: HttpSettings,
     network: Network,
 ) -> Result<Connected> {
-    if let (Some(_), Dialect::V1) = (&args.fetch_from, args.dialect) {
+    if !args.fetch_from.is_empty() && args.dialect == Dialect::V1 {
         return Err(usage!(
             "--fetch-from is for the native protocol, not for version 1"
         ));
     }
-    let dialect = match args.dialect {
-        Dialect::Auto if args.cut_through || args.dust_limit > 0 => Dialect::V1,
-        dialect => dialect,
+    let asked = Asked {
+        dialect: args.dialect,
+        partial: args.cut_through || args.dust_limit > 0,
+        ask_spenders: args.ask_spenders,
+        fetch_from: &args.fetch_from,
     };
-    let follow_ups = args.fetch_from.as_deref();
-    connect::connect(dialect, oracle, follow_ups, http, network).await
+    connect::connect(asked, witnesses, http, network).await
 }
 
 fn watched_outpoints(args: &ScanArgs) -> Result<Vec<OutPoint>> {

@@ -15,6 +15,7 @@ use bitcoin::{BlockHash, Transaction, Txid};
 use futures::future::BoxFuture;
 
 use crate::curve::TweakPoint;
+use crate::export::Fault;
 use crate::wire::native::Code;
 use crate::wire::native::column::Column;
 
@@ -152,6 +153,27 @@ pub enum OracleError {
         url: String,
         /// Where to, without credentials.
         target: String,
+    },
+    /// An exported file that is not what it should be.
+    #[error(
+        "{0}; have it exported anew (spindex export --verify), or name somebody behind it who has these blocks too (the \
+         option, given again)"
+    )]
+    File(Fault),
+    /// Exported files that do not have a block.
+    #[error(
+        "{files} has blocks {first} to {end}, and not {height}: name a server behind it (the option, given again), or \
+         ask for no more than there is"
+    )]
+    NotInFiles {
+        /// Where they are.
+        files: String,
+        /// Their first height.
+        first: u32,
+        /// Their last height.
+        end: u32,
+        /// The height that was asked for.
+        height: u32,
     },
     /// Wrong settings.
     #[error("{0}")]

@@ -1,11 +1,14 @@
 //! What is new, once or as it comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::table::spend_text;
+use crate::chain::TipSignal;
 use crate::cli::output::write_stdout;
+use crate::client::native::{EventSettings, NativeOracle, follow_events};
 use crate::client::{ClientError, Event, OracleError, Reports, WalletEvent, WalletsClient};
 
 /// Prints what has changed: a line each, of JSON or for people.
@@ -48,6 +51,37 @@ fn line(event: &Event) -> Option<String> {
     })
 }
 
+/// When a server is looked at.
+pub(super) struct Looks {
+    interval: Duration,
+    told: Option<TipSignal>,
+}
+
+impl Looks {
+    /// After each interval, and when a server that tells of new blocks does so. To be called on a tokio runtime.
+    pub(super) fn new(interval: Duration, teller: Option<Arc<NativeOracle>>) -> Self {
+        let told = teller.map(|server| {
+            TipSignal::new(TipSignal::GATHER, |word| async move {
+                follow_events(&server, EventSettings::default(), |_| word.give()).await;
+            })
+        });
+        Self { interval, told }
+    }
+
+    /// Waits for the next one.
+    async fn next(&self) {
+        // Whatever is told, or is not: nothing depends on it.
+        let interval = tokio::time::sleep(self.interval);
+        match &self.told {
+            Some(told) => tokio::select! {
+                () = interval => {}
+                () = told.changed() => {}
+            },
+            None => interval.await,
+        }
+    }
+}
+
 /// Scans again and again, and prints what has changed each time.
 ///
 /// # Errors
@@ -55,12 +89,11 @@ fn line(event: &Event) -> Option<String> {
 pub(super) async fn follow(
     client: &mut WalletsClient,
     mut before: Reports,
-    interval: Duration,
+    looks: Looks,
     json: bool,
 ) -> Result<()> {
     loop {
-        // Polling: version 1 tells nobody when there is a block.
-        tokio::time::sleep(interval).await;
+        looks.next().await;
         let report = match client.run(&mut |_| ()).await {
             Ok(report) => report,
             Err(ClientError::Oracle(

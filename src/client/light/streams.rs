@@ -182,7 +182,7 @@ impl Range {
                 let (url, network) = (parts.url(), self.server.network());
                 let columns = self.columns.clone();
                 let blocks =
-                    off_worker(move || read_blocks(&url, network, &columns, &group, next)).await?;
+                    off_worker(move || read_blocks(&url, network, &columns, group, next)).await?;
                 for block in blocks {
                     reached.take(&parts, &block, last)?;
                     failed = 0;

@@ -2,6 +2,7 @@
 
 pub(crate) mod between;
 mod cuts;
+mod events;
 mod finding;
 mod liar;
 mod lies;
