@@ -32,6 +32,8 @@ mod replica;
 mod scan;
 mod scan_follow;
 mod scan_native;
+#[cfg(unix)]
+mod scan_wallets;
 #[path = "../support/sections.rs"]
 mod sections;
 mod spenders;
