@@ -11,6 +11,7 @@ mod events;
 mod files;
 mod group;
 mod headers;
+mod outpoint;
 mod parts;
 
 use std::fmt;
@@ -199,7 +200,8 @@ impl NativeOracle {
         Ok(self.behind.is_some() && matches!(self.kind().await?, Kind::Server(_)))
     }
 
-    /// Who tells of what happens to the chain: the server, or the first one behind these files; `None` where all are files.
+    /// Who tells what files do not, such as what happens to the chain: the server, or the first one behind these files; `None`
+    /// where all are files.
     ///
     /// # Errors
     /// As all of [`Oracle`].
