@@ -11,6 +11,7 @@ mod events;
 mod files;
 mod group;
 mod headers;
+mod outpoint;
 mod parts;
 
 use std::fmt;
@@ -341,7 +342,11 @@ impl NativeOracle {
         .boxed()
     }
 
-    /// The server that tells of new blocks: itself, or one behind files; `None` if there is none.
+    /// Who tells what files do not, such as what happens to the chain: the server, or the first one behind these files; `None`
+    /// where all are files.
+    ///
+    /// # Errors
+    /// As all of [`Oracle`].
     fn teller(&self) -> BoxFuture<'_, Result<Option<Arc<HttpOracle>>, OracleError>> {
         async move {
             match self.kind().await? {

@@ -15,9 +15,7 @@ mod points;
 mod proxy;
 #[path = "../support/sections.rs"]
 mod sections;
-mod selections;
 #[cfg(target_os = "linux")]
-mod slow_readers;
 #[path = "../support/spcommit.rs"]
 mod spcommit;
 mod spends;

@@ -6,6 +6,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+#[path = "../client/native/between.rs"]
+mod between;
 mod check;
 mod compaction;
 mod comparison;
@@ -32,6 +34,9 @@ mod replica;
 mod scan;
 mod scan_follow;
 mod scan_native;
+mod scan_outpoints;
+#[cfg(unix)]
+mod scan_wallets;
 #[path = "../support/sections.rs"]
 mod sections;
 mod spenders;

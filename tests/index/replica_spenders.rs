@@ -29,7 +29,7 @@ fn upstream(url: &str) -> Arc<Upstream> {
         ..HttpSettings::default()
     };
     let http = Arc::new(HttpOracle::new(url, settings).unwrap());
-    let server = NativeOracle::new(http, Network::Regtest);
+    let server = Arc::new(NativeOracle::new(http, Network::Regtest));
     let (engine, form) = (Arc::new(LibSecp256k1), TweakForm::Point);
     Arc::new(Upstream::new(server, engine, Keep::Full, form))
 }

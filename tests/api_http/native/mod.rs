@@ -5,6 +5,8 @@ mod columns;
 mod events;
 mod lookups;
 mod openapi;
+mod selections;
+mod slow_readers;
 
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};
