@@ -35,9 +35,9 @@ pub(crate) use chunk::Section;
 use chunk::{Cache, Came, Chunk};
 pub use events::{EventSettings, follow_events};
 use files::{Exported, Location};
+pub(crate) use group::Raw;
 #[cfg(feature = "index")]
-pub(crate) use group::untrue;
-pub(crate) use group::{Group, Raw, read_group};
+pub(crate) use group::{Group, read_group, untrue};
 pub(crate) use headers::{Broken, HeaderChain};
 pub(crate) use parts::{Next, Parts};
 
