@@ -1,6 +1,6 @@
 //! What a server has, exported as files ([`export`](crate::export)): the same answers without anybody who answers.
 //!
-//! Every file is held against the list that names it, and a chunk against itself, before anybody is given it ([`check`]); what
+//! Every file is held against the list that names it, and a chunk against itself, before anybody is given it (`check`); what
 //! is missing, broken or contradicts itself is named, and taken from whoever is behind these files, where somebody is.
 
 mod check;
