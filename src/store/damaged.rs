@@ -13,10 +13,11 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableT
 use super::digest::{DIGEST_START, roll_digest};
 use super::error::{Fault, StoreError, explain_io};
 use super::meta::Meta;
+use super::opening::{Demand, open_file};
 use super::schema::{BLOCKS, DIGEST, HEIGHTS};
 use super::view::View;
 use super::walk::WrongRow;
-use super::{Demand, Store, StoreOptions, Summed, open_file, replace};
+use super::{Store, StoreOptions, Summed, replace};
 
 /// What a damaged file says of the index it was.
 #[derive(Debug, Clone, Default)]

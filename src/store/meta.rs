@@ -11,6 +11,7 @@ use redb::{
 use super::column::Column;
 use super::error::{Fault, StoreError};
 use super::heads::{HEADS_V1, HEADS_V2};
+use super::opening::Demand;
 use super::schema::{
     BLOCKS, COMPRESSED, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, LOCATOR, LocatorHasher, META,
     MULTIPLES, MULTIPLES_POWER, OUTPUTS, SCHEMA_OLDEST, SCHEMA_VERSION, SPENDERS, SPENDS, SPENT,
@@ -18,7 +19,7 @@ use super::schema::{
 };
 use super::sections::SECTIONS;
 use super::states::{STATE_LOCATOR, STATES};
-use super::{Demand, StoreOptions, default_first_height};
+use super::{StoreOptions, default_first_height};
 
 /// Format number, u32 LE.
 const SCHEMA: &str = "schema";

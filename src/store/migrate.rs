@@ -22,6 +22,7 @@ use redb::{
 use super::column::Column;
 use super::error::{Fault, InRow, StoreError};
 use super::meta::{Meta, SAME_TABLES, WITH_SUMS};
+use super::opening::{Demand, Opened};
 use super::position::OutputPosition;
 use super::record::{BlockRecord, OutputRow, SpendRow, TransactionRow, Update};
 use super::replace::{create_like, migrated, migration_place, remove, swap, sync};
@@ -31,7 +32,7 @@ use super::schema::{
 };
 use super::snapshot::Snapshot;
 use super::view::Chunks;
-use super::{Demand, Opened, Store, StoreOptions};
+use super::{Store, StoreOptions};
 use crate::BlockId;
 
 /// Formats 1 and 2: rows of `blocks` without foreign spends.

@@ -13,13 +13,14 @@ use super::PROGRESS_INTERVAL;
 use crate::store::error::{Fault, StoreError, explain_io};
 use crate::store::heads::{Commitments, HEADS_V1, HEADS_V2, Roll, first_height};
 use crate::store::meta::{self, Keep, Meta};
+use crate::store::opening::Demand;
 use crate::store::replace::{create_like, remove, sync};
 use crate::store::schema::{SPENDERS, SpenderItem};
 use crate::store::sections::{self, Chain, SECTIONS};
 use crate::store::states::{STATE_LOCATOR, STATES};
 use crate::store::sums::Summed;
 use crate::store::view::View;
-use crate::store::{Demand, Store, StoreOptions};
+use crate::store::{Store, StoreOptions};
 
 /// Blocks whose commitments are computed at a time.
 const WINDOW: usize = 256;
