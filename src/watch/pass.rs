@@ -84,6 +84,8 @@ pub(super) struct Pass<'p, 'w> {
     touched: HashMap<u64, Option<Touched>>,
     /// Who has come to wait for what in this pass; some do no longer.
     added: HashMap<Mark, Vec<u64>>,
+    /// Watches that there were not before.
+    new: Vec<Move>,
 }
 
 impl<'p, 'w> Pass<'p, 'w> {
@@ -93,6 +95,7 @@ impl<'p, 'w> Pass<'p, 'w> {
             log,
             touched: HashMap::new(),
             added: HashMap::new(),
+            new: Vec::new(),
         }
     }
 
@@ -281,7 +284,7 @@ impl<'p, 'w> Pass<'p, 'w> {
         Ok(())
     }
 
-    /// Adds a watch that was looked at up to the tip; gives its number.
+    /// Adds a watch that was looked at up to the tip, as nothing else comes in this pass; gives its number.
     pub(super) fn add(
         &mut self,
         steps: Vec<(Confirmed, Option<End>)>,
@@ -291,18 +294,15 @@ impl<'p, 'w> Pass<'p, 'w> {
         for (confirmed, end) in steps {
             self.say(watch, confirmed, end)?;
         }
-        let touched = Touched {
-            row,
-            before: None,
-            is_changed: false,
-        };
-        self.touched.insert(watch, Some(touched));
+        let from = None;
+        let to = waits_for(&row);
+        self.new.push(Move { watch, from, to });
         Ok(watch)
     }
 
     /// Writes the watches that have changed; gives who waits for something else now.
     pub(super) fn finish(self) -> Result<Vec<Move>, StoreError> {
-        let mut moves = Vec::new();
+        let mut moves = self.new;
         let mut touched: Vec<_> = self.touched.into_iter().collect();
         // In the order of the table.
         touched.sort_unstable_by_key(|(watch, _)| *watch);

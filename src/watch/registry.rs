@@ -18,7 +18,7 @@ use crate::store::watches::{
 use crate::store::{Snapshot, Store, StoreError};
 
 /// Most watches of one registration.
-pub const REGISTER_MAX: usize = 1_000_000;
+pub const REGISTER_MAX: usize = 100_000;
 
 /// Most spends that one registration may find by looking back: some 200 MB of memory while it is at work.
 pub const STEPS_MAX: u64 = 1_000_000;

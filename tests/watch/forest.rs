@@ -41,6 +41,10 @@ pub(crate) struct Forest {
     pub(crate) chain: Arc<SimulatedChain>,
     pub(crate) coins: HashMap<OutPoint, SpendableOutput>,
     pub(crate) rng: StdRng,
+    /// Outputs that are spent sooner than others: tips that somebody watches.
+    pub(crate) favoured: HashSet<OutPoint>,
+    /// The last transaction of a process.
+    last: Option<Txid>,
 }
 
 impl Forest {
@@ -64,6 +68,8 @@ impl Forest {
             chain: Arc::new(chain),
             coins: kept.map(|coin| (coin.outpoint, coin.clone())).collect(),
             rng,
+            favoured: HashSet::new(),
+            last: None,
         }
     }
 
@@ -132,6 +138,12 @@ impl Forest {
         let mut unspent = self.unspent();
         unspent.retain(|coin| coin.txout.value.to_sat() > 2_000);
         unspent.shuffle(&mut self.rng);
+        let way = self.rng.gen_range(0..4);
+        unspent.sort_by_key(|coin| match way {
+            0 => false,
+            1 => Some(coin.outpoint.txid) != self.last,
+            _ => !self.favoured.contains(&coin.outpoint),
+        });
         let count = if self.rng.gen_ratio(1, 6) { 2 } else { 1 };
         unspent.truncate(count);
         if unspent.is_empty() {
@@ -141,7 +153,7 @@ impl Forest {
             0 => self.odd_outputs(),
             _ => vec![self.coin(), self.state()],
         };
-        self.spend(&unspent, &outputs);
+        self.last = self.spend(&unspent, &outputs);
     }
 
     fn coin(&mut self) -> Output {

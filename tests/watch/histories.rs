@@ -46,6 +46,8 @@ async fn history(seed: u64, knowing: Knowing) -> Scene {
     let mut scene = Scene::new(Forest::new(seed, 12), knowing);
     for round in 0..16 {
         let what = format!("seed {seed}, {knowing:?}, round {round}");
+        let waiting = scene.twin.watches.values().filter(|row| !row.is_over);
+        scene.forest.favoured = waiting.map(|row| row.tip).collect();
         match scene.forest.rng.gen_range(0..12) {
             0..5 => {
                 let blocks = scene.forest.rng.gen_range(1..4);

@@ -5,6 +5,7 @@ use bitcoin::hashes::Hash;
 use spindex::store::watches::{Event, Gone, Happening, Seen, TokenRow};
 use spindex::watch::WatchError;
 
+use crate::faulty_disk::Backend;
 use crate::forest::Forest;
 use crate::scene::{Scene, open, process};
 use crate::twin::Knowing;
@@ -140,10 +141,9 @@ async fn tokens_have_numbers_of_their_own() {
     assert!(registry.revoke_token(&[2; 32]).unwrap());
     assert!(!registry.revoke_token(&[2; 32]).unwrap());
     assert_eq!(registry.put_token(&[3; 32], &row).unwrap(), 3);
-    let store = open(&crate::faulty_disk::Backend::holding(
-        scene.disk.disk().live.clone(),
-    ));
-    let snapshot = store.unwrap().snapshot().unwrap();
+    let disk = Backend::holding(scene.disk.disk().live.clone());
+    let store = open(&disk).unwrap();
+    let snapshot = store.snapshot().unwrap();
     let tokens = snapshot.tokens().unwrap();
     let tokens = tokens.iter().map(|(hash, row)| (hash[0], row.number));
     assert_eq!(tokens.collect::<Vec<_>>(), [(1, 1), (3, 3)]);

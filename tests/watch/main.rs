@@ -16,6 +16,7 @@ mod live;
 mod log;
 mod many;
 mod registration;
+mod repaired;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;

@@ -39,6 +39,8 @@ fn store_options() -> StoreOptions {
     StoreOptions {
         // So small that pages are also written in the middle of a transaction.
         cache_bytes: 512 << 10,
+        // The least horizon.
+        undo_depth: 20,
         ..options()
     }
 }
