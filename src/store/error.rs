@@ -315,7 +315,7 @@ pub enum StoreError {
         reason: String,
     },
     /// Blocks without their inputs, while there is something that these are matched with
-    /// ([`Inputs::NotCollected`](super::Inputs)).
+    /// ([`Inputs::NotCollected`](super::watches::Inputs::NotCollected)).
     #[error(
         "the index {} watches outpoints, and blocks came without their inputs: they have to be derived again; please report this",
         file.display()

@@ -5,11 +5,16 @@
 //! other. What is registered late is followed through the index first (`lineage`). `docs/events.md` is for those who read the
 //! log.
 
+mod catch_up;
+mod error;
 mod follower;
 mod lineage;
 mod pass;
+mod registration;
 mod registry;
 mod tips;
 
+pub use error::WatchError;
 pub use lineage::Looked;
-pub use registry::{NewWatch, REGISTER_MAX, Registered, Registry, STEPS_MAX, WatchError};
+pub use registration::{NewWatch, REGISTER_MAX, Registered, STEPS_MAX};
+pub use registry::Registry;
