@@ -73,9 +73,11 @@ pub struct ServeSettings {
     pub body_timeout: Duration,
     /// Most bytes of encoded answers that are kept for the next one who asks; 0 for none.
     pub kept_answer_bytes: u64,
-    /// Room for answers of the native protocol that are made and not taken yet, in bytes; whoever asks for more waits. What
-    /// is kept of them for the next one is in it.
+    /// Room for answers of the native protocol that are made and not taken yet, in bytes, beside those that are kept. Whoever
+    /// asks for more waits; so does one address for more than three quarters of it.
     pub outgoing_bytes: u64,
+    /// How long whoever asks for a chunk or a range waits for that room before it is refused, or cut off.
+    pub outgoing_patience: Duration,
     /// How long running requests may go on after shutdown was asked for; then their connections are cut.
     pub drain_timeout: Duration,
 }
@@ -93,7 +95,8 @@ impl Default for ServeSettings {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             kept_answer_bytes: 64 << 20,
-            outgoing_bytes: 256 << 20,
+            outgoing_bytes: 192 << 20,
+            outgoing_patience: Duration::from_secs(20),
             drain_timeout: Duration::from_secs(10),
         }
     }

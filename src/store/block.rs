@@ -24,7 +24,7 @@ use crate::wire::native::section::SectionHashes;
 pub type CompressedTweak = [u8; 33];
 
 /// Which rows of a list a caller wants. Both drop whole transactions, never one output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RowFilter {
     /// Keep a transaction if its highest taproot output reaches this (satoshi): highest at creation, or with
     /// `cut_through` highest still unspent.
@@ -81,7 +81,7 @@ impl<'s> Block<'s> {
         }
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&View, &BlockRow) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
@@ -387,14 +387,14 @@ fn filtered<T>(
 }
 
 /// Which transactions of a block pass a [`RowFilter`].
-struct Kept {
+pub(super) struct Kept {
     filter: RowFilter,
     /// Per transaction the value that the dust limit is held against; `None` drops it in any case.
     highest: Vec<Option<u64>>,
 }
 
 impl Kept {
-    fn new(row: &BlockRow, outputs: &[Output], filter: RowFilter) -> Self {
+    pub(super) fn new(row: &BlockRow, outputs: &[Output], filter: RowFilter) -> Self {
         // Nothing to compare: without cut-through a transaction without outputs has nothing above 0.
         let none = if filter.cut_through { None } else { Some(0) };
         let mut highest = vec![none; row.transactions.count as usize];
@@ -409,7 +409,7 @@ impl Kept {
         Self { filter, highest }
     }
 
-    fn has(&self, index: usize) -> bool {
+    pub(super) fn has(&self, index: usize) -> bool {
         match self.highest.get(index) {
             Some(&Some(highest)) => highest >= self.filter.dust_limit_sat,
             _ => false,

@@ -26,6 +26,7 @@ mod replace;
 mod scan;
 pub mod schema;
 pub mod sections;
+mod selections;
 pub mod snapshot;
 mod space;
 mod spenders;

@@ -3,7 +3,7 @@
 use bitcoin::{BlockHash, Txid};
 use redb::TableDefinition;
 
-use super::block::CompressedTweak;
+use super::block::{Block, CompressedTweak};
 use super::error::{Fault, StoreError};
 use super::heads::first_height;
 use super::meta::{Keep, Meta};
@@ -17,6 +17,7 @@ use crate::wire::native::column::{CHUNK_BLOCKS, Column, PartWriter};
 use crate::wire::native::section::{
     self, HeaderSection, Output, SectionHashes, Spends, SpentOutput, State, section_hash,
 };
+use crate::wire::native::selection::write_selected;
 
 /// Height to [`Sections`], as bytes.
 pub const SECTIONS: TableDefinition<'static, u32, &[u8; Sections::BYTES]> =
@@ -129,7 +130,8 @@ pub(super) fn hashes_without_spenders(view: &View, height: u32) -> Result<Sectio
 fn write_of_record(record: &BlockRecord, column: Column, out: &mut Vec<u8>) {
     let outputs = record.outputs.iter();
     match column {
-        Column::Headers => {}
+        // Of no record alone.
+        Column::Headers | Column::Selected => {}
         Column::Tweaks => {
             let rows = record.transactions.iter();
             let tweaks = rows.map(|row| TweakPoint::from_bytes(row.tweak).to_compressed());
@@ -202,6 +204,10 @@ pub(super) fn write(
         Column::Spends => {
             let full = view.full("spends")?;
             spends_at(view, full, height, row)?.encode(out);
+        }
+        Column::Selected => {
+            let all = std::iter::repeat_n(true, row.transactions.count as usize);
+            write_selected(all, out);
         }
     }
     Ok(())
@@ -331,6 +337,21 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError::NotKept`] for any but `headers` and `tweaks` of an index that keeps tweaks only.
     pub fn part(&self, column: Column, from: u32, to: u32) -> Result<Option<Part>, StoreError> {
+        let write = |block: &Block<'_>, out: &mut Vec<u8>| block.write_section(column, out);
+        let written = self.write_part(from, to, write)?;
+        Ok(written.map(|(writer, last)| Part {
+            bytes: writer.finish(self.network(), column, from, last.hash),
+            last,
+        }))
+    }
+
+    /// The sections that `write` writes of the blocks at these heights, and the last block.
+    pub(super) fn write_part(
+        &self,
+        from: u32,
+        to: u32,
+        write: impl Fn(&Block<'_>, &mut Vec<u8>) -> Result<(), StoreError>,
+    ) -> Result<Option<(PartWriter, BlockId)>, StoreError> {
         let to = to.min(from.saturating_add(CHUNK_BLOCKS - 1));
         let mut writer = PartWriter::default();
         let mut last = None;
@@ -339,13 +360,10 @@ impl Snapshot {
                 return Ok(None);
             };
             let mut written = Ok(());
-            writer.section(|out| written = block.write_section(column, out));
+            writer.section(|out| written = write(&block, out));
             written?;
             last = Some(block.id());
         }
-        Ok(last.map(|last| Part {
-            bytes: writer.finish(self.network(), column, from, last.hash),
-            last,
-        }))
+        Ok(last.map(|last| (writer, last)))
     }
 }

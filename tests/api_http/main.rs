@@ -1,6 +1,5 @@
 //! The HTTP interface over real sockets: every route, every error, against answers made from the records alone.
 
-mod columns;
 mod crowds;
 mod faults;
 mod fixture;
@@ -16,6 +15,7 @@ mod points;
 mod proxy;
 #[path = "../support/sections.rs"]
 mod sections;
+#[cfg(target_os = "linux")]
 #[path = "../support/spcommit.rs"]
 mod spcommit;
 mod spends;

@@ -3,11 +3,13 @@
 //!
 //! A change that is meant writes the vectors anew: `SPINDEX_WRITE_VECTORS=1 cargo test --test commands python_decoder`.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, LazyLock};
 
+use bitcoin::OutPoint;
 use bitcoin::hex::DisplayHex;
 use serde_json::{Value, json};
 use spindex::BlockId;
@@ -40,11 +42,16 @@ pub(crate) const FIRST_HEIGHT: u32 = 3;
 /// Where the chain ends: with two chunks below what a reorganisation reaches.
 pub(crate) const TIP: u32 = 240;
 
+/// Which transactions the vectors of selections have.
+const DUST_LIMIT: u64 = 1_000_000;
+
 /// A chain with something of everything, and its records, in which nobody knows who spends what below a height.
 pub(crate) struct Scene {
     pub(crate) chain: Arc<SimulatedChain>,
     pub(crate) records: Vec<BlockRecord>,
     spenders_from: u32,
+    /// Whatever is spent up to the tip.
+    spent: HashSet<OutPoint>,
 }
 
 /// Made once.
@@ -69,10 +76,13 @@ impl Scene {
                 }
             }
         }
+        let spends = records.iter().flat_map(|record| &record.spends);
+        let spent = spends.map(|spend| spend.outpoint).collect();
         Self {
             chain,
             records,
             spenders_from,
+            spent,
         }
     }
 
@@ -171,7 +181,8 @@ async fn a_decoder_by_the_page_alone_reads_every_column() {
     let scene = &*SCENE;
     let store = scene.index();
     assert!(store.snapshot().unwrap().counts().unwrap().foreign > 0);
-    let expected = scene.expected(TIP);
+    let mut expected = scene.expected(TIP);
+    expected["selected"] = scene.selections();
     for name in ["outputs", "states", "unknown_spenders"] {
         assert_ne!(expected[name], 0, "{name}");
     }
@@ -224,6 +235,33 @@ async fn vectors_are_those_that_were_recorded() {
             written.push(("end", mark));
         }
     }
+    let columns = ["selected", "tweaks", "prefixes"];
+    for column in columns {
+        let url = format!(
+            "http://{address}/spindex/v1/range/{column}?from={from}&to={to}&dust_limit={DUST_LIMIT}&cut_through=true"
+        );
+        let answer = reqwest::get(url).await.unwrap().bytes().await.unwrap();
+        let part = &answer[..answer.len() - 60];
+        let sections = records.iter().map(|record| scene.selected(record, column));
+        let tip = scene.records[scene.records.len() - 1].id;
+        let name = match column {
+            "tweaks" => "selected-tweaks",
+            "prefixes" => "selected-prefixes",
+            column => column,
+        };
+        let vector = json!({
+            "network": "regtest",
+            "first": from,
+            "blocks": records.len(),
+            "last_block": records[2].id.hash.to_string(),
+            "dust_limit": DUST_LIMIT,
+            "cut_through": true,
+            "tip": {"height": tip.height, "block_hash": tip.hash.to_string()},
+            "hex": part.to_lower_hex_string(),
+            "sections": sections.collect::<Vec<_>>(),
+        });
+        written.push((name, vector));
+    }
     for (name, vector) in written {
         let file = vectors().join(format!("{name}.json"));
         if std::env::var_os("SPINDEX_WRITE_VECTORS").is_some() {
@@ -235,7 +273,7 @@ async fn vectors_are_those_that_were_recorded() {
         assert_eq!(vector, recorded, "{name}");
     }
     if let Some(found) = decode(&["vectors", vectors().to_str().unwrap()]).await {
-        assert_eq!(found, Ok(json!({"vectors": 8})));
+        assert_eq!(found, Ok(json!({"vectors": 11})));
     }
 }
 
@@ -308,6 +346,49 @@ impl Scene {
             }
             column => panic!("no column {column}"),
         }
+    }
+
+    /// For each transaction of a block whether it is selected.
+    fn flags(&self, record: &BlockRecord, dust_limit: u64, cut_through: bool) -> Vec<bool> {
+        let rows = record.transactions.iter().enumerate();
+        let flags = rows.map(|(index, row)| {
+            record.outputs.iter().any(|output| {
+                output.transaction as usize == index
+                    && output.value_sat >= dust_limit
+                    && !(cut_through && self.spent.contains(&OutPoint::new(row.txid, output.vout)))
+            })
+        });
+        flags.collect()
+    }
+
+    /// How many transactions the selections have that the decoder asks for; each leaves out something else.
+    fn selections(&self) -> Value {
+        let rules = [(0, true), (50_000, false), (DUST_LIMIT, true)];
+        let counts = rules.map(|(dust_limit, cut_through)| {
+            let records = self.records.iter();
+            let flags = records.flat_map(|record| self.flags(record, dust_limit, cut_through));
+            flags.filter(|is_selected| *is_selected).count()
+        });
+        let all: usize = self
+            .records
+            .iter()
+            .map(|record| record.transactions.len())
+            .sum();
+        assert!(counts[2] > 0 && counts[2] < counts[0] && counts[0] < all && counts[1] < all);
+        json!(counts)
+    }
+
+    /// What the selection of the vectors has of a block, in values: of transactions with an unspent output that reaches the
+    /// limit.
+    fn selected(&self, record: &BlockRecord, column: &str) -> Value {
+        let flags = self.flags(record, DUST_LIMIT, true);
+        if column == "selected" {
+            return json!(flags);
+        }
+        let all = self.values(record, column);
+        let values = all.as_array().unwrap().iter().zip(&flags);
+        let values = values.filter(|(_, is_selected)| **is_selected);
+        values.map(|(value, _)| value.clone()).collect()
     }
 
     /// The keys of all taproot outputs of a block, eligible or not.

@@ -19,6 +19,7 @@ import urllib.request
 
 CHUNK_BLOCKS = 64
 COLUMNS = ["headers", "tweaks", "prefixes", "outputs", "spent", "spends", "new-utxos"]
+SELECTED = ["selected", "tweaks", "prefixes"]
 BOUND = ["tweaks", "prefixes", "outputs", "spent", "new-utxos", "spends"]
 NETWORKS = {
     "f9beb4d9": "main",
@@ -86,12 +87,13 @@ def read_part(reader):
     ensure(head.take(4) == b"spix", "no part: it does not begin with spix")
     ensure(head.number(1) == 1, "a part of another format")
     number = head.number(1)
-    ensure(number <= len(COLUMNS), "a part of an unknown column")
-    ensure(head.number(2) == 0, "reserved bytes that are not zero")
+    ensure(number <= len(COLUMNS) + 1, "a part of an unknown column")
+    kind = head.number(1)
+    ensure(kind <= 1 and head.number(1) == 0, "reserved bytes that are not zero")
     magic = head.take(4).hex()
     ensure(magic in NETWORKS, "a part of an unknown network")
     part = {
-        "column": COLUMNS[number - 1] if number else None,
+        "column": [None, *COLUMNS, "selected"][number],
         "network": NETWORKS[magic],
         "first": head.number(4),
         "blocks": head.number(4),
@@ -100,15 +102,29 @@ def read_part(reader):
     part["last_hash"] = head.take(32)
     head.end()
     if number == 0:
-        ensure(part["blocks"] == 0 and length == 0, "an end mark with blocks")
+        ensure(part["blocks"] == 0 and length == 0 and kind == 0, "an end mark with blocks")
         part["sections"] = []
         return part
     ensure(1 <= part["blocks"] <= CHUNK_BLOCKS, "a part without blocks, or with too many")
     body = Reader(reader.take(length))
+    if kind == 1:
+        ensure(part["column"] in SELECTED, "a selection of a column that has none")
+        part["selection"] = read_selection(body)
+        tip, last = part["selection"]["tip"], part["first"] + part["blocks"] - 1
+        is_above = tip[0] > last or tip == [last, part["last_hash"]]
+        ensure(is_above, "a selection that was made below its blocks")
+    else:
+        ensure(part["column"] != "selected", "a column of selections without one")
     lengths = [body.number(4) for _ in range(part["blocks"])]
     part["sections"] = [body.take(length) for length in lengths]
     body.end()
     return part
+
+
+def read_selection(body):
+    selection = {"dust_limit": body.number(8), "cut_through": body.number(1)}
+    ensure(selection["cut_through"] <= 1 and body.number(3) == 0, "another rule for a selection")
+    return selection | {"tip": [body.number(4), body.take(32)]}
 
 
 def read_parts(data):
@@ -175,6 +191,11 @@ def read_outputs(section):
             outputs.append({"vout": vout, "value_sat": value_sat, "key": reader.take(32)})
         rows.append({"txid": txid, "outputs": outputs})
     return rows
+
+
+def read_selected(section, transactions):
+    """For each of so many transactions whether it is selected."""
+    return [bool(flag) for flag in bits(section, transactions)]
 
 
 def read_spends(section):
@@ -394,6 +415,56 @@ class Chain:
         } | self.totals
 
 
+# Selections
+
+
+def selects(rule, transaction, spent):
+    """Whether a rule keeps a transaction of `outputs`, where these outpoints are spent."""
+    counted = [
+        output["value_sat"]
+        for output in transaction["outputs"]
+        if not (rule["cut_through"] and (transaction["txid"], output["vout"]) in spent)
+    ]
+    return bool(counted) and max(counted) >= rule["dust_limit"]
+
+
+def check_selections(fetch_range, groups, tip):
+    """Holds selections of blocks up to the tip against all that there is of them."""
+    spent = {
+        (row["txid"], row["vout"])
+        for group in groups
+        for section in group["spends"]
+        for row in read_spends(section)["spent"]
+    }
+    found = []
+    for dust_limit, cut_through in [(0, 1), (50_000, 0), (1_000_000, 1)]:
+        rule = {"dust_limit": dust_limit, "cut_through": cut_through}
+        query = f"&dust_limit={dust_limit}&cut_through={'true' if cut_through else 'false'}"
+        *parts, end = read_parts(fetch_range("headers,selected,tweaks,prefixes", query))
+        ensure(end["column"] is None and len(parts) == 4 * len(groups), "a selection that was cut off")
+        count = 0
+        for at, group in zip(range(0, len(parts), 4), groups):
+            headers, *selected = parts[at : at + 4]
+            ensure([part["column"] for part in selected] == SELECTED, "other columns of a selection")
+            ensure("selection" not in headers and headers["sections"] == group["headers"], "other headers")
+            for part in selected:
+                ensure(part["selection"] == rule | {"tip": tip}, "another selection than was asked for")
+                same = [part[name] == headers[name] for name in ["network", "first", "blocks", "last_hash"]]
+                ensure(all(same), "a selection of other blocks")
+            rows = zip(*(part["sections"] for part in selected))
+            for index, (flags, tweaks, prefixes) in enumerate(rows):
+                outputs = read_outputs(group["outputs"][index])
+                flags = read_selected(flags, len(outputs))
+                ensure(flags == [selects(rule, row, spent) for row in outputs], "other transactions than the rule keeps")
+                pairs = [(read_tweaks(tweaks), "tweaks"), (read_prefixes(prefixes), "prefixes")]
+                for some, column in pairs:
+                    whole = DECODERS[column](group[column][index])
+                    ensure(some == [row for row, flag in zip(whole, flags) if flag], f"other {column} of a selection")
+                count += sum(flags)
+        found.append(count)
+    return found
+
+
 # Where columns come from
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -413,10 +484,11 @@ def of_server(url, first):
     *parts, end = read_parts(data)
     ensure(end["column"] is None, "a range that was cut off")
     chain = Chain(end["network"], first)
-    width = len(COLUMNS)
+    width, groups = len(COLUMNS), []
     for at in range(0, len(parts), width):
         group = parts[at : at + width]
         chain.append(group)
+        groups.append({part["column"]: part["sections"] for part in group})
         if group[0]["blocks"] == CHUNK_BLOCKS:
             # The chunk is the same, whole and column by column.
             chunk = f"{base}/chunk/{group[0]['first'] // CHUNK_BLOCKS}"
@@ -431,7 +503,8 @@ def of_server(url, first):
         said += json.loads(fetch(f"{base}/commitments?from={at}&to={to}"))["blocks"]
     for ours, theirs in zip(chain.links, said):
         ensure(ours == theirs, f"height {ours['height']}: commitments of {theirs}, and {ours} computed")
-    return chain.found()
+    fetch_range = lambda names, query: fetch(f"{base}/range/{names}?from={first}{query}")
+    return chain.found() | {"selected": check_selections(fetch_range, groups, list(reached))}
 
 
 def of_folder(folder):
@@ -508,11 +581,24 @@ def of_vectors(folder):
         for section, block_hash, values in zip(part["sections"], hashes, expected):
             found = as_json(column, block_hash, DECODERS[column](section), values)
             ensure(found == values, f"{column}: {found} instead of {values}")
+    for name, column in [("selected", "selected"), ("selected-tweaks", "tweaks"), ("selected-prefixes", "prefixes")]:
+        vector = json.loads((folder / f"{name}.json").read_text())
+        [part] = read_parts(bytes.fromhex(vector["hex"]))
+        height, block_hash = part["selection"]["tip"]
+        selection = part["selection"] | {"tip": {"height": height, "block_hash": shown(block_hash)}}
+        ensure(selection == {key: vector[key] for key in selection}, f"{name}: another selection")
+        ensure(part["column"] == column and part["first"] == vector["first"], f"{name}: another head")
+        for section, header, values in zip(part["sections"], headers, vector["sections"], strict=True):
+            if column == "selected":
+                found = read_selected(section, read_headers(header)["transactions"])
+            else:
+                found = as_json(column, None, DECODERS[column](section), values)
+            ensure(found == values, f"{name}: {found} instead of {values}")
     vector = json.loads((folder / "end.json").read_text())
     [end] = read_parts(bytes.fromhex(vector["hex"]))
     found = {"network": end["network"], "reached": end["first"], "block": shown(end["last_hash"])}
     ensure(found == {name: vector[name] for name in found} and end["column"] is None, "end: another mark")
-    return {"vectors": len(parts) + 1}
+    return {"vectors": len(parts) + 4}
 
 
 def main(arguments):

@@ -5,6 +5,7 @@ use crate::BlockId;
 use crate::store::{Block, Part};
 use crate::wire::native::column::{Column, PartHead};
 use crate::wire::native::section::HeaderSection;
+use crate::wire::native::selection::{Rule, Selection};
 
 /// A part takes no more than so many bytes for each transaction, output and spend of its blocks, and beside them.
 const ROW_BYTES: [u64; 3] = [40, 64, 96];
@@ -36,12 +37,31 @@ impl Reading<'_> {
         Ok(weight)
     }
 
-    /// A part: a column of the blocks at these heights, a chunk of them at most.
+    /// The selection by a rule at the tip.
+    ///
+    /// # Errors
+    /// [`DeskError::NothingIndexed`].
+    pub fn selection(&self, rule: Rule) -> Result<Selection, DeskError> {
+        let tip = self.status()?.tip;
+        Ok(Selection { rule, tip })
+    }
+
+    /// A part: a column of the blocks at these heights, a chunk of them at most; or what a selection has of it, which must
+    /// have been made at this tip if it hangs on one.
     ///
     /// # Errors
     /// As [`block`](Self::block), and that the index does not keep the column.
-    pub fn part(&self, column: Column, from: u32, to: u32) -> Result<Part, DeskError> {
-        let part = self.snapshot.part(column, from, to)?;
+    pub fn part(
+        &self,
+        column: Column,
+        selection: Option<&Selection>,
+        from: u32,
+        to: u32,
+    ) -> Result<Part, DeskError> {
+        let part = match selection {
+            Some(selection) => self.snapshot.selected_part(column, selection, from, to)?,
+            None => self.snapshot.part(column, from, to)?,
+        };
         match part {
             Some(part) => Ok(part),
             None if self.snapshot.tip().is_none() => Err(DeskError::NothingIndexed),
@@ -75,5 +95,6 @@ fn section_weight(block: &Block<'_>, column: Column) -> u64 {
         // Of all outputs of the block, of which the index does not know the number.
         Column::NewUtxos => 8 + 6 * of_outputs,
         Column::Spends => spends * of_spends,
+        Column::Selected => of_transactions / 8 + 1,
     }
 }

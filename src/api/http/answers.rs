@@ -21,6 +21,7 @@ use super::encoding::gzip;
 use crate::api::desk::{DeskError, Stamp, TweakList};
 use crate::filter::FilterKind;
 use crate::wire::native::column::Column;
+use crate::wire::native::selection::Rule;
 
 /// What an answer of a common size takes, to divide the room by.
 const COMMON_BYTES: u64 = 8 << 10;
@@ -59,21 +60,25 @@ pub(super) enum Question {
     Outpoint(OutPoint, Option<u32>),
     Transaction(Txid, Option<u32>),
     Birthday(u32),
-    /// Columns of the chunk that ends at a height.
+    /// Columns of the chunk that ends at a height, or what is selected of them.
     Chunk {
         to: u32,
         columns: Columns,
+        rule: Option<Rule>,
     },
 }
 
 /// Columns in the order in which they were asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Columns([Option<Column>; Column::ALL.len()]);
+pub(super) struct Columns([Option<Column>; Columns::MOST]);
 
 impl Columns {
+    /// With that of selections.
+    const MOST: usize = Column::ALL.len() + 1;
+
     /// Each of them once.
     pub(super) fn of(columns: &[Column]) -> Self {
-        let mut own = [None; Column::ALL.len()];
+        let mut own = [None; Self::MOST];
         for (place, column) in own.iter_mut().zip(columns) {
             *place = Some(*column);
         }
@@ -123,21 +128,26 @@ impl Question {
             | Self::Transaction(..)
             | Self::Birthday(_) => false,
             Self::Tweaks { list, .. } => matches!(list, TweakList::Full),
+            // A selection names the tip.
+            Self::Chunk { rule, .. } => rule.is_none(),
             Self::BlockHash(_)
             | Self::Filter(..)
             | Self::SpentIndex(_)
             | Self::Spends(_)
             | Self::Digest(_)
             | Self::NativeDigest(_)
-            | Self::Commitments { .. }
-            | Self::Chunk { .. } => true,
+            | Self::Commitments { .. } => true,
         }
     }
 
     /// The part of the stamp that the answer hangs on.
     fn state(self, stamp: Stamp) -> u64 {
         match self {
-            Self::Chunk { columns, .. } if columns.tell_spenders() => stamp.known,
+            Self::Chunk {
+                columns,
+                rule: None,
+                ..
+            } if columns.tell_spenders() => stamp.known,
             question if question.is_lasting() => stamp.branch,
             _ => stamp.tip,
         }

@@ -4,6 +4,7 @@ mod answers;
 mod encoding;
 mod frame;
 mod native;
+mod outgoing;
 mod streams;
 mod v1;
 
@@ -23,7 +24,7 @@ use tokio::sync::watch;
 use super::ServeSettings;
 use super::desk::{BlockReading, Desk, DeskError, Reading};
 use answers::{Answers, Encoded, Question};
-use native::Outgoing;
+use outgoing::Outgoing;
 use streams::Streams;
 use v1::{HeightPath, Receiver, V1Error};
 
@@ -51,7 +52,7 @@ pub(super) fn router_until(
         streams: Arc::new(Streams::new(settings, is_stopping)),
         receiver: Arc::new(Receiver::new(settings.body_timeout)),
         answers: Arc::new(Answers::new(settings.kept_answer_bytes, desk.horizon())),
-        outgoing: Outgoing::new(settings.outgoing_bytes),
+        outgoing: Outgoing::new(settings),
         desk,
     };
     let mut router = Router::new();
@@ -156,29 +157,6 @@ impl Context {
             .answers
             .get(question, stamp, headers, is_gzip, encoded)
             .await;
-        answer.unwrap_or_else(|error: E| self.refuse(headers, &error))
-    }
-
-    /// Bytes that `make` makes of what `find` gets, kept for the next one who asks; or the refusal. What `find` waits for is
-    /// never waited for in line.
-    async fn answer_bytes<T, E: Refusal, M: Future<Output = Result<Encoded, E>>>(
-        &self,
-        headers: &HeaderMap,
-        question: Question,
-        find: impl Future<Output = Result<T, E>>,
-        make: impl FnOnce(T) -> M,
-    ) -> Response {
-        let stamp = self.desk.stamp();
-        if let Some(answer) = self.answers.kept(question, stamp, headers, false) {
-            return answer;
-        }
-        let answer = async {
-            let made = make(find.await?);
-            self.answers
-                .get(question, stamp, headers, false, made)
-                .await
-        };
-        let answer = answer.await;
         answer.unwrap_or_else(|error: E| self.refuse(headers, &error))
     }
 

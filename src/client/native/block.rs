@@ -95,7 +95,7 @@ impl NativeBlock {
                 }
                 Column::Outputs => block.outputs = Some(section),
                 Column::Spends => block.spends = Some(section),
-                Column::NewUtxos => {}
+                Column::NewUtxos | Column::Selected => {}
             }
         }
         Ok(block)

@@ -4,9 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::{OracleError, off_worker};
+use futures::future::{BoxFuture, FutureExt};
+
+use super::super::{HttpOracle, OracleError, off_worker};
 use super::group::{Raw, hash_of, read_group, untrue};
-use super::{NativeBlock, NativeOracle, Next, Parts, names, route};
+use super::{Kind, NativeBlock, NativeOracle, Next, Parts, names, route};
 use crate::wire::native::Code;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column};
 
@@ -63,20 +65,58 @@ impl NativeOracle {
     ///
     /// # Errors
     /// As all of [`Oracle`](super::super::Oracle); a section that is not the one that the block's header has the hash of.
-    pub(crate) async fn section(
-        &self,
-        block: &NativeBlock,
+    pub(crate) fn section<'a>(
+        &'a self,
+        block: &'a NativeBlock,
         column: Column,
         first: u32,
         tip: u32,
-    ) -> Result<Option<Section>, OracleError> {
-        let url = format!("{} ({column})", self.describe());
-        if let Some(blocks) = self.chunks.get(column, block.height)
-            && let Ok(Some(section)) = section_of(&url, &blocks, block, column)
-        {
-            return Ok(Some(section));
+    ) -> BoxFuture<'a, Result<Option<Section>, OracleError>> {
+        async move {
+            let url = format!("{} ({column})", self.describe());
+            if let Some(blocks) = self.chunks.get(column, block.height)
+                && let Ok(Some(section)) = section_of(&url, &blocks, block, column)
+            {
+                return Ok(Some(section));
+            }
+            match self.kind().await? {
+                Kind::Server(http) => {
+                    let columns = [Column::Headers, column];
+                    let chunk = Chunk::around(block.height, first, tip);
+                    let chunk = self.ask(http, &columns, chunk).await?;
+                    self.keep(block, column, chunk)
+                }
+                Kind::Files(files) => {
+                    let own = match files.chunk_around(block.height, column).await {
+                        Ok(chunk) => self.keep(block, column, chunk),
+                        Err(error) => Err(error),
+                    };
+                    let Some(behind) = files.behind() else {
+                        return match own {
+                            Ok(None) => files.has(block.height).await.map(|()| None),
+                            own => own,
+                        };
+                    };
+                    match own {
+                        Ok(Some(section)) => return Ok(Some(section)),
+                        Ok(None) => {}
+                        Err(error) => files.tell(&error, behind),
+                    }
+                    behind.section(block, column, first, tip).await
+                }
+            }
         }
-        let Some((url, blocks)) = self.chunk(block.height, column, first, tip).await? else {
+        .boxed()
+    }
+
+    /// Keeps a chunk that has come, and takes the section of a block from it.
+    fn keep(
+        &self,
+        block: &NativeBlock,
+        column: Column,
+        chunk: Option<Came>,
+    ) -> Result<Option<Section>, OracleError> {
+        let Some(Came { url, blocks }) = chunk else {
             return Ok(None);
         };
         let blocks = Arc::new(blocks);
@@ -84,33 +124,27 @@ impl NativeOracle {
         section_of(&url, &blocks, block, column)
     }
 
-    /// The column of the chunk that holds a height; `None` where the chain ends below it.
-    async fn chunk(
+    /// Columns of blocks of one chunk that a server is asked for; `None` where its chain ends below them.
+    pub(super) async fn ask(
         &self,
-        height: u32,
-        column: Column,
-        first: u32,
-        tip: u32,
-    ) -> Result<Option<(String, Vec<Raw>)>, OracleError> {
-        let columns = [Column::Headers, column];
-        let chunk = height / CHUNK_BLOCKS;
-        let (begin, end) = (
-            chunk * CHUNK_BLOCKS,
-            chunk * CHUNK_BLOCKS + (CHUNK_BLOCKS - 1),
-        );
-        let begin = begin.max(first);
-        let is_whole = begin.is_multiple_of(CHUNK_BLOCKS) && end <= tip;
+        http: &HttpOracle,
+        columns: &[Column],
+        chunk: Chunk,
+    ) -> Result<Option<Came>, OracleError> {
+        let Chunk {
+            first,
+            last,
+            is_whole,
+        } = chunk;
         let mut failed = 0;
         loop {
-            let parts = match is_whole {
-                true => {
-                    let route = route(&format!("chunk/{chunk}/{}", names(&columns)));
-                    self.http.open(&route).await.map(Parts::new)
-                }
+            let names = names(columns);
+            let route = match is_whole {
+                true => route(&format!("chunk/{}/{names}", first / CHUNK_BLOCKS)),
                 // A chunk that is not whole is no resource of its own.
-                false => self.range(&columns, begin, end).await,
+                false => route(&format!("range/{names}?from={first}&to={last}")),
             };
-            let mut parts = match parts {
+            let mut parts = match http.open(&route).await.map(Parts::new) {
                 Ok(parts) => parts,
                 Err(OracleError::Declined {
                     code: Code::NotYetIndexed,
@@ -118,16 +152,22 @@ impl NativeOracle {
                 }) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let reason = match parts.next(&columns).await? {
+            let reason = match parts.next(columns).await? {
                 Next::Group(group) => {
                     let (url, network) = (parts.url(), self.network);
-                    let blocks =
-                        off_worker(move || read_group(&url, network, &columns, &group, begin));
-                    let blocks = blocks.await?;
+                    let columns: Arc<[Column]> = columns.into();
+                    let read = {
+                        let columns = columns.clone();
+                        move || read_group(&url, network, &columns, group, first)
+                    };
+                    let blocks = off_worker(read).await?;
                     // The route for whole chunks has no mark: their end is known.
-                    let last = blocks.last().filter(|_| !is_whole).map(Raw::id);
-                    match parts.finish(&columns, last).await? {
-                        None => return Ok(Some((parts.url(), blocks))),
+                    let end = blocks.last().filter(|_| !is_whole).map(Raw::id);
+                    match parts.finish(&columns, end).await? {
+                        None => {
+                            let url = parts.url();
+                            return Ok(Some(Came { url, blocks }));
+                        }
                         Some(reason) => reason,
                     }
                 }
@@ -141,6 +181,35 @@ impl NativeOracle {
             }
         }
     }
+}
+
+/// Blocks of one chunk.
+pub(super) struct Chunk {
+    pub(super) first: u32,
+    pub(super) last: u32,
+    /// Whether these are all that there are, and are asked for as such.
+    pub(super) is_whole: bool,
+}
+
+impl Chunk {
+    /// The chunk of a height, on a server that begins at `first` and ends at `tip`.
+    fn around(height: u32, first: u32, tip: u32) -> Self {
+        let begin = height / CHUNK_BLOCKS * CHUNK_BLOCKS;
+        let last = begin + (CHUNK_BLOCKS - 1);
+        let first = begin.max(first);
+        Self {
+            first,
+            last,
+            is_whole: first.is_multiple_of(CHUNK_BLOCKS) && last <= tip,
+        }
+    }
+}
+
+/// Blocks that were asked for.
+pub(super) struct Came {
+    /// What was asked.
+    pub(super) url: String,
+    pub(super) blocks: Vec<Raw>,
 }
 
 /// The section of a block among those of its chunk.

@@ -10,6 +10,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::p2p::Magic;
 use bitcoin::{BlockHash, Network};
 
+use super::selection::{Selection, varies};
 use crate::BlockId;
 
 /// Blocks of a chunk: chunk n has the heights from `n · CHUNK_BLOCKS` on.
@@ -35,10 +36,12 @@ pub enum Column {
     Spends,
     /// The new-UTXOs filter.
     NewUtxos,
+    /// Which of the eligible transactions there are in a selection, and of no use but in one.
+    Selected,
 }
 
 impl Column {
-    /// All of them, in the order of their numbers.
+    /// All that there are of every block, in the order of their numbers.
     pub const ALL: [Self; 7] = [
         Self::Headers,
         Self::Tweaks,
@@ -59,6 +62,7 @@ impl Column {
             Self::Spent => "spent",
             Self::Spends => "spends",
             Self::NewUtxos => "new-utxos",
+            Self::Selected => "selected",
         }
     }
 
@@ -67,9 +71,13 @@ impl Column {
         matches!(self, Self::Headers | Self::Spends)
     }
 
-    /// The column of that name.
+    /// The column of that name, those of selections among them.
     pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|column| column.name() == name)
+        Self::with_selected().find(|column| column.name() == name)
+    }
+
+    fn with_selected() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain([Self::Selected])
     }
 
     /// Its number in the head of a part.
@@ -82,6 +90,7 @@ impl Column {
             Self::Spent => 5,
             Self::Spends => 6,
             Self::NewUtxos => 7,
+            Self::Selected => 8,
         }
     }
 }
@@ -105,11 +114,12 @@ pub fn chunk_heights(chunk: u32) -> Option<(u32, u32)> {
 /// | 4 | `spix` |
 /// | 1 | version of this format, 1 |
 /// | 1 | number of the column; 0 for an end mark |
-/// | 2 | zero |
+/// | 1 | 1 for a selection, else 0 |
+/// | 1 | zero |
 /// | 4 | network magic, as in the peer protocol |
 /// | 4 | first height |
 /// | 4 | number of blocks; 0 for an end mark |
-/// | 8 | bytes that follow this head: the lengths, and the sections |
+/// | 8 | bytes that follow this head: the [`Selection`] of one, the lengths, and the sections |
 /// | 32 | hash of the last block |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartHead {
@@ -117,6 +127,8 @@ pub struct PartHead {
     pub network: Network,
     /// Which column; `None` for the mark at the end of a range, whose `first` and `last_hash` are the last block of it.
     pub column: Option<Column>,
+    /// Whether it has some transactions of each block alone.
+    pub is_selection: bool,
     /// First height.
     pub first: u32,
     /// Number of blocks.
@@ -148,6 +160,7 @@ impl PartHead {
         Self {
             network,
             column: None,
+            is_selection: false,
             first: reached.height,
             blocks: 0,
             bytes: 0,
@@ -161,6 +174,7 @@ impl PartHead {
         bytes[..4].copy_from_slice(&MARK);
         bytes[4] = VERSION;
         bytes[5] = self.column.map_or(0, Column::number);
+        bytes[6] = u8::from(self.is_selection);
         bytes[8..12].copy_from_slice(&self.network.magic().to_bytes());
         bytes[12..16].copy_from_slice(&self.first.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.blocks.to_le_bytes());
@@ -184,21 +198,22 @@ impl PartHead {
             )));
         }
         let number = bytes[5];
-        let column = Column::ALL
-            .into_iter()
-            .find(|column| column.number() == number);
+        let column = Column::with_selected().find(|column| column.number() == number);
         if column.is_none() && number != 0 {
             return Err(wrong(format!("a part of an unknown column, {number}")));
         }
-        if bytes[6..8] != [0; 2] {
-            return Err(wrong("a part whose reserved bytes are not zero"));
-        }
+        let is_selection = match bytes[6..8] {
+            [0, 0] => false,
+            [1, 0] => true,
+            _ => return Err(wrong("a part whose reserved bytes are not zero")),
+        };
         let magic = Magic::from_bytes(array(bytes, 8));
         let network = Network::from_magic(magic)
             .ok_or_else(|| wrong(format!("a part of an unknown network, {magic}")))?;
         let head = Self {
             network,
             column,
+            is_selection,
             first: u32::from_le_bytes(array(bytes, 12)),
             blocks: u32::from_le_bytes(array(bytes, 16)),
             bytes: u64::from_le_bytes(array(bytes, 20)),
@@ -210,11 +225,19 @@ impl PartHead {
 
     fn check(&self) -> Result<(), PartError> {
         let Self { blocks, bytes, .. } = *self;
-        if self.column.is_none() {
-            return match (blocks, bytes) {
-                (0, 0) => Ok(()),
+        let Some(column) = self.column else {
+            return match (blocks, bytes, self.is_selection) {
+                (0, 0, false) => Ok(()),
                 _ => Err(wrong("an end mark with blocks")),
             };
+        };
+        if self.is_selection && !varies(column) {
+            return Err(wrong(format!(
+                "a selection of {column}, of which there is none"
+            )));
+        }
+        if column == Column::Selected && !self.is_selection {
+            return Err(wrong(format!("{column} without a selection")));
         }
         if blocks == 0 || blocks > CHUNK_BLOCKS {
             return Err(wrong(format!(
@@ -224,13 +247,22 @@ impl PartHead {
         if self.first.checked_add(blocks - 1).is_none() {
             return Err(wrong("a part beyond the highest height"));
         }
-        let (lengths, most) = (4 * u64::from(blocks), u64::from(SECTION_BYTES_MAX));
+        let before = self.selection_bytes() as u64;
+        let (lengths, most) = (before + 4 * u64::from(blocks), u64::from(SECTION_BYTES_MAX));
         if bytes < lengths || bytes > lengths + most * u64::from(blocks) {
             return Err(wrong(format!(
                 "a part of {blocks} blocks that says it has {bytes} bytes"
             )));
         }
         Ok(())
+    }
+
+    /// Bytes of what stands before the lengths.
+    const fn selection_bytes(&self) -> usize {
+        match self.is_selection {
+            true => Selection::BYTES,
+            false => 0,
+        }
     }
 
     /// Its last height; `first` for an end mark.
@@ -269,10 +301,37 @@ impl PartWriter {
         first: u32,
         last_hash: BlockHash,
     ) -> Vec<u8> {
-        let body = 4 * self.lengths.len() + self.sections.len();
+        self.finish_with(network, column, first, last_hash, &[])
+    }
+
+    /// As [`finish`](Self::finish), of a selection, where the column [varies](super::selection::varies) with one.
+    pub fn finish_selection(
+        self,
+        network: Network,
+        column: Column,
+        first: u32,
+        last_hash: BlockHash,
+        selection: &Selection,
+    ) -> Vec<u8> {
+        match varies(column) {
+            true => self.finish_with(network, column, first, last_hash, &selection.encode()),
+            false => self.finish(network, column, first, last_hash),
+        }
+    }
+
+    fn finish_with(
+        self,
+        network: Network,
+        column: Column,
+        first: u32,
+        last_hash: BlockHash,
+        selection: &[u8],
+    ) -> Vec<u8> {
+        let body = selection.len() + 4 * self.lengths.len() + self.sections.len();
         let head = PartHead {
             network,
             column: Some(column),
+            is_selection: !selection.is_empty(),
             first,
             blocks: self.lengths.len() as u32,
             bytes: body as u64,
@@ -280,6 +339,7 @@ impl PartWriter {
         };
         let mut bytes = Vec::with_capacity(PartHead::BYTES + body);
         bytes.extend_from_slice(&head.encode());
+        bytes.extend_from_slice(selection);
         for length in &self.lengths {
             bytes.extend_from_slice(&length.to_le_bytes());
         }
@@ -288,7 +348,8 @@ impl PartWriter {
     }
 }
 
-/// The sections of a part, by its head and what follows it, in order of height.
+/// The sections of a part, by its head and what follows it, in order of height. What a selection begins with is left to
+/// [`Selection::of_part`].
 ///
 /// # Errors
 /// Lengths that are not those of the bytes.
@@ -301,7 +362,8 @@ pub fn sections<'b>(head: &PartHead, body: &'b [u8]) -> Result<Vec<&'b [u8]>, Pa
     }
     let blocks = head.blocks as usize;
     let (lengths, mut rest) = body
-        .split_at_checked(4 * blocks)
+        .get(head.selection_bytes()..)
+        .and_then(|body| body.split_at_checked(4 * blocks))
         .ok_or_else(|| wrong("a part that ends within its lengths"))?;
     let mut sections = Vec::with_capacity(blocks);
     for length in lengths.as_chunks().0 {
@@ -340,6 +402,7 @@ pub fn split_part(bytes: &[u8]) -> Result<Split<'_>, PartError> {
             "it ends within a part, after {has} of {says} bytes"
         ))
     })?;
+    Selection::of_part(&head, body)?;
     let sections = match head.column {
         Some(_) => sections(&head, body)?,
         None => Vec::new(),

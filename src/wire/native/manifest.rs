@@ -193,7 +193,8 @@ impl Manifest {
         let network =
             Network::from_core_arg(&body.network).map_err(|error| excerpt(&error.to_string()))?;
         let column = |name: &String| {
-            Column::by_name(name).ok_or_else(|| format!("no column is called {:?}", excerpt(name)))
+            let column = Column::by_name(name).filter(|column| *column != Column::Selected);
+            column.ok_or_else(|| format!("no column is called {:?}", excerpt(name)))
         };
         let columns: Vec<Column> = body.columns.iter().map(column).collect::<Result<_, _>>()?;
         if !columns.is_sorted_by(|a, b| a < b) || columns.first() != Some(&Column::Headers) {

@@ -366,7 +366,7 @@ fn whole(length: usize, bytes: usize) -> Result<usize, PartError> {
     }
 }
 
-fn write_bits(bits: impl Iterator<Item = bool>, out: &mut Vec<u8>) {
+pub(super) fn write_bits(bits: impl Iterator<Item = bool>, out: &mut Vec<u8>) {
     let mut byte = 0;
     let mut filled = 0;
     for bit in bits {
@@ -383,7 +383,10 @@ fn write_bits(bits: impl Iterator<Item = bool>, out: &mut Vec<u8>) {
 }
 
 /// The first `count` bits; the others must be zeros.
-fn read_bits(bytes: &[u8], count: usize) -> Result<impl Iterator<Item = bool>, PartError> {
+pub(super) fn read_bits(
+    bytes: &[u8],
+    count: usize,
+) -> Result<impl Iterator<Item = bool>, PartError> {
     let mut bits = bytes
         .iter()
         .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));

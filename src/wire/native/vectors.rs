@@ -13,6 +13,7 @@ use super::section::{
     HeaderSection, SectionHashes, Spends, read_outputs, read_prefixes, read_tweaks, write_prefixes,
     write_transaction, write_tweaks,
 };
+use super::selection::{Rule, Selection, read_selected, write_selected};
 use crate::filter;
 
 fn vector(name: &str) -> (Value, Vec<u8>) {
@@ -169,6 +170,7 @@ fn every_column_says_what_its_vector_names() {
                     assert_eq!(prefixes, prefix_sections[index]);
                 }
                 Column::Spends => assert_eq!(&spends(section), expected),
+                Column::Selected => unreachable!("of selections alone"),
                 Column::Spent | Column::NewUtxos => {
                     assert_eq!(filter_of(expected, &hashes[index]), *section, "{column}");
                 }
@@ -177,6 +179,56 @@ fn every_column_says_what_its_vector_names() {
         }
         let again = writer.finish(head.network, column, head.first, head.last_hash);
         assert_eq!(again, bytes, "{column}");
+    }
+}
+
+#[test]
+fn selections_say_what_their_vectors_name() {
+    let (_, bytes) = vector("headers");
+    let (_, headers, _) = split_part(&bytes).unwrap();
+    for (name, column) in [
+        ("selected", Column::Selected),
+        ("selected-tweaks", Column::Tweaks),
+        ("selected-prefixes", Column::Prefixes),
+    ] {
+        let (vector, bytes) = vector(name);
+        let (head, sections, rest) = split_part(&bytes).unwrap();
+        assert_eq!((head.column, rest.len()), (Some(column), 0), "{name}");
+        let body = &bytes[PartHead::BYTES..];
+        let selection = Selection::of_part(&head, body).unwrap().unwrap();
+        let Selection { rule, tip } = selection;
+        let Rule {
+            dust_limit_sat,
+            cut_through,
+        } = rule;
+        let said = json!([
+            dust_limit_sat,
+            cut_through,
+            {"height": tip.height, "block_hash": tip.hash.to_string()},
+        ]);
+        let named = ["dust_limit", "cut_through", "tip"].map(|name| vector[name].clone());
+        assert_eq!(said, json!(named), "{name}");
+        let values = vector["sections"].as_array().unwrap();
+        assert_eq!(values.len(), sections.len(), "{name}");
+        let mut writer = PartWriter::default();
+        for ((section, expected), header) in sections.iter().zip(values).zip(&headers) {
+            match column {
+                Column::Tweaks => assert_eq!(&tweaks(section), expected),
+                Column::Prefixes => assert_eq!(&prefixes(section), expected),
+                _ => {
+                    let header = HeaderSection::decode(header).unwrap();
+                    let flags = read_selected(section, header.transactions).unwrap();
+                    assert_eq!(&json!(flags), expected);
+                    let mut again = Vec::new();
+                    write_selected(flags.into_iter(), &mut again);
+                    assert_eq!(again, *section);
+                }
+            }
+            writer.section(|out| out.extend_from_slice(section));
+        }
+        let again =
+            writer.finish_selection(head.network, column, head.first, head.last_hash, &selection);
+        assert_eq!(again, bytes, "{name}");
     }
 }
 

@@ -7,11 +7,12 @@ use bitcoin::{BlockHash, Network};
 use spindex::BlockId;
 use spindex::client::native::check_answer;
 use spindex::filter::{Elements, element_count, matches, spent_filter, spent_item};
-use spindex::wire::native::column::{Column, PartHead, Split, split_part};
+use spindex::wire::native::column::{Column, PartHead, split_part};
 use spindex::wire::native::section::{
     HeaderSection, Output, SectionHashes, Spends, read_outputs, read_prefixes, read_tweaks,
     write_prefixes, write_transaction, write_tweaks,
 };
+use spindex::wire::native::selection::{Selection, read_selected, write_selected};
 
 use super::allocation::bounded;
 
@@ -86,12 +87,25 @@ pub(crate) fn check(input: &[u8]) -> bool {
     }
 }
 
+/// A part that can be read.
+struct Part<'b> {
+    head: PartHead,
+    selection: Option<Selection>,
+    sections: Vec<&'b [u8]>,
+}
+
 /// All parts, up to the first that is none.
-fn parts(mut bytes: &[u8]) -> (Vec<Split<'_>>, &[u8]) {
+fn parts(mut bytes: &[u8]) -> (Vec<Part<'_>>, &[u8]) {
     let mut parts = Vec::new();
-    while let Ok(split) = split_part(bytes) {
-        bytes = split.2;
-        parts.push(split);
+    while let Ok((head, sections, rest)) = split_part(bytes) {
+        let body = &bytes[PartHead::BYTES..bytes.len() - rest.len()];
+        let selection = Selection::of_part(&head, body).expect("the part could be read");
+        parts.push(Part {
+            head,
+            selection,
+            sections,
+        });
+        bytes = rest;
     }
     (parts, bytes)
 }
@@ -100,10 +114,10 @@ fn parts(mut bytes: &[u8]) -> (Vec<Split<'_>>, &[u8]) {
 fn read_parts(bytes: &[u8]) {
     let (parts, rest) = bounded(bytes.len(), || parts(bytes));
     let mut again = Vec::new();
-    for (head, sections, _) in &parts {
-        write_part(head, sections, &mut again);
-        for section in sections {
-            if let Some(column) = head.column {
+    for part in &parts {
+        write_part(&part.head, part.selection, &part.sections, &mut again);
+        for section in &part.sections {
+            if let Some(column) = part.head.column {
                 bounded(section.len(), || read_section(column, section));
             }
         }
@@ -150,8 +164,27 @@ fn read_section(column: Column, section: &[u8]) {
             Err(_) => return,
         },
         Column::Spent | Column::NewUtxos => return read_filter(section),
+        Column::Selected => return read_bits(section),
     }
     assert_eq!(again, section, "{column}");
+}
+
+/// Bits: they are of as many transactions as fill their bytes, and of fewer where the others are zeros.
+fn read_bits(section: &[u8]) {
+    let most = 8 * section.len();
+    for count in most.saturating_sub(8)..=most + 1 {
+        let is_long_enough = count.div_ceil(8) == section.len();
+        let zeros = (count..most).all(|bit| section[bit / 8] >> (bit % 8) & 1 == 0);
+        match read_selected(section, count as u32) {
+            Ok(flags) => {
+                assert!(is_long_enough && zeros && flags.len() == count);
+                let mut again = Vec::new();
+                write_selected(flags.into_iter(), &mut again);
+                assert_eq!(again, section);
+            }
+            Err(_) => assert!(!is_long_enough || !zeros),
+        }
+    }
 }
 
 /// A filter: all ways to read it agree.
@@ -172,7 +205,7 @@ fn read_filter(filter: &[u8]) {
 /// The blocks of an answer in which everything fits.
 fn plainly(columns: &[Column], first: u32, answer: &[u8]) -> Option<Vec<BlockId>> {
     let (mut parts, rest) = parts(answer);
-    let (end, ..) = parts.pop()?;
+    let end = parts.pop()?.head;
     let is_whole = rest.is_empty() && parts.len().is_multiple_of(columns.len());
     if !is_whole || end.column.is_some() {
         return None;
@@ -180,13 +213,21 @@ fn plainly(columns: &[Column], first: u32, answer: &[u8]) -> Option<Vec<BlockId>
     let mut blocks: Vec<BlockId> = Vec::new();
     let mut headers: Vec<Header> = Vec::new();
     for group in parts.chunks(columns.len()) {
-        let (head, rows, _) = &group[0];
+        let Part {
+            head,
+            sections: rows,
+            ..
+        } = &group[0];
         let next = first.checked_add(blocks.len() as u32)?;
         let of = |head: &PartHead| (head.network, head.first, head.blocks, head.last_hash);
-        let is_group = group.iter().zip(columns).all(|((other, ..), column)| {
-            of(other) == (NETWORK, next, head.blocks, head.last_hash)
-                && other.column == Some(*column)
-        });
+        let is_group = group
+            .iter()
+            .zip(columns)
+            .all(|(Part { head: other, .. }, column)| {
+                !other.is_selection
+                    && of(other) == (NETWORK, next, head.blocks, head.last_hash)
+                    && other.column == Some(*column)
+            });
         if !is_group || next / 64 != (next + (head.blocks - 1)) / 64 {
             return None;
         }
@@ -201,7 +242,7 @@ fn plainly(columns: &[Column], first: u32, answer: &[u8]) -> Option<Vec<BlockId>
             headers.push(row.header);
             let section = |column: Column| {
                 let place = columns.iter().position(|other| *other == column)?;
-                Some(group[place].1[at])
+                Some(group[place].sections[at])
             };
             fits(&row, &hash, section)?;
         }
@@ -303,7 +344,7 @@ fn fits<'b>(
 /// Where `headers` has the hash of a section.
 fn hash_of(hashes: &mut SectionHashes, column: Column) -> Option<&mut [u8; 32]> {
     match column {
-        Column::Headers => None,
+        Column::Headers | Column::Selected => None,
         Column::Tweaks => Some(&mut hashes.tweaks),
         Column::Prefixes => Some(&mut hashes.prefixes),
         Column::Outputs => Some(&mut hashes.outputs),
@@ -321,13 +362,13 @@ fn mended(columns: &[Column], answer: &[u8]) -> Vec<u8> {
     let mut last = None;
     for group in parts.chunks(columns.len()) {
         let mut rows = Vec::new();
-        for (at, row) in group[0].1.iter().enumerate() {
+        for (at, row) in group[0].sections.iter().enumerate() {
             let Ok(mut row) = HeaderSection::decode(row) else {
                 rows.push(row.to_vec());
                 continue;
             };
-            for (column, (_, sections, _)) in columns.iter().zip(group).skip(1) {
-                let section = sections.get(at).copied().unwrap_or_default();
+            for (column, part) in columns.iter().zip(group).skip(1) {
+                let section = part.sections.get(at).copied().unwrap_or_default();
                 if let Some(hash) = hash_of(&mut row.hashes, *column) {
                     *hash = sha256::Hash::hash(section).to_byte_array();
                 }
@@ -343,18 +384,25 @@ fn mended(columns: &[Column], answer: &[u8]) -> Vec<u8> {
             rows.push(section);
         }
         let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
-        for (index, (head, sections, _)) in group.iter().enumerate() {
-            let mut head = *head;
+        for (index, part) in group.iter().enumerate() {
+            let mut head = part.head;
             head.last_hash = last.unwrap_or(head.last_hash);
-            write_part(&head, if index == 0 { &rows } else { sections }, &mut again);
+            let sections = if index == 0 { &rows } else { &part.sections };
+            write_part(&head, part.selection, sections, &mut again);
         }
     }
     again.extend_from_slice(rest);
     again
 }
 
-fn write_part(head: &PartHead, sections: &[&[u8]], out: &mut Vec<u8>) {
+fn write_part(
+    head: &PartHead,
+    selection: Option<Selection>,
+    sections: &[&[u8]],
+    out: &mut Vec<u8>,
+) {
     out.extend(head.encode());
+    out.extend(selection.iter().flat_map(Selection::encode));
     for section in sections {
         out.extend((section.len() as u32).to_le_bytes());
     }

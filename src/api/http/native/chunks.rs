@@ -1,75 +1,38 @@
-//! Columns: whole chunks, and ranges as a stream.
+//! Columns: whole chunks, and ranges as a stream; all transactions of them, or a selection.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures::stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::answers::{Columns, Encoded, Question};
+use super::super::outgoing::{NoRoom, Outgoing};
 use super::super::{Context, OCTETS};
-use super::{NativeError, Parameters, bounds};
+use super::selection::rule;
+use super::{NativeError, Parameters, bounds, digits, named};
 use crate::BlockId;
+use crate::api::connection::Traffic;
 use crate::api::desk::{Desk, DeskError, Reading};
+use crate::api::traffic::Peer;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column, chunk_heights};
+use crate::wire::native::selection::{Rule, Selection};
 
-/// Longest wait for room to put an answer.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What permits for room count.
-const PAGE_BYTES: u64 = 4 << 10;
-
-/// Room for answers that are made and not taken yet, so that slow readers, however many, do not use up the memory.
-#[derive(Clone)]
-pub(in crate::api::http) struct Outgoing {
-    pages: Arc<Semaphore>,
-    all: u32,
-}
-
-impl Outgoing {
-    /// Room for so many bytes; one answer alone may take more.
-    pub(in crate::api::http) fn new(bytes: u64) -> Self {
-        let all = (bytes / PAGE_BYTES).clamp(1, 1 << 28) as u32;
-        Self {
-            pages: Arc::new(Semaphore::new(all as usize)),
-            all,
-        }
-    }
-
-    /// Room for an answer, when its turn comes.
-    async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, NativeError> {
-        let pages = bytes.div_ceil(PAGE_BYTES).min(self.all.into()) as u32;
-        let room = self.pages.clone().acquire_many_owned(pages);
-        match tokio::time::timeout(PATIENCE, room).await {
-            Ok(room) => room.map_err(|error| DeskError::Internal(error.to_string()).into()),
-            Err(_) => Err(NativeError::Crowded),
+impl From<NoRoom> for NativeError {
+    fn from(no_room: NoRoom) -> Self {
+        match no_room {
+            NoRoom::Crowded => Self::Crowded,
+            NoRoom::Closed(error) => error.into(),
         }
     }
 }
 
-/// Bytes, and the room they have.
-struct Roomed {
-    bytes: Vec<u8>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Roomed {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-fn roomed(bytes: Vec<u8>, room: OwnedSemaphorePermit) -> Bytes {
-    Bytes::from_owner(Roomed { bytes, _room: room })
-}
-
-/// Names of columns, joined by commas, each once.
-fn columns(names: &str) -> Result<Vec<Column>, NativeError> {
+/// Names of columns, joined by commas, each once; that of selections in one alone.
+fn columns(names: &str, rule: Option<Rule>) -> Result<Vec<Column>, NativeError> {
     let mut columns = Vec::new();
     for name in names.split(',') {
         let column = Column::by_name(name).ok_or_else(|| {
@@ -79,57 +42,91 @@ fn columns(names: &str) -> Result<Vec<Column>, NativeError> {
         if columns.contains(&column) {
             return Err(NativeError::BadRequest(format!("{column} is named twice")));
         }
+        if column == Column::Selected && rule.is_none() {
+            let text = format!("there is {column} only with dust_limit or cut_through");
+            return Err(NativeError::BadRequest(text));
+        }
         columns.push(column);
     }
     Ok(columns)
 }
 
-/// `GET /spindex/v1/chunk/{n}/{columns}`.
+/// `GET /spindex/v1/chunk/{n}/{columns}?dust_limit=&cut_through=`.
 pub(super) async fn chunk(
     State(context): State<Context>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    path: ChunkPath,
+    parameters: Parameters,
+    traffic: Peered,
     headers: HeaderMap,
 ) -> Response {
-    let (from, to, columns) = match chunk_asked(path) {
+    let (from, to, columns, rule) = match chunk_asked(path, parameters) {
         Ok(asked) => asked,
         Err(error) => return context.refuse(&headers, &error),
     };
     let question = Question::Chunk {
         to,
         columns: Columns::of(&columns),
+        rule,
     };
-    let desk = &context.desk;
-    let room = room_for(&context, from, to, columns.clone());
-    let make = |(from, room)| async move {
+    let stamp = context.desk.stamp();
+    if let Some(kept) = context.answers.kept(question, stamp, &headers, false) {
+        return kept;
+    }
+    let made = async {
+        // Not in line with others who ask for the same: each of them might wait, one after the other.
+        let (from, weight) = weigh(&context, from, to, columns.clone()).await?;
+        let share = context.outgoing.share(peer(traffic), weight).await?;
+        let room = context.outgoing.room(weight).await?;
         let parts = move |reading: &Reading<'_>| {
-            let (bytes, _) = parts(reading, &columns, from, to)?;
+            let selection = rule.map(|rule| reading.selection(rule)).transpose()?;
+            let (bytes, _) = parts(reading, &columns, selection.as_ref(), from, to)?;
             let may_grow = columns.iter().any(|column| reading.may_grow(*column, from));
-            Ok::<_, NativeError>(Encoded::octets(roomed(bytes, room), may_grow)?)
+            Ok::<_, NativeError>(Encoded::octets(room.holding(bytes, None), may_grow)?)
         };
-        desk.read(parts).await
+        let made = context.desk.read(parts);
+        let answer = context
+            .answers
+            .get(question, stamp, &headers, false, made)
+            .await?;
+        Ok::<_, NativeError>(match share {
+            Some(share) => share.until_taken(answer),
+            None => answer,
+        })
     };
-    context.answer_bytes(&headers, question, room, make).await
+    let made = made.await;
+    made.unwrap_or_else(|error| context.refuse(&headers, &error))
+}
+
+/// How a request came.
+type Peered = Option<Extension<ConnectInfo<Traffic>>>;
+
+fn peer(traffic: Peered) -> Option<Peer> {
+    let Extension(ConnectInfo(Traffic(activity))) = traffic?;
+    Some(activity.peer())
 }
 
 type ChunkPath = Result<Path<(String, String)>, PathRejection>;
 
-fn chunk_asked(path: ChunkPath) -> Result<(u32, u32, Vec<Column>), NativeError> {
+/// First and last height, columns, and which transactions.
+type ChunkAsked = (u32, u32, Vec<Column>, Option<Rule>);
+
+fn chunk_asked(path: ChunkPath, parameters: Parameters) -> Result<ChunkAsked, NativeError> {
     let bad = |text: String| NativeError::BadRequest(text);
     let Path((number, names)) = path.map_err(|error| bad(error.body_text()))?;
-    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
-    let heights = number.parse().ok().filter(|_| digits);
-    let heights = heights.and_then(chunk_heights);
+    let heights = digits(&number).and_then(chunk_heights);
     let (from, to) = heights.ok_or_else(|| bad(format!("{number:?} is no number of a chunk")))?;
-    Ok((from, to, columns(&names)?))
+    let [dust_limit, cut_through] = named(parameters, ["dust_limit", "cut_through"])?;
+    let rule = rule(dust_limit, cut_through)?;
+    Ok((from, to, columns(&names, rule)?, rule))
 }
 
-/// From which height on there is a chunk, and room for these columns of it.
-async fn room_for(
+/// From which height on there is a chunk, and what these columns of it take.
+async fn weigh(
     context: &Context,
     from: u32,
     to: u32,
     columns: Vec<Column>,
-) -> Result<(u32, OwnedSemaphorePermit), NativeError> {
+) -> Result<(u32, u64), NativeError> {
     let weighed = move |reading: &Reading<'_>| {
         let from = first_of(reading, from, to)?;
         let tip = reading.status()?.tip.height;
@@ -138,8 +135,7 @@ async fn room_for(
         }
         Ok::<_, NativeError>((from, reading.weight(&columns, from, to)?))
     };
-    let (from, weight) = context.desk.read(weighed).await?;
-    Ok((from, context.outgoing.room(weight).await?))
+    context.desk.read(weighed).await
 }
 
 /// The first of these heights that there is.
@@ -152,14 +148,15 @@ fn first_of(reading: &Reading<'_>, from: u32, to: u32) -> Result<u32, NativeErro
     Ok(from.max(first))
 }
 
-/// `GET /spindex/v1/range/{columns}?from=&to=`.
+/// `GET /spindex/v1/range/{columns}?from=&to=&dust_limit=&cut_through=`.
 pub(super) async fn range(
     State(context): State<Context>,
     path: Result<Path<String>, PathRejection>,
     parameters: Parameters,
+    traffic: Peered,
     headers: HeaderMap,
 ) -> Response {
-    let begun = begin(&context, path, parameters).await;
+    let begun = begin(&context, path, parameters, peer(traffic)).await;
     begun.unwrap_or_else(|error| context.refuse(&headers, &error))
 }
 
@@ -167,10 +164,14 @@ async fn begin(
     context: &Context,
     path: Result<Path<String>, PathRejection>,
     parameters: Parameters,
+    peer: Option<Peer>,
 ) -> Result<Response, NativeError> {
     let path = path.map_err(|error| NativeError::BadRequest(error.body_text()))?;
-    let columns: Arc<[Column]> = columns(&path.0)?.into();
-    let (from, to) = bounds(parameters)?;
+    let [from, to, dust_limit, cut_through] =
+        named(parameters, ["from", "to", "dust_limit", "cut_through"])?;
+    let rule = rule(dust_limit, cut_through)?;
+    let columns: Arc<[Column]> = columns(&path.0, rule)?.into();
+    let (from, to) = bounds(from, to)?;
     let from = from.ok_or_else(|| NativeError::BadRequest("give from".to_owned()))?;
     let to = context
         .desk
@@ -186,7 +187,10 @@ async fn begin(
     let mut range = Range {
         desk: context.desk.clone(),
         outgoing: context.outgoing.clone(),
+        peer,
         columns,
+        rule,
+        selection: None,
         next: from,
         to,
         reached: None,
@@ -222,7 +226,12 @@ fn log_cut(error: &NativeError) {
 struct Range {
     desk: Arc<Desk>,
     outgoing: Outgoing,
+    peer: Option<Peer>,
     columns: Arc<[Column]>,
+    /// Which transactions; `None` for all.
+    rule: Option<Rule>,
+    /// What the first group was selected at, and all of them are.
+    selection: Option<Selection>,
     /// Next height.
     next: u32,
     /// Last height, which was there when it began.
@@ -235,20 +244,32 @@ struct Range {
 impl Range {
     /// The parts of the next aligned chunk, or of as much of it as is asked for; with the mark if it is the last one.
     async fn group(&mut self) -> Result<Bytes, NativeError> {
-        let (from, reached) = (self.next, self.reached);
+        let (from, reached, selection) = (self.next, self.reached, self.selection);
         let to = self.to.min(from - from % CHUNK_BLOCKS + (CHUNK_BLOCKS - 1));
         let columns = self.columns.clone();
-        let weighed = move |reading: &Reading<'_>| match last_there(reading, reached, from, to)? {
+        let there = move |reading: &Reading<'_>| {
+            if !selection.map_or(Ok(true), |made| stands(reading, &made))? {
+                return Ok(None);
+            }
+            last_there(reading, reached, from, to)
+        };
+        let weighed = move |reading: &Reading<'_>| match there(reading)? {
             Some(to) => Ok::<_, NativeError>(reading.weight(&columns, from, to)?),
             None => Ok(0),
         };
         let weight = self.desk.read(weighed).await?;
+        let share = self.outgoing.share(self.peer, weight).await?;
         let room = self.outgoing.room(weight).await?;
         let columns = self.columns.clone();
-        let last = self.to;
+        let (last, rule) = (self.to, self.rule);
         let parts = move |reading: &Reading<'_>| {
-            let to = last_there(reading, reached, from, to)?;
-            let (mut bytes, block) = match to.map(|to| parts(reading, &columns, from, to)) {
+            let to = there(reading)?;
+            let selection = match (selection, rule) {
+                (None, Some(rule)) => Some(reading.selection(rule)?),
+                (selection, _) => selection,
+            };
+            let group = to.map(|to| parts(reading, &columns, selection.as_ref(), from, to));
+            let (mut bytes, block) = match group {
                 Some(group) => group?,
                 // There is one: the first group of a range has no block before it.
                 None => (Vec::new(), reached.ok_or(DeskError::NothingIndexed)?),
@@ -257,9 +278,10 @@ impl Range {
             if is_over {
                 bytes.extend(reading.end_mark(block)?);
             }
-            Ok::<_, NativeError>((roomed(bytes, room), block, is_over))
+            Ok::<_, NativeError>((room.holding(bytes, share), block, selection, is_over))
         };
-        let (bytes, block, is_over) = self.desk.read(parts).await?;
+        let (bytes, block, selection, is_over) = self.desk.read(parts).await?;
+        self.selection = selection;
         self.reached = Some(block);
         self.next = block.height.saturating_add(1);
         self.is_over = is_over;
@@ -270,13 +292,14 @@ impl Range {
 fn parts(
     reading: &Reading<'_>,
     columns: &[Column],
+    selection: Option<&Selection>,
     from: u32,
     to: u32,
 ) -> Result<(Vec<u8>, BlockId), NativeError> {
     let mut bytes = Vec::new();
     let mut last = None;
     for column in columns {
-        let part = reading.part(*column, from, to)?;
+        let part = reading.part(*column, selection, from, to)?;
         bytes.extend(part.bytes);
         last = Some(part.last);
     }
@@ -284,6 +307,24 @@ fn parts(
         bytes,
         last.ok_or(DeskError::UnknownHeight { height: from })?,
     ))
+}
+
+/// Whether more can be selected as it was before: at the same tip, or one on top of it where spends do not count.
+fn stands(reading: &Reading<'_>, selection: &Selection) -> Result<bool, NativeError> {
+    let tip = selection.tip;
+    match selection.rule.cut_through {
+        true => Ok(reading.status()?.tip == tip),
+        false => is_there(reading, tip),
+    }
+}
+
+/// Whether a block is in the chain.
+fn is_there(reading: &Reading<'_>, block: BlockId) -> Result<bool, NativeError> {
+    match reading.block(block.height) {
+        Ok(other) => Ok(other.id() == block),
+        Err(DeskError::UnknownHeight { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Up to which of these heights there are blocks on top of the one that was reached; `None` if that has left the chain, or
@@ -295,12 +336,10 @@ fn last_there(
     to: u32,
 ) -> Result<Option<u32>, NativeError> {
     let tip = reading.status()?.tip.height;
-    if let Some(reached) = reached {
-        match reading.block(reached.height) {
-            Ok(block) if block.id() == reached => {}
-            Ok(_) | Err(DeskError::UnknownHeight { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
+    if let Some(reached) = reached
+        && !is_there(reading, reached)?
+    {
+        return Ok(None);
     }
     Ok(Some(to.min(tip)).filter(|to| *to >= from))
 }

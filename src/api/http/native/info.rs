@@ -34,9 +34,9 @@ fn of_index(reading: &Reading<'_>, horizon: u32) -> Result<Info, NativeError> {
     let status = reading.status()?;
     let tip = block_at(reading, status.tip.height)?;
     let tweaks_only = status.keep == Keep::Tweaks;
-    let columns: &[Column] = match tweaks_only {
-        true => &OF_TWEAKS,
-        false => &Column::ALL,
+    let columns = match tweaks_only {
+        true => OF_TWEAKS.to_vec(),
+        false => [&Column::ALL[..], &[Column::Selected]].concat(),
     };
     Ok(Info {
         network: status.network,
@@ -44,7 +44,7 @@ fn of_index(reading: &Reading<'_>, horizon: u32) -> Result<Info, NativeError> {
         first_height: status.first_height,
         tip: status.tip,
         tweaks_only,
-        columns: columns.to_vec(),
+        columns,
         chunk_blocks: CHUNK_BLOCKS,
         horizon,
         spenders_from: status.spenders_from,

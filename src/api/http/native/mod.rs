@@ -9,15 +9,15 @@ mod info;
 mod lookup;
 mod openapi;
 mod process;
+mod selection;
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use bitcoin::{BlockHash, OutPoint};
-
-pub(super) use chunks::Outgoing;
 
 use super::{Refusal, Route, on_get};
 use crate::api::desk::{BlockReading, DeskError, Reading};
@@ -187,10 +187,14 @@ fn named<const N: usize>(
 
 /// A decimal number without a sign.
 fn number(name: &str, value: &str) -> Result<u32, NativeError> {
-    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    let number = value.parse().ok().filter(|_| digits);
     let text = || format!("{name}={value:?} is no number up to {}", u32::MAX);
-    number.ok_or_else(|| NativeError::BadRequest(text()))
+    digits(value).ok_or_else(|| NativeError::BadRequest(text()))
+}
+
+/// The number of digits alone.
+fn digits<T: FromStr>(value: &str) -> Option<T> {
+    let are_digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    value.parse().ok().filter(|_| are_digits)
 }
 
 /// What stands in a path.
@@ -216,9 +220,10 @@ fn height(path: Named) -> Result<u32, NativeError> {
     number("height", &in_path(path, "height")?)
 }
 
-/// `from` and `to`, as far as they are given.
-fn bounds(parameters: Parameters) -> Result<(Option<u32>, Option<u32>), NativeError> {
-    let [from, to] = named(parameters, ["from", "to"])?;
+/// Values of `from` and `to`, as far as they are given.
+type Bounds = (Option<u32>, Option<u32>);
+
+fn bounds(from: Option<String>, to: Option<String>) -> Result<Bounds, NativeError> {
     let height = |name, value: Option<String>| value.map(|value| number(name, &value)).transpose();
     match (height("from", from)?, height("to", to)?) {
         (Some(from), Some(to)) if from > to => {
@@ -231,7 +236,8 @@ fn bounds(parameters: Parameters) -> Result<(Option<u32>, Option<u32>), NativeEr
 /// `from` and `to`, of which the other is taken if one is not given, for so many heights at most.
 fn range(parameters: Parameters, most: u32) -> Result<(u32, u32), NativeError> {
     let bad = |text: String| NativeError::BadRequest(text);
-    let (from, to) = bounds(parameters)?;
+    let [from, to] = named(parameters, ["from", "to"])?;
+    let (from, to) = bounds(from, to)?;
     let either = from
         .or(to)
         .ok_or_else(|| bad("give from and to".to_owned()))?;

@@ -2,34 +2,28 @@ use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, Network, block::Header, constants::genesis_block};
 
 use super::*;
+use crate::api::ServeSettings;
 use crate::api::desk::DeskSettings;
 use crate::store::{BlockRecord, Store, StoreOptions, Update};
 use crate::wire::native::column::{PartHead, split_part};
 
+const RULE: Rule = Rule {
+    dust_limit_sat: 546,
+    cut_through: true,
+};
+
 #[test]
 fn columns_are_named_once() {
-    let named = columns("headers,tweaks,new-utxos").ok();
+    let named = columns("headers,tweaks,new-utxos", None).ok();
     let expected = vec![Column::Headers, Column::Tweaks, Column::NewUtxos];
     assert_eq!(named, Some(expected));
     for wrong in ["", "tweaks,", "Tweaks", "tweaks,tweaks", "tweaks headers"] {
-        assert!(columns(wrong).is_err(), "{wrong:?}");
+        assert!(columns(wrong, None).is_err(), "{wrong:?}");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_not_taken_holds_up_the_next_answer() {
-    let outgoing = Outgoing::new(10 * PAGE_BYTES);
-    let first = outgoing.room(9 * PAGE_BYTES + 1).await.ok();
-    assert!(first.is_some());
-    assert!(matches!(outgoing.room(1).await, Err(NativeError::Crowded)));
-    let bytes = roomed(vec![1, 2], first.expect("room"));
-    let kept = bytes.clone();
-    drop(bytes);
-    assert!(outgoing.room(1).await.is_err());
-    drop(kept);
-    // More than there is takes all of it.
-    let all = outgoing.room(1 << 40).await.ok();
-    assert!(all.is_some() && outgoing.room(1).await.is_err());
+    let rule = Some(RULE);
+    let expected = vec![Column::Selected, Column::Spent];
+    assert_eq!(columns("selected,spent", rule).ok(), Some(expected));
+    assert!(columns("selected,spent", None).is_err());
 }
 
 /// Blocks without anything in them, on top of a block.
@@ -64,6 +58,90 @@ fn empty_blocks(
         .collect()
 }
 
+/// Heads of the parts of an answer.
+fn part_heads(mut bytes: &[u8]) -> Vec<PartHead> {
+    let mut heads = Vec::new();
+    while !bytes.is_empty() {
+        let (head, _, rest) = split_part(bytes).expect("a part");
+        heads.push(head);
+        bytes = rest;
+    }
+    heads
+}
+
+/// What was selected at one tip is never followed by what was selected at another. A dust limit alone does not hang on it, as long
+/// as its block stays.
+#[tokio::test]
+async fn a_selection_is_made_at_one_tip() {
+    let options = StoreOptions {
+        network: Network::Regtest,
+        first_height: Some(7),
+        keep: None,
+        tweak_form: None,
+        undo_depth: 300,
+        cache_bytes: 1 << 20,
+    };
+    let limit = Rule {
+        cut_through: false,
+        ..RULE
+    };
+    // What is disconnected, what is connected, and the last block of the answer.
+    for (rule, disconnect, connect, reached) in [
+        (RULE, 0, 0, 199),
+        (RULE, 0, 1, 127),
+        (RULE, 10, 10, 127),
+        (limit, 0, 1, 199),
+        (limit, 1, 2, 127),
+    ] {
+        let backend = redb::backends::InMemoryBackend::new();
+        let store = Arc::new(Store::open_with_backend(backend, &options).expect("new"));
+        let blocks = empty_blocks(BlockHash::all_zeros(), 7..207, 0);
+        let apply = |disconnect, connect: &[BlockRecord]| {
+            store
+                .apply(Update {
+                    disconnect,
+                    connect,
+                })
+                .expect("applied");
+        };
+        apply(0, &blocks);
+        let tip = blocks[199].id;
+        let mut range = Range {
+            desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
+            outgoing: Outgoing::new(&ServeSettings::default()),
+            peer: None,
+            columns: vec![Column::Headers, Column::Tweaks].into(),
+            rule: Some(rule),
+            selection: None,
+            next: 70,
+            to: 199,
+            reached: None,
+            is_over: false,
+        };
+        let mut groups = vec![range.group().await.expect("a group")];
+        let parent = blocks[blocks.len() - 1 - disconnect as usize].id;
+        let above = parent.height + 1..parent.height + 1 + connect;
+        apply(disconnect, &empty_blocks(parent.hash, above, 1));
+        while !range.is_over {
+            groups.push(range.group().await.expect("a group"));
+        }
+        let answer = groups.concat();
+        let mut heads = part_heads(&answer);
+        let mark = heads.pop().expect("a mark");
+        assert_eq!((mark.column, mark.first), (None, reached), "{rule:?}");
+        let tweaks = heads.iter().filter(|head| head.is_selection);
+        assert_eq!(tweaks.clone().count(), heads.len() / 2);
+        let mut rest = &answer[..];
+        while let Ok((head, _, after)) = split_part(rest) {
+            let body = &rest[PartHead::BYTES..rest.len() - after.len()];
+            let made = Selection::of_part(&head, body).expect("a selection");
+            let expected = (head.column == Some(Column::Tweaks)).then_some(Selection { rule, tip });
+            assert_eq!(made, expected);
+            rest = after;
+        }
+    }
+}
+
 /// No answer has blocks of two branches: it ends before the first change, and says where.
 #[tokio::test]
 async fn a_range_ends_where_the_chain_has_changed_below_it() {
@@ -90,8 +168,11 @@ async fn a_range_ends_where_the_chain_has_changed_below_it() {
         apply(0, &blocks);
         let mut range = Range {
             desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
-            outgoing: Outgoing::new(1 << 20),
+            outgoing: Outgoing::new(&ServeSettings::default()),
+            peer: None,
             columns: vec![Column::Headers, Column::Tweaks].into(),
+            rule: None,
+            selection: None,
             next: 70,
             to: 206,
             reached: None,
@@ -122,12 +203,7 @@ async fn a_range_ends_where_the_chain_has_changed_below_it() {
         let mut heads = Vec::new();
         while !range.is_over {
             let group = range.group().await.expect("a group");
-            let mut rest = &group[..];
-            while !rest.is_empty() {
-                let (head, _, after) = split_part(rest).expect("a part");
-                heads.push(head);
-                rest = after;
-            }
+            heads.extend(part_heads(&group));
         }
         let mark = heads.pop().expect("a mark");
         let is_below = reorg == 150;

@@ -5,11 +5,11 @@ use bitcoin::hashes::Hash;
 use spindex::BlockId;
 use spindex::store::{BlockRecord, BlockSpends, Keep, TweakForm};
 
-use super::fixture::{Out, Plan, Server, TestChain, TestStore, pays, sweeps};
-use super::sections::section;
-use super::serve_chain;
+use super::super::fixture::{Out, Plan, Server, TestChain, TestStore, pays, sweeps};
+use super::super::sections::section;
+use super::super::serve_chain;
 
-const COLUMNS: [&str; 7] = [
+pub(super) const COLUMNS: [&str; 7] = [
     "headers",
     "tweaks",
     "prefixes",
@@ -20,7 +20,7 @@ const COLUMNS: [&str; 7] = [
 ];
 
 /// From the middle of a chunk to the middle of another, with something of everything.
-fn chain() -> TestChain {
+pub(super) fn chain() -> TestChain {
     let mut chain = TestChain::new(40);
     let mut tips = Vec::new();
     for number in 0..180_u8 {
@@ -51,33 +51,48 @@ fn chain() -> TestChain {
 }
 
 /// A part as docs/native.md says.
-fn part(column: &str, records: &[BlockRecord]) -> Vec<u8> {
+pub(super) fn part(column: &str, records: &[BlockRecord]) -> Vec<u8> {
     let number = COLUMNS
         .iter()
         .position(|name| *name == column)
         .expect("a column");
     let (first, last) = (&records[0], &records[records.len() - 1]);
-    let sections: Vec<Vec<u8>> = records
-        .iter()
-        .map(|record| section(record, column))
-        .collect();
+    let sections = records.iter().map(|record| section(record, column));
+    let head = [number as u8 + 1, 0];
+    assemble(
+        head,
+        first.id.height,
+        last.id,
+        &[],
+        &sections.collect::<Vec<_>>(),
+    )
+}
+
+/// A part with such a number and mark, from a height up to a block; `before` stands before the lengths.
+pub(super) fn assemble(
+    [number, mark]: [u8; 2],
+    first: u32,
+    last: BlockId,
+    before: &[u8],
+    sections: &[Vec<u8>],
+) -> Vec<u8> {
     let lengths = sections
         .iter()
         .flat_map(|section| (section.len() as u32).to_le_bytes());
-    let body: Vec<u8> = lengths.chain(sections.concat()).collect();
+    let body = before.iter().copied().chain(lengths);
+    let body: Vec<u8> = body.chain(sections.concat()).collect();
     let mut bytes = b"spix\x01".to_vec();
-    bytes.push(number as u8 + 1);
-    bytes.extend([0, 0]);
+    bytes.extend([number, mark, 0]);
     bytes.extend([0xfa, 0xbf, 0xb5, 0xda]);
-    bytes.extend(first.id.height.to_le_bytes());
-    bytes.extend((records.len() as u32).to_le_bytes());
+    bytes.extend(first.to_le_bytes());
+    bytes.extend((sections.len() as u32).to_le_bytes());
     bytes.extend((body.len() as u64).to_le_bytes());
-    bytes.extend(last.id.hash.to_byte_array());
+    bytes.extend(last.hash.to_byte_array());
     bytes.extend(body);
     bytes
 }
 
-fn end_mark(reached: BlockId) -> Vec<u8> {
+pub(super) fn end_mark(reached: BlockId) -> Vec<u8> {
     let mut bytes = b"spix\x01\0\0\0\xfa\xbf\xb5\xda".to_vec();
     bytes.extend(reached.height.to_le_bytes());
     bytes.extend([0; 12]);
@@ -96,7 +111,7 @@ fn range(columns: &[&str], chain: &[BlockRecord], from: u32, to: u32) -> Vec<u8>
     bytes
 }
 
-async fn bytes(server: &Server, path: &str) -> Vec<u8> {
+pub(super) async fn bytes(server: &Server, path: &str) -> Vec<u8> {
     let response = server.get(path).await;
     assert_eq!(response.status(), 200, "{path}");
     assert_eq!(
@@ -107,7 +122,7 @@ async fn bytes(server: &Server, path: &str) -> Vec<u8> {
     response.bytes().await.expect("a body").to_vec()
 }
 
-async fn code(server: &Server, path: &str) -> (u16, String) {
+pub(super) async fn code(server: &Server, path: &str) -> (u16, String) {
     let (status, body) = server.json(path).await;
     let code = body["error"]["code"].as_str().expect("a code");
     (status, code.to_owned())
@@ -210,7 +225,7 @@ async fn chunks_are_named_kept_and_resumed() {
     let records = chain.records();
     let (_store, server) = serve_chain(&chain).await;
     let ask = async |path: &str, headers: &[(&str, &str)]| {
-        let mut request = super::fixture::client().get(server.url(path));
+        let mut request = super::super::fixture::client().get(server.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
