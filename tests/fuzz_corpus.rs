@@ -48,6 +48,10 @@ mod undo;
 mod v1_answers;
 #[path = "fuzz/checks/wallets.rs"]
 mod wallets;
+#[path = "fuzz/checks/watch_rows.rs"]
+mod watch_rows;
+#[path = "fuzz/watch_seeds.rs"]
+mod watch_seeds;
 
 use std::fs;
 use std::path::Path;
@@ -159,4 +163,9 @@ fn event_stream_inputs() {
 #[test]
 fn v1_answers_inputs() {
     replay("v1_answers", v1_answers::check, &native_seeds::v1_answers());
+}
+
+#[test]
+fn watch_rows_inputs() {
+    replay("watch_rows", watch_rows::check, &watch_seeds::watch_rows());
 }
