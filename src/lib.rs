@@ -14,6 +14,7 @@
 //! | [`store`] | the index file | `index` |
 //! | [`chain`] | where blocks come from | `index` |
 //! | [`index`] | a chain made into an index | `index` |
+//! | [`mempool`] | what is unconfirmed | `index` |
 //! | [`api`] | an index served | `server` |
 //! | [`export`] | an index as files | `index`, to read them `client` |
 //! | [`client`] | a light client | `client` |
@@ -42,6 +43,8 @@ pub mod export;
 pub mod filter;
 #[cfg(feature = "index")]
 pub mod index;
+#[cfg(feature = "index")]
+pub mod mempool;
 #[cfg(any(feature = "client", feature = "cli"))]
 pub mod private_file;
 #[cfg(all(feature = "client", feature = "index"))]

@@ -47,6 +47,8 @@ pub enum MempoolChange {
 pub enum MempoolWord {
     /// Words may have been missed: whatever comes is numbered anew.
     Anew,
+    /// Nobody hears the node any more, until [`MempoolWord::Anew`].
+    CutOff,
     /// A change.
     Change {
         /// One more than that of the word before, or 0 after the highest.

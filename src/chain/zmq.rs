@@ -164,6 +164,8 @@ impl Ear for TipEar {
         self.0.give();
     }
 
+    async fn cut_off(&self) {}
+
     async fn hear(&self, message: Message) {
         if message.tells_of_tip() {
             self.0.give();

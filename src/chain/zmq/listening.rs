@@ -18,6 +18,9 @@ pub(super) trait Ear: Send + Sync {
     /// What was published until now may be lost.
     fn may_have_missed(&self) -> impl Future<Output = ()> + Send;
 
+    /// There is no connection any more.
+    fn cut_off(&self) -> impl Future<Output = ()> + Send;
+
     /// A message.
     fn hear(&self, message: Message) -> impl Future<Output = ()> + Send;
 }
@@ -38,6 +41,7 @@ pub(super) async fn keep_listening(
             Ok(connection) => {
                 let since = Instant::now();
                 let reason = pass_on(connection, &settings, &ear, &mut journal).await;
+                ear.cut_off().await;
                 if since.elapsed() >= settings.steady_after {
                     pause = settings.first_pause;
                     journal.forgive();

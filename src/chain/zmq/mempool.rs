@@ -46,6 +46,10 @@ impl Ear for MempoolEar {
         self.teller.tell(MempoolWord::Anew).await;
     }
 
+    async fn cut_off(&self) {
+        self.teller.tell(MempoolWord::CutOff).await;
+    }
+
     async fn hear(&self, message: Message) {
         let message = match message.into_raw_transaction() {
             Ok(raw) => {
