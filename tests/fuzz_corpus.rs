@@ -21,6 +21,8 @@ mod curve_seeds;
 mod engines;
 #[path = "fuzz/checks/input.rs"]
 mod input;
+#[path = "fuzz/checks/mempool_answers.rs"]
+mod mempool_answers;
 #[path = "fuzz/checks/native_answers.rs"]
 mod native_answers;
 #[path = "fuzz/checks/native_parts.rs"]
@@ -148,4 +150,13 @@ fn native_answers_inputs() {
 #[test]
 fn v1_answers_inputs() {
     replay("v1_answers", v1_answers::check, &native_seeds::v1_answers());
+}
+
+#[test]
+fn mempool_answers_inputs() {
+    replay(
+        "mempool_answers",
+        mempool_answers::check,
+        &seeds::mempool_answers(),
+    );
 }

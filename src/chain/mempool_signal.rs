@@ -82,7 +82,9 @@ impl MempoolTeller {
         } = &mut word
         {
             let waiting = self.waiting_bytes.load(Ordering::Relaxed);
-            *raw = raw.take().filter(|raw| waiting + raw.len() <= WAITING_BYTES);
+            *raw = raw
+                .take()
+                .filter(|raw| waiting + raw.len() <= WAITING_BYTES);
         }
         let bytes = raw_bytes(&word);
         self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -23,7 +23,8 @@ use tokio::task;
 use super::info::{is_pruned, prune_cure};
 use super::rpc::{CallError, OUT_OF_RANGE, RpcClient, RpcSettings};
 use super::{
-    BlockSource, BlockWithPrevouts, BroadcastError, ChainError, MempoolListing, Node, Prevouts, RawBlock,
+    BlockSource, BlockWithPrevouts, BroadcastError, ChainError, MempoolListing, Node, Prevouts,
+    RawBlock,
 };
 use crate::BlockId;
 

@@ -16,16 +16,17 @@ pub(super) enum Verdict {
 /// The words heard since the last list.
 ///
 /// The node numbers its words, which shows whether one got lost on the way; and it numbers the changes of its mempool, which
-/// shows whether a word is older than a list. Words of blocks have no such number: they count only behind a word that is
-/// younger than the list.
+/// shows whether a word is older than a list, and whether the first one that is not follows it at once. (Later ones need not
+/// follow each other: what a block has is a change that has no word.) Words of blocks have no such number: they count only
+/// behind a word that is younger than the list.
 #[derive(Debug, Default)]
 pub(super) struct Alignment {
     /// The number of the first change that the list did not know; `None` without a list that holds.
     first: Option<u64>,
     /// Whether a word was heard that is younger than the list.
     is_past_list: bool,
-    /// Number of the next change. Unknown behind a block, as each of its transactions in the mempool is a change too.
-    next: Option<u64>,
+    /// Least number of the next change.
+    next: u64,
     /// Number of the last word.
     last_word: Option<u32>,
 }
@@ -46,7 +47,7 @@ impl Alignment {
         *self = Self {
             first: Some(sequence),
             is_past_list: false,
-            next: Some(sequence),
+            next: sequence,
             last_word: self.last_word,
         };
     }
@@ -67,18 +68,19 @@ impl Alignment {
         }
         match change {
             MempoolChange::Accepted { sequence, .. } | MempoolChange::Removed { sequence, .. } => {
-                if *sequence < first {
-                    return match self.is_past_list {
-                        // The node began to count anew.
-                        true => self.gap(),
-                        false => Verdict::Stale,
-                    };
+                if *sequence < first && !self.is_past_list {
+                    return Verdict::Stale;
                 }
-                if self.next.is_some_and(|next| next != *sequence) {
+                // The node began to count anew, or told this to nobody here.
+                let is_next = match self.is_past_list {
+                    true => *sequence >= self.next,
+                    false => *sequence == first,
+                };
+                if !is_next {
                     return self.gap();
                 }
                 self.is_past_list = true;
-                self.next = Some(sequence.wrapping_add(1));
+                self.next = sequence.saturating_add(1);
                 Verdict::Apply
             }
             MempoolChange::Connected(hash) if is_known(hash) => Verdict::Stale,
@@ -86,11 +88,7 @@ impl Alignment {
             MempoolChange::Connected(_) | MempoolChange::Disconnected(_) if !self.is_past_list => {
                 self.gap()
             }
-            MempoolChange::Connected(_) => {
-                self.next = None;
-                Verdict::Apply
-            }
-            MempoolChange::Disconnected(_) => Verdict::Apply,
+            MempoolChange::Connected(_) | MempoolChange::Disconnected(_) => Verdict::Apply,
         }
     }
 
@@ -143,25 +141,32 @@ mod tests {
                 vec![(3, accepted(8)), (4, accepted(9)), (5, accepted(10))],
                 vec![Stale, Stale, Apply],
             ),
-            // A word is missing, by its number or by that of the change.
+            // A word is missing, by its number or by that of the first change.
             (vec![(3, accepted(9)), (5, accepted(10))], vec![Stale, Gap]),
             (vec![(3, accepted(11))], vec![Gap]),
             (
-                vec![(3, accepted(10)), (4, accepted(12)), (5, accepted(13))],
+                vec![(3, accepted(10)), (5, accepted(11)), (6, accepted(12))],
                 vec![Apply, Gap, Gap],
+            ),
+            // What a block has, and what it conflicts with, are changes, and only the latter are told.
+            (
+                vec![(3, accepted(10)), (4, accepted(13)), (5, connected(2))],
+                vec![Apply, Apply, Apply],
             ),
             // Numbers of words begin again after the highest; those of changes do not.
             (
                 vec![(max, accepted(10)), (0, accepted(11))],
                 vec![Apply, Apply],
             ),
-            (
-                vec![(8, accepted(10)), (9, accepted(1))],
-                vec![Apply, Gap],
-            ),
+            (vec![(8, accepted(10)), (9, accepted(1))], vec![Apply, Gap]),
             // Behind a block nobody knows how many changes it was.
             (
-                vec![(1, accepted(10)), (2, connected(2)), (3, accepted(40)), (4, accepted(41))],
+                vec![
+                    (1, accepted(10)),
+                    (2, connected(2)),
+                    (3, accepted(40)),
+                    (4, accepted(41)),
+                ],
                 vec![Apply, Apply, Apply, Apply],
             ),
             (

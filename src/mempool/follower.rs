@@ -1,14 +1,15 @@
 //! The task that keeps the view: words of the node in their order, lists as the net below them, and rests in between.
 
 mod backlog;
+mod blocks;
+mod lists;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bitcoin::{BlockHash, Txid};
+use bitcoin::Txid;
 use tokio::sync::watch;
-use tokio::task;
 use tokio::time::Instant;
 
 use self::backlog::Backlog;
@@ -16,11 +17,10 @@ use super::alignment::{Alignment, Verdict};
 use super::known_chain::KnownChain;
 use super::reading::{Read, Reader, Wanted};
 use super::trouble::Trouble;
-use super::view::{BlockSpends, Settling};
+use super::view::Settling;
 use super::{MempoolSettings, Progress, Shared};
-use crate::BlockId;
 use crate::chain::mempool_signal::{MempoolChange, MempoolWord};
-use crate::chain::{BlockWithPrevouts, ChainError, MempoolListing, MempoolSignal};
+use crate::chain::{ChainError, MempoolSignal};
 
 /// Words and listed transactions that are read together.
 const AT_ONCE: usize = 100;
@@ -233,9 +233,13 @@ impl Follower {
             if let MempoolChange::Accepted { raw: Some(raw), .. } = &change {
                 bytes += raw.len();
             }
+            let is_block = matches!(
+                change,
+                MempoolChange::Connected(_) | MempoolChange::Disconnected(_)
+            );
             changes.push(change);
-            // What comes behind a block may be known because of it.
-            if matches!(changes.last(), Some(MempoolChange::Connected(_))) {
+            // What comes behind it is seen with it.
+            if is_block {
                 break;
             }
         }
@@ -271,7 +275,6 @@ impl Follower {
                         self.note_unread();
                     }
                     self.shared.state().view.leave(&txid, now);
-                    self.settle_due = Instant::now() + self.settings.grace;
                 }
                 MempoolChange::Connected(hash) => self.connect_next(hash).await?,
                 MempoolChange::Disconnected(hash) => self.chain.disconnect(&hash),
@@ -342,96 +345,6 @@ impl Follower {
         self.is_full = status.not_held > 0;
     }
 
-    /// Asks for a list, and takes what it says.
-    async fn list(&mut self) -> Result<(), ChainError> {
-        let began = Instant::now();
-        let MempoolListing {
-            tip,
-            is_settled,
-            sequence,
-            txids,
-        } = self.reader.node.mempool().await?;
-        if !is_settled {
-            self.alignment.lose();
-            self.shared.state().progress = Progress::NodeBusy;
-            self.list_allowed = Instant::now() + self.settings.list_interval_alone;
-            return Ok(());
-        }
-        let is_seen = self.walk_to(tip).await?;
-        let now = self.now();
-        if !is_seen {
-            self.blind = Some(now);
-        }
-        let shared = Arc::clone(&self.shared);
-        let compared = task::spawn_blocking(move || {
-            let listed: HashSet<Txid> = txids.into_iter().collect();
-            let mut state = shared.state();
-            let missing = state.view.compare(&listed, now);
-            state.lists += 1;
-            (missing, state.view.room(), state.view.has_leaving())
-        });
-        let Ok((mut missing, room, has_leaving)) = compared.await else {
-            let text = "the list of the mempool was not read: the program is stopping";
-            return Err(ChainError::Unreachable(text.to_owned()));
-        };
-        let is_news = !missing.is_empty();
-        missing.truncate(room);
-        self.backlog = Backlog::new(missing);
-        self.backlog_explains = has_leaving;
-        self.alignment.restart(sequence);
-        self.listed = Some(now);
-        // Whoever should bring words and brought none of these does not hear the node.
-        let is_deaf = !self.is_heard || is_news && !self.heard_since_list;
-        let interval = match is_deaf {
-            true => self.settings.list_interval_alone,
-            false => self.settings.list_interval,
-        };
-        self.heard_since_list = false;
-        let rest = self.rest_after(began.elapsed()).max(LIST_PAUSE);
-        let now = Instant::now();
-        self.list_allowed = now + rest;
-        self.list_due = now + interval.max(rest);
-        self.settle_due = now;
-        self.note_progress();
-        Ok(())
-    }
-
-    fn note_progress(&self) {
-        self.shared.state().progress = match self.backlog.is_empty() {
-            true => Progress::Following,
-            false => Progress::Loading,
-        };
-    }
-
-    /// Reads some of what the last list named.
-    async fn load(&mut self) -> Result<(), ChainError> {
-        let began = Instant::now();
-        let txids = self.backlog.first(AT_ONCE);
-        let entered = self.reader.node.entered_mempool(&txids).await?;
-        let times: Vec<(Txid, u64)> = txids.iter().copied().zip(entered).filter_map(known).collect();
-        self.node_time = times.iter().map(|(_, t)| *t).fold(self.node_time, u64::max);
-        let wanted = times.iter().map(|(txid, entered)| Wanted {
-            txid: *txid,
-            raw: None,
-            entered: *entered,
-        });
-        let read = self.read(wanted.collect()).await?;
-        let read: Vec<Read> = read.into_iter().flatten().collect();
-        if read.len() < txids.len() {
-            self.note_unread();
-        }
-        for txid in &txids {
-            self.backlog.remove(txid);
-        }
-        self.insert(read);
-        self.resting = Instant::now() + self.rest_after(began.elapsed());
-        if self.backlog.is_empty() {
-            self.settle_due = Instant::now();
-        }
-        self.note_progress();
-        Ok(())
-    }
-
     /// Tells the reasons of departures that can be told by now; whether the node was asked.
     async fn settle(&mut self) -> Result<bool, ChainError> {
         self.settle_due = Instant::now() + self.settings.grace;
@@ -466,114 +379,6 @@ impl Follower {
         self.changed.send_replace(state.news.next());
         Ok(true)
     }
-
-    /// A block that the node says it has connected.
-    async fn connect_next(&mut self, hash: BlockHash) -> Result<(), ChainError> {
-        let Some(tip) = self.chain.tip() else {
-            self.lose();
-            return Ok(());
-        };
-        let id = BlockId {
-            height: tip.height + 1,
-            hash,
-        };
-        if self.shared.state().view.len() == 0 {
-            // A list finds out if it is none that follows.
-            self.chain.push(id);
-            return Ok(());
-        }
-        match self.reader.node.block(id).await {
-            Ok(block) if block.block.header().prev_blockhash == tip.hash => {
-                self.connect(block).await
-            }
-            Err(error @ ChainError::Unreachable(_)) => Err(error),
-            // The list's way finds out what became of it.
-            _ => {
-                self.lose();
-                Ok(())
-            }
-        }
-    }
-
-    /// Follows the node's chain to a tip; false where not all blocks on the way could be looked at.
-    async fn walk_to(&mut self, tip: BlockId) -> Result<bool, ChainError> {
-        if self.chain.tip() == Some(tip) {
-            return Ok(true);
-        }
-        if self.shared.state().view.len() == 0 {
-            self.chain.restart(tip);
-            return Ok(true);
-        }
-        let node = Arc::clone(&self.reader.node);
-        let mut fork = None;
-        for id in self.chain.newest_first() {
-            if node.block_at(id.height).await? == Some(id) {
-                fork = Some(id.height);
-                break;
-            }
-        }
-        let Some(fork) = fork else {
-            self.chain.restart(tip);
-            return Ok(false);
-        };
-        self.chain.cut_above(fork);
-        let mut is_seen = true;
-        for height in fork + 1..=tip.height {
-            let moved = || ChainError::NotAvailable("the node's chain changes".to_owned());
-            let id = node.block_at(height).await?.ok_or_else(moved)?;
-            match node.block(id).await {
-                Ok(block) => self.connect(block).await?,
-                Err(error @ ChainError::Unreachable(_)) => return Err(error),
-                Err(error) => {
-                    tracing::debug!("mempool: block {id} is not looked at: {error}");
-                    self.chain.push(id);
-                    is_seen = false;
-                }
-            }
-        }
-        match self.chain.tip() == Some(tip) {
-            true => Ok(is_seen),
-            false => {
-                let text = "the node's chain has changed while it was followed";
-                Err(ChainError::NotAvailable(text.to_owned()))
-            }
-        }
-    }
-
-    async fn connect(&mut self, block: BlockWithPrevouts) -> Result<(), ChainError> {
-        let id = block.id;
-        let spends = task::spawn_blocking(move || spends_of(&block));
-        let Ok(spends) = spends.await else {
-            return Err(ChainError::Unreachable(format!(
-                "block {id} was not read: the program is stopping"
-            )));
-        };
-        self.chain.push(id);
-        for (txid, _) in &spends.transactions {
-            self.backlog.remove(txid);
-        }
-        let mut state = self.shared.state();
-        let steps = state.view.connect(&spends);
-        state.tell(steps, &Arc::default());
-        self.changed.send_replace(state.news.next());
-        Ok(())
-    }
-}
-
-fn spends_of(block: &BlockWithPrevouts) -> BlockSpends {
-    let transactions = block.block.transactions().filter(|tx| !tx.is_coinbase());
-    let transactions = transactions.map(|tx| {
-        let spends = tx.inputs().map(|input| input.previous_output());
-        (tx.txid(), spends.collect())
-    });
-    BlockSpends {
-        id: block.id,
-        transactions: transactions.collect(),
-    }
-}
-
-fn known((txid, entered): (Txid, Option<u64>)) -> Option<(Txid, u64)> {
-    Some((txid, entered?))
 }
 
 /// Seconds since 1970 by this machine's clock.

@@ -84,7 +84,7 @@ impl Default for MempoolSettings {
             list_interval_alone: Duration::from_secs(2),
             grace: Duration::from_secs(1),
             expiry: Duration::from_secs(336 * 3600),
-            share: 0.2,
+            share: 0.15,
         }
     }
 }
@@ -287,6 +287,10 @@ impl State {
         for step in steps {
             self.news.push(match step {
                 Step::Added(tx) => Change::Added {
+                    tx,
+                    raw: Arc::clone(raw),
+                },
+                Step::Resolved(tx) => Change::Resolved {
                     tx,
                     raw: Arc::clone(raw),
                 },

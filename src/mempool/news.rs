@@ -19,6 +19,13 @@ pub enum Change {
         /// Its bytes.
         raw: Arc<[u8]>,
     },
+    /// It is now known what a transaction spends of which that was not known, and with it whether it is eligible.
+    Resolved {
+        /// The transaction.
+        tx: Arc<Unconfirmed>,
+        /// Its bytes.
+        raw: Arc<[u8]>,
+    },
     /// A transaction went.
     Removed {
         /// The transaction.
@@ -32,13 +39,15 @@ impl Change {
     /// The transaction that it is about.
     pub fn txid(&self) -> Txid {
         match self {
-            Self::Added { tx, .. } | Self::Removed { tx, .. } => tx.txid,
+            Self::Added { tx, .. } | Self::Resolved { tx, .. } | Self::Removed { tx, .. } => {
+                tx.txid
+            }
         }
     }
 
     fn bytes(&self) -> usize {
         let (tx, raw) = match self {
-            Self::Added { tx, raw } => (tx, raw.len()),
+            Self::Added { tx, raw } | Self::Resolved { tx, raw } => (tx, raw.len()),
             Self::Removed { tx, .. } => (tx, 0),
         };
         size_of::<Self>() + tx.held_bytes() + raw

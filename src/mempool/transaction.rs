@@ -64,6 +64,10 @@ impl Unconfirmed {
         }
     }
 
+    pub(super) fn is_unresolved(&self) -> bool {
+        self.tweak == UnconfirmedTweak::Unresolved
+    }
+
     /// The outputs that others may spend.
     pub(super) fn outpoints(&self) -> impl Iterator<Item = OutPoint> + use<> {
         let txid = self.txid;

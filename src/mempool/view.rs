@@ -11,7 +11,7 @@ use std::time::Duration;
 use bitcoin::{OutPoint, Txid};
 
 use super::departure::{Departure, Departures};
-use super::transaction::{Unconfirmed, UnconfirmedTweak};
+use super::transaction::Unconfirmed;
 use crate::BlockId;
 
 /// What a view may hold.
@@ -27,6 +27,7 @@ pub(super) struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     Added(Arc<Unconfirmed>),
+    Resolved(Arc<Unconfirmed>),
     Removed(Arc<Unconfirmed>, Departure),
 }
 
@@ -155,9 +156,17 @@ impl View {
     /// A transaction came. One that the view has no room for replaces others all the same.
     pub(super) fn insert(&mut self, tx: Arc<Unconfirmed>) -> Vec<Step> {
         let txid = tx.txid;
-        if self.held.contains_key(&txid) {
+        if let Some(held) = self.held.get_mut(&txid) {
             self.leaving.remove(&txid);
-            return Vec::new();
+            if !held.is_unresolved() || tx.is_unresolved() {
+                return Vec::new();
+            }
+            *held = Arc::clone(&tx);
+            self.unresolved -= 1;
+            for outpoint in &tx.spends {
+                self.spenders.insert(*outpoint, Arc::clone(&tx));
+            }
+            return vec![Step::Resolved(tx)];
         }
         let mut steps = Vec::new();
         for outpoint in &tx.spends {
@@ -171,7 +180,7 @@ impl View {
             return steps;
         }
         self.bytes += tx.held_bytes();
-        self.unresolved += usize::from(tx.tweak == UnconfirmedTweak::Unresolved);
+        self.unresolved += usize::from(tx.is_unresolved());
         for outpoint in &tx.spends {
             self.spenders.insert(*outpoint, Arc::clone(&tx));
         }
@@ -216,7 +225,8 @@ impl View {
         steps
     }
 
-    /// The node's list: what is missing in it has left, and what it has that is not here is given back.
+    /// The node's list: what is missing in it has left. Given back is what it has that is not here, and what is to be read
+    /// again because it was not known what it spends.
     pub(super) fn compare(&mut self, listed: &HashSet<Txid>, at: Duration) -> Vec<Txid> {
         let leaving = Leaving {
             at,
@@ -229,14 +239,22 @@ impl View {
         }
         self.leaving.retain(|txid, _| !listed.contains(txid));
         let missing = listed.iter().filter(|txid| !self.held.contains_key(*txid));
-        let missing: Vec<Txid> = missing.copied().collect();
-        self.not_held = missing.len().saturating_sub(self.room());
+        let mut missing: Vec<Txid> = missing.copied().collect();
+        let room = self.room();
+        self.not_held = missing.len().saturating_sub(room);
+        missing.truncate(room);
+        if self.unresolved > 0 {
+            let unresolved = self.held.values().filter(|tx| tx.is_unresolved());
+            missing.extend(unresolved.map(|tx| tx.txid));
+        }
         missing
     }
 
     /// Whether anything has left that [`View::settle`] would take.
     pub(super) fn is_leaving(&self, settling: &Settling) -> bool {
-        self.leaving.values().any(|leaving| settling.covers(leaving))
+        self.leaving
+            .values()
+            .any(|leaving| settling.covers(leaving))
     }
 
     /// Whether the reason is not known yet for which something left.
@@ -302,7 +320,7 @@ impl View {
             self.spenders.remove(outpoint);
         }
         self.bytes -= tx.held_bytes();
-        self.unresolved -= usize::from(tx.tweak == UnconfirmedTweak::Unresolved);
+        self.unresolved -= usize::from(tx.is_unresolved());
         self.departed.note(*txid, why);
         steps.push(Step::Removed(tx, why));
     }

@@ -143,7 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for topic in topics {
             // A message that begins with 1 subscribes.
             let length = topic.len() as u8 + 1;
-            stream.write_all(&[&[0, length, 1], *topic].concat()).await?;
+            stream
+                .write_all(&[&[0, length, 1], *topic].concat())
+                .await?;
         }
         Ok(())
     }

@@ -80,11 +80,9 @@ pub fn sequence_change(body: &[u8]) -> Option<MempoolChange> {
         (b'C', None) if rest.is_empty() => {
             Some(MempoolChange::Connected(BlockHash::from_byte_array(hash)))
         }
-        (b'D', None) if rest.is_empty() => {
-            Some(MempoolChange::Disconnected(BlockHash::from_byte_array(
-                hash,
-            )))
-        }
+        (b'D', None) if rest.is_empty() => Some(MempoolChange::Disconnected(
+            BlockHash::from_byte_array(hash),
+        )),
         _ => None,
     }
 }

@@ -88,7 +88,7 @@ async fn nothing_is_read_or_kept_without_bounds() {
     let eight = message(&[b"x".as_slice(); PARTS_LIMIT]);
     let (mut connection, _other) = sent(&eight).await;
     let read = connection.receive().await.unwrap();
-    assert_eq!(read, Some(framed(&[b"x"; PARTS_LIMIT])));
+    assert_eq!(read, Some(framed(&[b"x".as_slice(); PARTS_LIMIT])));
 }
 
 #[tokio::test]
