@@ -17,6 +17,8 @@ mod export;
 mod export_kills;
 mod export_lies;
 mod export_s3;
+mod files;
+mod files_served;
 mod heads_compared;
 mod kills;
 mod node_service;
@@ -33,6 +35,8 @@ mod scan;
 mod scan_follow;
 mod scan_native;
 mod scan_outpoints;
+#[cfg(unix)]
+mod scan_wallets;
 #[path = "../support/sections.rs"]
 mod sections;
 mod spenders;

@@ -32,7 +32,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
-/// The version 1 routes at the root and under `/v1`, beside them the native ones, with default bounds.
+/// The version 1 routes at the root and under `/v1`, beside them the native ones, with default bounds. Answers that are streams
+/// go on when what came of them has been dropped.
 pub fn router(desk: Arc<Desk>) -> Router {
     router_with(desk, &ServeSettings::default())
 }
@@ -52,7 +53,8 @@ pub(super) fn router_until(
         streams: Arc::new(Streams::new(settings, is_stopping)),
         receiver: Arc::new(Receiver::new(settings.body_timeout)),
         answers: Arc::new(Answers::new(settings.kept_answer_bytes, desk.horizon())),
-        outgoing: Outgoing::new(settings),
+        chunk_room: Outgoing::for_chunks(settings),
+        range_room: Outgoing::for_ranges(settings),
         desk,
     };
     let mut router = Router::new();
@@ -135,7 +137,8 @@ struct Context {
     receiver: Arc<Receiver>,
     answers: Arc<Answers>,
     streams: Arc<Streams>,
-    outgoing: Outgoing,
+    chunk_room: Outgoing,
+    range_room: Outgoing,
 }
 
 impl Context {
