@@ -19,6 +19,8 @@ mod confirm;
 mod curve_seeds;
 #[path = "fuzz/checks/engines.rs"]
 mod engines;
+#[path = "fuzz/checks/event_stream.rs"]
+mod event_stream;
 #[path = "fuzz/checks/input.rs"]
 mod input;
 #[path = "fuzz/checks/native_answers.rs"]
@@ -142,6 +144,15 @@ fn native_answers_inputs() {
         "native_answers",
         native_answers::check,
         &native_seeds::native_answers(),
+    );
+}
+
+#[test]
+fn event_stream_inputs() {
+    replay(
+        "event_stream",
+        event_stream::check,
+        &native_seeds::event_stream(),
     );
 }
 

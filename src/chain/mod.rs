@@ -5,7 +5,7 @@
 //! - [`rest`]: a Bitcoin Core node's REST interface, with JSON-RPC for broadcasting.
 //! - [`rpc_source`]: a node's JSON-RPC alone ([`rpc`]), for nodes whose REST interface is off or too old.
 //! - [`first_working`]: the first of several sources that works.
-//! - [`zmq`]: no source, but word from the node that its tip has changed.
+//! - [`tip_signal`]: no source, but word that a tip has changed, which [`zmq`] brings from a node.
 //! - [`made`]: chains that are made up, for the demo, for tests and to measure with.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
@@ -24,6 +24,7 @@ pub mod raw;
 pub mod rest;
 pub mod rpc;
 pub mod rpc_source;
+pub mod tip_signal;
 pub mod zmq;
 
 use std::ops::RangeInclusive;
@@ -39,6 +40,7 @@ pub use node::{BroadcastError, Node};
 pub use parse::block_from_rest_bytes;
 pub use prevouts::Prevouts;
 pub use raw::RawBlock;
+pub use tip_signal::TipSignal;
 
 /// Why a source could not answer. Each text names the thing and the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

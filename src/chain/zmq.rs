@@ -10,11 +10,8 @@ mod journal;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::connection::{Connection, Fault, Heard};
@@ -22,6 +19,7 @@ use self::journal::Journal;
 use super::ChainError;
 use super::http::one_line;
 use super::rpc::ZmqNotification;
+use super::tip_signal::{TipSignal, TipWord};
 
 /// Messages read in one go before others get their turn; a node with a full mempool sends some dozens a second.
 const MESSAGES_AT_ONCE: usize = 1000;
@@ -121,16 +119,9 @@ impl Default for ZmqSettings {
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(30),
             steady_after: Duration::from_secs(60),
-            gather: Duration::from_secs(1),
+            gather: TipSignal::GATHER,
         }
     }
-}
-
-/// Tells when the node's tip may have changed. Connects in the background, again and again; dropped, it stops.
-#[derive(Debug)]
-pub struct TipSignal {
-    changed: Arc<Notify>,
-    listener: JoinHandle<()>,
 }
 
 impl TipSignal {
@@ -141,24 +132,13 @@ impl TipSignal {
 
     /// Listens to a node, with other times than the usual ones. To be called on a tokio runtime.
     pub fn listen_with(address: ZmqAddress, settings: ZmqSettings) -> Self {
-        let changed = Arc::new(Notify::new());
-        let listener = tokio::spawn(keep_listening(address, settings, changed.clone()));
-        Self { changed, listener }
-    }
-
-    /// Returns when the tip may have changed since the last call: at once if word has come meanwhile.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+        Self::new(settings.gather, |word| {
+            keep_listening(address, settings, word)
+        })
     }
 }
 
-impl Drop for TipSignal {
-    fn drop(&mut self) {
-        self.listener.abort();
-    }
-}
-
-async fn keep_listening(address: ZmqAddress, settings: ZmqSettings, changed: Arc<Notify>) {
+async fn keep_listening(address: ZmqAddress, settings: ZmqSettings, word: TipWord) {
     let mut pause = settings.first_pause;
     let mut journal = Journal::new(address.clone());
     loop {
@@ -166,7 +146,7 @@ async fn keep_listening(address: ZmqAddress, settings: ZmqSettings, changed: Arc
         let reason = match connected {
             Ok(connection) => {
                 let since = Instant::now();
-                let reason = pass_on(connection, &settings, &changed, &mut journal).await;
+                let reason = pass_on(connection, &settings, &word, &mut journal).await;
                 if since.elapsed() >= settings.steady_after {
                     pause = settings.first_pause;
                     journal.forgive();
@@ -185,41 +165,31 @@ async fn keep_listening(address: ZmqAddress, settings: ZmqSettings, changed: Arc
 async fn pass_on(
     mut connection: Connection,
     settings: &ZmqSettings,
-    changed: &Notify,
+    word: &TipWord,
     journal: &mut Journal,
 ) -> Fault {
     // What was published before is lost, and so may be what is published until the node has read the subscriptions, of
     // which it says nothing.
-    changed.notify_one();
-    let heard = Notify::new();
+    word.give();
     let subscribed = async {
         tokio::time::sleep(settings.subscribed_after).await;
         journal.announce();
-        heard.notify_one();
+        word.give();
         std::future::pending::<Fault>().await
     };
-    // At once, and not again too soon: a node that connects many blocks in a row says so of each.
-    let gather = async {
-        loop {
-            heard.notified().await;
-            changed.notify_one();
-            tokio::time::sleep(settings.gather).await;
-        }
-    };
     tokio::select! {
-        reason = hear(&mut connection, &heard) => reason,
+        reason = hear(&mut connection, word) => reason,
         reason = subscribed => reason,
-        reason = gather => reason,
     }
 }
 
 /// Reads messages, no more at a time than costs little, until the connection ends.
-async fn hear(connection: &mut Connection, heard: &Notify) -> Fault {
+async fn hear(connection: &mut Connection, word: &TipWord) -> Fault {
     loop {
         let since = Instant::now();
         for _ in 0..MESSAGES_AT_ONCE {
             match connection.receive().await {
-                Ok(Heard::Tip) => heard.notify_one(),
+                Ok(Heard::Tip) => word.give(),
                 Ok(Heard::Other) => {}
                 Err(reason) => return reason,
             }

@@ -17,7 +17,8 @@ pub use heads::{HeadCheck, PublishedHead, check_head};
 pub use own::{SelfCheck, check_self};
 pub use repair::{Damage, Repair, RepairError, Repaired, repair};
 pub use server::{
-    CompareError, Comparison, Difference, HeadsComparison, LinkPair, Parted, compare,
+    ColumnsComparison, CompareError, Comparison, Difference, HeadsComparison, LinkPair, Parted,
+    PartedColumns, compare,
 };
 pub use source::{SourceCheck, check_against_source};
 

@@ -1,9 +1,11 @@
 //! An index held against another server: the same tweaks, block for block? And, where the server has heads, the same outputs
-//! and spends?
+//! and spends, and the same columns?
 
+mod columns;
 mod heads;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bitcoin::hex::DisplayHex;
 use serde::Serialize;
@@ -11,6 +13,7 @@ use serde::Serialize;
 use crate::client::{HttpOracle, Oracle, OracleError, OracleInfo, TweakQuery};
 use crate::store::{RowFilter, Snapshot, StoreError};
 use crate::wire::spcommit::Version;
+pub use columns::{ColumnsComparison, PartedColumns};
 pub use heads::{HeadsComparison, LinkPair, Parted};
 
 /// The dust limit that lists are compared with, in satoshi: about what it costs to spend an output.
@@ -56,6 +59,9 @@ pub struct Comparison {
     pub digests_agree: Option<bool>,
     /// What the heads at that height say; `None` if the index or the server has none.
     pub heads: Option<HeadsComparison>,
+    /// What the heads over the columns of the native protocol say there, and which columns differ; `None` if the index or the
+    /// server has none.
+    pub columns: Option<ColumnsComparison>,
     /// Heights whose lists of tweaks were compared, ascending.
     pub heights: Vec<u32>,
     /// What was noticed that is no difference.
@@ -80,7 +86,8 @@ pub struct Difference {
 }
 
 /// Compares an index with a server: block hashes, digests and heads at the last height that both have, the first block that
-/// differs by bisection, and the lists of tweaks at `heights` (those that both have), with and without a dust limit.
+/// differs by bisection, and at `heights` (those that both have) the hashes of all columns, and the lists of tweaks with and
+/// without a dust limit.
 ///
 /// A server with a lower tip or on another branch is no difference; it is said in the notes.
 ///
@@ -88,7 +95,7 @@ pub struct Difference {
 /// No usable answer, an index that cannot be read, another network.
 pub async fn compare(
     snapshot: &Snapshot,
-    server: &HttpOracle,
+    server: &Arc<HttpOracle>,
     heights: &[u32],
 ) -> Result<Comparison, CompareError> {
     let info = server.info().await?;
@@ -110,6 +117,7 @@ pub async fn compare(
             common: None,
             digests_agree: None,
             heads: None,
+            columns: None,
             heights: Vec::new(),
             notes: Vec::new(),
             differences: Vec::new(),
@@ -121,7 +129,7 @@ pub async fn compare(
 
 struct Job<'a> {
     snapshot: &'a Snapshot,
-    server: &'a HttpOracle,
+    server: &'a Arc<HttpOracle>,
     info: OracleInfo,
     result: Comparison,
 }
@@ -134,13 +142,12 @@ impl Job<'_> {
         self.result.common = Some(common);
         let first_difference = self.digests(common).await?;
         let parted = self.heads(common, heights).await?;
-        let mut heights: Vec<u32> = heights
-            .iter()
-            .copied()
-            .chain(first_difference)
+        let chosen = heights.iter().copied().chain(first_difference);
+        let mut heights: Vec<u32> = chosen
             .chain(parted)
             .filter(|height| *height <= common)
             .collect();
+        heights.extend(self.columns(common, &heights).await?);
         heights.sort_unstable();
         heights.dedup();
         for height in heights {
@@ -158,6 +165,7 @@ impl Job<'_> {
             );
         }
         self.heads_differ();
+        self.columns_differ();
         self.result.differences.sort_by_key(|d| d.height);
         Ok(())
     }
@@ -255,6 +263,7 @@ impl Job<'_> {
             Other::Block => self.same_block(height).await?,
             Other::Digest => self.same_digest(height).await?,
             Other::Head(version) => self.same_head(height, version).await?,
+            Other::Columns => self.same_columns(height).await?,
         })
     }
 
@@ -386,6 +395,7 @@ enum Other {
     Block,
     Digest,
     Head(Version),
+    Columns,
 }
 
 fn only_in(these: &[[u8; 33]], those: &[[u8; 33]]) -> Vec<[u8; 33]> {

@@ -1,5 +1,6 @@
 //! `spindex check`: is the index what it should be?
 
+mod node;
 mod report;
 
 use std::collections::BTreeSet;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use bitcoin::hex::DisplayHex;
 use clap::Args;
-use secp256k1::rand;
 
+pub(super) use self::node::{check_against_node, draw};
 use self::report::{NodeReport, Report, place, print, state};
 use super::config::{self, CommonSettings, ServerSettings};
 use super::output::{SyncProgress, progress_bar, write_stdout};
@@ -19,8 +20,7 @@ use super::server::{block_on, index_file, index_settings};
 use super::sources::{Sources, sources};
 use crate::chain::{BlockSource, ChainError};
 use crate::check::{
-    CompareError, Damage, Finding, PublishedHead, Repair, check_against_source, check_head,
-    check_self, compare, repair,
+    CompareError, Damage, Finding, PublishedHead, Repair, check_head, check_self, compare, repair,
 };
 use crate::client::{HttpOracle, HttpSettings, Oracle};
 use crate::index::IndexError;
@@ -86,7 +86,8 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
                 },
             )
         })
-        .transpose()?;
+        .transpose()?
+        .map(Arc::new);
     block_on(&common.compute, async {
         let mut job = Job {
             options,
@@ -161,19 +162,6 @@ pub(super) fn check(args: CheckArgs) -> Result<()> {
     })
 }
 
-/// Heights to compare beside the tip.
-pub(super) fn draw(snapshot: &Snapshot, blocks: u32) -> BTreeSet<u32> {
-    let Some(tip) = snapshot.tip().filter(|_| blocks > 0) else {
-        return BTreeSet::new();
-    };
-    let first = snapshot.first_height();
-    let count = tip.height.saturating_sub(first).saturating_add(1);
-    let drawn = blocks.min(count) as usize;
-    let drawn = rand::seq::index::sample(&mut rand::thread_rng(), count as usize, drawn);
-    let heights = drawn.into_iter().map(|offset| first + offset as u32);
-    heights.chain([tip.height]).collect()
-}
-
 struct Job {
     options: StoreOptions,
     /// What the file says of itself.
@@ -237,7 +225,7 @@ impl Job {
         }
         if let Some(height) = snapshot.spenders_from() {
             self.note(format!(
-                "who spends what below height {height} is not known: the index was built before that was kept; `spindex run` and `sync` fill it in from the node's blocks"
+                "who spends what below height {height} is not known: the index was built before that was kept; `spindex run` and `sync` fill it in from the source"
             ));
         }
         let bar = progress_bar(0, "blocks, in two passes");
@@ -268,7 +256,7 @@ impl Job {
     async fn check_against(
         &mut self,
         snapshot: &Snapshot,
-        server: &HttpOracle,
+        server: &Arc<HttpOracle>,
         sample: &BTreeSet<u32>,
     ) -> Result<()> {
         let heights: Vec<u32> = sample.iter().copied().collect();
@@ -325,22 +313,8 @@ impl Job {
         }
         // The one that filling in spenders comes to next, and ends at if it differs.
         heights.extend(snapshot.lacking_spenders(1)?.iter().map(|id| id.height));
-        let bar = progress_bar(0, "blocks");
-        bar.set_message("node");
-        let check = check_against_source(
-            snapshot,
-            source,
-            engine,
-            undo_depth,
-            &heights,
-            &suspects,
-            |done, all| {
-                bar.set_length(all as u64);
-                bar.set_position(done as u64);
-            },
-        )
-        .await;
-        bar.finish_and_clear();
+        let check =
+            check_against_node(snapshot, source, engine, undo_depth, &heights, &suspects).await;
         let check = match check {
             Ok(check) => check,
             // A pruned node passes the check and has not all blocks.

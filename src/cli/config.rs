@@ -201,9 +201,10 @@ pub(super) struct ServerSettings {
     /// Where to read blocks from [default: auto]
     #[arg(long, env = "SPINDEX_SOURCE", value_name = "SOURCE")]
     pub(super) source: Option<SourceKind>,
-    /// Base address of the spindex server to build the index from and to follow (--source spindex)
-    #[arg(long, env = "SPINDEX_UPSTREAM", value_name = "URL")]
-    pub(super) upstream: Option<String>,
+    /// Spindex server to build the index from and to follow, or exported files: a base address, a folder or a bucket
+    /// (--source spindex; may be repeated: what files lack, and what comes after them, is taken from the next one)
+    #[arg(long, env = "SPINDEX_UPSTREAM", value_name = "URL|FOLDER")]
+    pub(super) upstream: Option<Vec<String>>,
     /// How many random blocks of an index from another server are held against a node's (--node-url) once it is in sync
     /// [default: 0]
     #[arg(long, env = "SPINDEX_VERIFY_BLOCKS", value_name = "N")]

@@ -14,8 +14,8 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::config::{ComputeSettings, NetworkName};
-use super::output::write_stdout;
-use super::scan::{light_client, run_with_progress};
+use super::output::{progress_bar, write_stdout};
+use super::scan::show;
 use super::server::{block_on, desk, serve_api};
 use super::wallet::WalletFile;
 use crate::bip352::descriptor::DescriptorKey;
@@ -25,7 +25,8 @@ use crate::chain::made::simulated::builder::{
 };
 use crate::chain::made::simulated::{PaidOutput, SimulatedChain, SimulationSettings};
 use crate::client::{
-    Found, HttpOracle, HttpSettings, Identity, LightSettings, Oracle, Spend, State, WalletId,
+    Found, HttpOracle, HttpSettings, Identity, LightClient, LightSettings, Oracle, Spend, State,
+    WalletId,
 };
 use crate::curve::TweakPoint;
 use crate::curve::libsecp256k1::LibSecp256k1;
@@ -176,15 +177,12 @@ async fn run(args: DemoArgs) -> Result<()> {
         ..LightSettings::new(NETWORK)
     };
     let state = State::in_memory(identity)?;
-    let mut client = light_client(
-        engine.clone(),
-        oracle.clone(),
-        Some(wallet.keys()),
-        Vec::new(),
-        state,
-        settings,
-    )?;
-    let report = run_with_progress(&mut client).await?;
+    let scanner = Scanner::new(engine.clone(), wallet.keys())?;
+    let mut client = LightClient::new(oracle.clone(), Some(scanner), [], state, settings)?;
+    let bar = progress_bar(0, "blocks");
+    let report = client.run(&mut show(&bar)).await;
+    bar.finish_and_clear();
+    let report = report?;
     lap("scan");
     compare(&paid, &report.found)?;
     say(format!(
@@ -207,7 +205,7 @@ async fn run(args: DemoArgs) -> Result<()> {
     );
     chain.mine(1);
     indexer.sync(None).await?;
-    let report = run_with_progress(&mut client).await?;
+    let report = client.run(&mut |_| ()).await?;
     lap("spend");
     let spends: Vec<SpendReport> = report
         .found

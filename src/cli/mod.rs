@@ -8,6 +8,7 @@ mod core_dumps;
 mod demo;
 mod engine;
 mod export;
+mod oracle;
 mod output;
 mod scan;
 mod server;

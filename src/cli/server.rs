@@ -107,7 +107,13 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let indexing = async {
             let indexed = async {
                 indexer.check_source().await?;
-                let signal = stop.unless(tip_signal(&server, rpc)).await.flatten();
+                let signal = async {
+                    match &origin.upstream {
+                        Some(upstream) => Some(upstream.tip_signal()),
+                        None => tip_signal(&server, rpc).await,
+                    }
+                };
+                let signal = stop.unless(signal).await.flatten();
                 sync_and_compact(&indexer, None, &store, &progress, &stop).await?;
                 origin
                     .verify(&server, &store, engine.as_ref(), &stop)
@@ -325,7 +331,7 @@ pub(super) fn open_store(
     );
     if let Some(height) = store.snapshot()?.spenders_from() {
         tracing::warn!(
-            "who spends what below height {height} is not known: the index was built before that was kept; everything else is served, and `spindex run` and `sync` fill it in from the node's blocks"
+            "who spends what below height {height} is not known: the index was built before that was kept, or from a server that did not know; everything else is served, and `spindex run` and `sync` fill it in from the source"
         );
     }
     Ok(store)

@@ -13,8 +13,8 @@ use crate::chain::first_working::FirstWorking;
 use crate::chain::rest::{RestSettings, RestSource};
 use crate::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
 use crate::chain::rpc_source::RpcSource;
-use crate::chain::zmq::{TipSignal, ZmqAddress};
-use crate::chain::{self, BlockSource, Node};
+use crate::chain::zmq::ZmqAddress;
+use crate::chain::{self, BlockSource, Node, TipSignal};
 use crate::index::IndexSettings;
 
 /// Longest silence of the node before a request fails.

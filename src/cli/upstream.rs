@@ -1,17 +1,16 @@
-//! The spindex server that an index is built from instead of a node's blocks, as the settings describe it.
+//! The spindex server, or the exported files, that an index is built from instead of a node's blocks, as the settings describe it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use super::check::draw;
+use super::check::{check_against_node, draw};
 use super::config::{CommonSettings, ServerSettings, SourceKind, usage};
-use super::output::progress_bar;
+use super::oracle::{Named, one_behind_the_other};
 use crate::chain::BlockSource;
-use crate::check::check_against_source;
+use crate::client::HttpSettings;
 use crate::client::native::NativeOracle;
-use crate::client::{HttpOracle, HttpSettings};
 use crate::curve::Engine;
 use crate::replica::Upstream;
 use crate::store::Store;
@@ -30,8 +29,8 @@ pub(super) fn upstream(
     engine: &Arc<dyn Engine>,
 ) -> Result<Option<Arc<Upstream>>> {
     let is_source = server.source == Some(SourceKind::Spindex);
-    let url = match (&server.upstream, is_source) {
-        (Some(url), true) => url,
+    let names = match (server.upstream.as_deref(), is_source) {
+        (Some(names), true) => names,
         (None, true) => return Err(usage!("--source spindex needs --upstream")),
         (Some(_), false) => return Err(usage!("--upstream needs --source spindex")),
         (None, false) => return Ok(None),
@@ -41,8 +40,12 @@ pub(super) fn upstream(
         attempts: 1,
         ..HttpSettings::default()
     };
-    let http = HttpOracle::new(url, settings).map_err(|error| usage!("--upstream: {error}"))?;
-    let native = NativeOracle::new(Arc::new(http), common.network());
+    let oracles: Vec<Arc<NativeOracle>> = names
+        .iter()
+        .map(|name| Ok(Named::new("--upstream", name, &settings)?.native(common.network())))
+        .collect::<Result<_>>()?;
+    let native = one_behind_the_other(oracles.into_iter());
+    let native = native.ok_or_else(|| usage!("--source spindex needs --upstream"))?;
     Ok(Some(Arc::new(Upstream::new(
         native,
         engine.clone(),
@@ -81,23 +84,9 @@ pub(super) async fn verify_replica(
         return Ok(());
     };
     let sample = draw(&snapshot, *count);
-    let bar = progress_bar(0, "blocks");
-    bar.set_message("node");
     let none = BTreeSet::new();
-    let check = check_against_source(
-        &snapshot,
-        blocks.as_ref(),
-        engine,
-        undo_depth,
-        &sample,
-        &none,
-        |done, all| {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-        },
-    )
-    .await;
-    bar.finish_and_clear();
+    let blocks = blocks.as_ref();
+    let check = check_against_node(&snapshot, blocks, engine, undo_depth, &sample, &none).await;
     let check = check.context("the node could not be asked for --verify-blocks")?;
     for note in &check.notes {
         tracing::warn!("{note}");

@@ -1,4 +1,6 @@
-//! `spindex wallet`: wallet files, addresses and labels; and where `spindex scan` takes its keys from.
+//! `spindex wallet`: wallet files, addresses and labels.
+
+mod source;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,9 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use bitcoin::Network;
-use bitcoin::hex::FromHex;
 use clap::{Args, Subcommand};
-use secp256k1::PublicKey;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -18,6 +18,8 @@ use super::output::write_stdout;
 use crate::bip352::descriptor::DescriptorKey;
 use crate::bip352::keys::{ReceiverKeys, ScanKey, SpendKey};
 use crate::private_file::{self, Locked, PrivateFileError};
+
+pub(super) use source::{Wallet, WalletSource};
 
 #[derive(Args)]
 pub(super) struct WalletArgs {
@@ -221,12 +223,14 @@ impl WalletFile {
         Ok(wallet)
     }
 
+    /// The wallet in a file's content, if it has one. The parser's own message may quote the line with the key.
+    fn in_content(content: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(content).ok()?;
+        toml::from_str(text).ok()
+    }
+
     fn parse(path: &Path, content: &[u8]) -> Result<Self> {
-        let wallet = std::str::from_utf8(content)
-            .ok()
-            .and_then(|text| toml::from_str(text).ok());
-        // The parser's own message may quote the line with the key.
-        wallet.with_context(|| {
+        Self::in_content(content).with_context(|| {
             format!(
                 "{} is no wallet file; make one with `spindex wallet new` or `spindex wallet import`",
                 path.display()
@@ -275,110 +279,6 @@ fn with_cure(error: PrivateFileError) -> anyhow::Error {
             path.display()
         ),
         _ => error.into(),
-    }
-}
-
-/// Where a scan takes its wallet from: never from arguments, which every user of the machine can see.
-#[derive(Args)]
-pub(super) struct WalletSource {
-    /// Wallet file (see `spindex wallet`)
-    #[arg(long, env = "SPINDEX_WALLET", value_name = "FILE")]
-    wallet: Option<PathBuf>,
-    /// Ask for the descriptor (spscan1… or sp(spscan1…)) on the terminal, or read it from stdin
-    #[arg(long, conflicts_with = "wallet")]
-    prompt: bool,
-    /// Also look for the labels 1 to N; change (label 0) is always looked for
-    #[arg(
-        long,
-        env = "SPINDEX_LABELS",
-        value_name = "N",
-        default_value_t = 0,
-        value_parser = clap::value_parser!(u32).range(..=MAX_LABELS)
-    )]
-    labels: u32,
-}
-
-/// Most labels to look for by number: with a million the scan takes some 500 MB, and for each tweak a million times as
-/// long as for one label.
-const MAX_LABELS: i64 = 1_000_000;
-
-/// The descriptor itself, or scan key and spend public key in hex.
-const DESCRIPTOR_VARIABLE: &str = "SPINDEX_DESCRIPTOR";
-const SCAN_KEY_VARIABLE: &str = "SPINDEX_SCAN_KEY";
-const SPEND_PUBKEY_VARIABLE: &str = "SPINDEX_SPEND_PUBKEY";
-
-impl WalletSource {
-    /// The wallet's keys, or `None` if the user names no wallet.
-    ///
-    /// # Errors
-    /// A wallet that cannot be read or is for another network.
-    pub(super) fn keys(&self, network: Network) -> Result<Option<ReceiverKeys>> {
-        let labels = 1..=self.labels;
-        if let Some(path) = &self.wallet {
-            let wallet = WalletFile::read(path)?;
-            let theirs = wallet.network()?;
-            if theirs.0 != network {
-                bail!(
-                    "the wallet {} is for {theirs}, not for {}",
-                    path.display(),
-                    network.to_core_arg()
-                );
-            }
-            let key: DescriptorKey = wallet.key.expose().parse()?;
-            let labels = labels.chain(wallet.labels.iter().copied());
-            return Ok(Some(ReceiverKeys::new(
-                key.scan_key().clone(),
-                key.spend_pubkey(),
-                labels,
-            )));
-        }
-        let descriptor = match std::env::var(DESCRIPTOR_VARIABLE) {
-            _ if self.prompt => Some(read_secret("descriptor (not shown): ")?),
-            Ok(descriptor) => Some(Zeroizing::new(descriptor)),
-            Err(_) => None,
-        };
-        if let Some(descriptor) = descriptor {
-            let key: DescriptorKey = descriptor.trim().parse()?;
-            if !key.fits(network) {
-                bail!("the descriptor is not for {}", network.to_core_arg());
-            }
-            return Ok(Some(ReceiverKeys::new(
-                key.scan_key().clone(),
-                key.spend_pubkey(),
-                labels,
-            )));
-        }
-        let scan_key = std::env::var(SCAN_KEY_VARIABLE).ok().map(Zeroizing::new);
-        let spend_pubkey = std::env::var(SPEND_PUBKEY_VARIABLE).ok();
-        match (scan_key, spend_pubkey) {
-            (None, None) => Ok(None),
-            (Some(scan_key), Some(spend_pubkey)) => {
-                let scan_key = <[u8; 32]>::from_hex(scan_key.trim())
-                    .ok()
-                    .and_then(ScanKey::from_bytes)
-                    .with_context(|| {
-                        format!("{SCAN_KEY_VARIABLE} is no secret key of 64 hex digits")
-                    })?;
-                let spend_pubkey: PublicKey = spend_pubkey.trim().parse().map_err(|_| {
-                    anyhow::anyhow!("{SPEND_PUBKEY_VARIABLE} is no public key of 66 hex digits")
-                })?;
-                Ok(Some(ReceiverKeys::new(scan_key, spend_pubkey, labels)))
-            }
-            _ => Err(usage!(
-                "{SCAN_KEY_VARIABLE} and {SPEND_PUBKEY_VARIABLE} go together; one of them is missing"
-            )),
-        }
-    }
-
-    /// The network of the wallet file, if there is one.
-    ///
-    /// # Errors
-    /// A wallet file that cannot be read.
-    pub(super) fn network(&self) -> Result<Option<Network>> {
-        self.wallet
-            .as_ref()
-            .map(|path| Ok(WalletFile::read(path)?.network()?.0))
-            .transpose()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Version 1 of the HTTP interface, and the native routes of spindex servers.
 
+mod file;
 mod pause;
 mod proxy;
 mod redirect;
@@ -23,8 +24,8 @@ use crate::wire::v1::{self, words};
 use pause::Pause;
 use proxy::Way;
 pub use transport::HttpSettings;
-pub(super) use transport::Incoming;
 use transport::{Answer, reason, shown};
+pub(super) use transport::{Incoming, Unheard};
 
 /// Longest body of an answer that is one small object.
 const SMALL_BYTES: usize = 64 << 10;

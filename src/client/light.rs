@@ -12,6 +12,10 @@
 //! Answers that cannot all be true of one block (fewer outputs in a filter than tweaks, a spent index that is not the
 //! spent filter's) are taken for a change of the chain too, and are an error if they stay.
 //!
+//! Several wallets may be looked for in one pass ([`WalletsClient`]): their blocks are fetched once, and the candidates of all
+//! are computed together. Each has a state of its own, with a cursor of its own, and takes part from there on. States are
+//! committed one after the other; whatever happens in between, each says for itself how far it is.
+//!
 //! What cannot be seen from here: a server that lies, and outputs below the dust limit asked for. Servers that forget
 //! transactions whose taproot outputs are all spent (version 1 does) do not list payments received and spent before the
 //! scan reached them: their filter matches, and there is nothing to fetch. Such matches are kept, reported, and asked for
@@ -23,12 +27,15 @@ mod fetch;
 mod first_block;
 mod heads;
 mod matching;
+mod member;
+mod one;
 mod prepare;
 mod reorg;
 mod reporting;
 mod server;
 mod streams;
 mod unresolved;
+mod walk;
 mod window;
 
 use std::collections::BTreeSet;
@@ -38,18 +45,19 @@ use std::time::Duration;
 
 use bitcoin::{Network, OutPoint};
 
-use super::native::{NativeBlock, NativeOracle};
-use super::report::ScanReport;
-use super::state::{Identity, State, WalletId, WatchedRow};
-use super::{Oracle, OracleError, TweakQuery};
-use crate::scan::Scanner;
-use crate::wire::native::column::CHUNK_BLOCKS;
+use super::native::NativeOracle;
+use super::report::{Reports, WalletReport};
+use super::state::State;
+use super::{Oracle, OracleError};
+use crate::bip352::keys::ReceiverKeys;
+use crate::curve::Engine;
+use crate::scan::SharedScanner;
 
 pub use error::ClientError;
 use error::Interrupted;
-use fetch::Fetcher;
+use member::Member;
+pub use one::LightClient;
 use server::Server;
-use streams::Wanted;
 
 /// How often a scan begins again after a change of the chain without finishing a window in between.
 const MAX_RESTARTS: u32 = 6;
@@ -130,62 +138,84 @@ pub struct Progress {
     pub fetched: u32,
     /// Last height done and stored, `None` before the first.
     pub done: Option<u32>,
-    /// Outputs found so far, earlier runs included.
+    /// Outputs found so far, by all wallets, earlier runs included.
     pub found: usize,
-    /// Spends found so far, earlier runs included.
+    /// Spends found so far, by all wallets, earlier runs included.
     pub spends: usize,
 }
 
-/// A light client over one server.
-pub struct LightClient {
+/// What one wallet of a [`WalletsClient`] is scanned with.
+#[derive(Debug)]
+pub struct WalletScan {
+    /// By which reports and errors name it, if there are others.
+    pub name: Option<String>,
+    /// Its keys; `None` where only outpoints are watched.
+    pub keys: Option<Arc<ReceiverKeys>>,
+    /// Outpoints that are followed and reported with it. Others that the state holds stay there as they are, so that
+    /// following them later goes on where it stopped. Only taproot outputs can be watched: the filters hold no others, and
+    /// nothing tells whether an outpoint exists.
+    pub watched: Vec<OutPoint>,
+    /// Its progress and finds.
+    pub state: State,
+}
+
+/// A light client for several wallets over one server, which share one download and one pass.
+pub struct WalletsClient {
     server: Server,
-    scanner: Option<Arc<Scanner>>,
-    state: State,
+    members: Vec<Member>,
+    /// What computes; without a wallet nothing does.
+    engine: Option<Arc<dyn Engine>>,
+    /// The last pass, which the next one mostly is again.
+    pass: Option<Pass>,
     settings: LightSettings,
-    /// Given with this client. The state may hold others, of earlier runs: they wait until they are given again.
-    watched: BTreeSet<OutPoint>,
-    /// Lowest height to which the chain was taken back.
-    reorganised_above: Option<u32>,
     /// Restarts since the last stored window.
     restarts: u32,
     /// The server's last height when this pass began.
     tip: u32,
 }
 
-impl fmt::Debug for LightClient {
+impl fmt::Debug for WalletsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LightClient")
+        f.debug_struct("WalletsClient")
             .field("oracle", &self.server.describe())
-            .field("state", &self.state)
+            .field("members", &self.members)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
 
-/// A range of heights over which the same things are looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Segment {
-    first: u32,
-    last: u32,
-    /// Whether the wallet's scan goes over it.
-    wallet: bool,
+/// The wallets that blocks are scanned for.
+#[derive(Clone)]
+struct Pass {
+    /// Their places among the members, in the order of the scanner's wallets.
+    members: Vec<usize>,
+    scanner: Arc<SharedScanner>,
+    /// If blocks are scanned again, the heights at which each wallet asks for it.
+    only: Option<Arc<Vec<BTreeSet<u32>>>>,
 }
 
-impl LightClient {
-    /// A client for a wallet, for outpoints, or both. Of outpoints those in `watched` are followed and reported; others
-    /// that the state holds stay there as they are, so that following them later goes on where it stopped. Only taproot
-    /// outputs can be watched: the filters hold no others, and nothing tells whether an outpoint exists.
+impl Pass {
+    /// Whether the scan of a block is for the wallet with this place in the pass.
+    fn takes(&self, wallet: usize, height: u32) -> bool {
+        match &self.only {
+            None => true,
+            Some(only) => only.get(wallet).is_some_and(|only| only.contains(&height)),
+        }
+    }
+}
+
+impl WalletsClient {
+    /// A client over a server of version 1.
     ///
     /// # Errors
-    /// Nothing to look for, an empty range, or a state of another wallet or network.
+    /// Nothing to look for, an empty range, one wallet twice, or a state of another wallet or network.
     pub fn new(
         oracle: Arc<dyn Oracle>,
-        scanner: Option<Scanner>,
-        watched: impl IntoIterator<Item = OutPoint>,
-        state: State,
+        engine: Arc<dyn Engine>,
+        wallets: Vec<WalletScan>,
         settings: LightSettings,
     ) -> Result<Self, ClientError> {
-        Self::of(Server::V1(oracle), scanner, watched, state, settings)
+        Self::of(Server::V1(oracle), engine, wallets, settings)
     }
 
     /// The same over a server of the native protocol. What matches need is asked of `follow_ups`, if it is another one: then
@@ -196,66 +226,90 @@ impl LightClient {
     pub fn native(
         server: Arc<NativeOracle>,
         follow_ups: Option<Arc<NativeOracle>>,
-        scanner: Option<Scanner>,
-        watched: impl IntoIterator<Item = OutPoint>,
-        state: State,
+        engine: Arc<dyn Engine>,
+        wallets: Vec<WalletScan>,
         settings: LightSettings,
     ) -> Result<Self, ClientError> {
-        let server = Server::Native {
-            follow_ups: follow_ups.unwrap_or_else(|| server.clone()),
-            server,
-            first: 0,
-        };
-        Self::of(server, scanner, watched, state, settings)
+        let server = Server::native(server, follow_ups);
+        Self::of(server, engine, wallets, settings)
     }
 
     fn of(
         server: Server,
-        scanner: Option<Scanner>,
-        watched: impl IntoIterator<Item = OutPoint>,
-        state: State,
+        engine: Arc<dyn Engine>,
+        wallets: Vec<WalletScan>,
+        settings: LightSettings,
+    ) -> Result<Self, ClientError> {
+        let members = wallets.into_iter().map(|wallet| Member {
+            name: wallet.name,
+            keys: wallet.keys,
+            watched: wallet.watched.into_iter().collect(),
+            state: wallet.state,
+            reorganised_above: None,
+        });
+        let mut client = Self::over(server, members.collect(), settings)?;
+        client.engine = Some(engine);
+        // The pass of most scans.
+        let wallets = client.members.iter().enumerate();
+        let wallets = wallets.filter(|(_, member)| member.keys.is_some());
+        client.pass(wallets.map(|(at, _)| at).collect())?;
+        Ok(client)
+    }
+
+    /// Without an engine yet.
+    fn over(
+        server: Server,
+        members: Vec<Member>,
         mut settings: LightSettings,
     ) -> Result<Self, ClientError> {
         settings.concurrency = settings.concurrency.clamp(1, MAX_CONCURRENCY);
-        let expected = Identity {
-            network: settings.network,
-            wallet: scanner.as_ref().map(|scanner| WalletId::of(scanner.keys())),
-        };
-        if state.identity() != expected {
-            return Err(ClientError::ForeignState {
-                expected: expected.to_string(),
-                actual: state.identity().to_string(),
-            });
-        }
         if let (Some(from), Some(to)) = (settings.from, settings.to)
             && from > to
         {
             return Err(ClientError::EmptyRange { from, to });
         }
-        let watched: BTreeSet<OutPoint> = watched.into_iter().collect();
-        if scanner.is_none() && watched.is_empty() {
+        if members.is_empty() {
             return Err(ClientError::NothingToDo);
+        }
+        for (at, member) in members.iter().enumerate() {
+            let checked = member.check(settings.network);
+            checked.map_err(|error| member.named(error))?;
+            // Without keys they are outpoints, which one state is for.
+            let wallet = member.state.identity().wallet;
+            let mut before = members.iter().take(at);
+            if let Some(other) = before.find(|other| other.state.identity().wallet == wallet) {
+                return Err(ClientError::SameWallet {
+                    first: other.describe(),
+                    second: member.describe(),
+                });
+            }
         }
         Ok(Self {
             server,
-            scanner: scanner.map(Arc::new),
-            state,
+            members,
+            engine: None,
+            pass: None,
             settings,
-            watched,
-            reorganised_above: None,
             restarts: 0,
             tip: 0,
         })
     }
 
-    /// What the state has, without asking anybody.
-    pub fn known(&self) -> ScanReport {
-        self.report(self.tip)
+    /// What the states have, without asking anybody; wallets in the order in which they were given.
+    pub fn known(&self) -> Reports {
+        let reports = self.members.iter().map(|member| WalletReport {
+            wallet: member.name.clone(),
+            report: member.report(self.settings.network, self.tip),
+        });
+        Reports(reports.collect())
     }
 
-    /// The state, for instance to use it again with other settings.
-    pub fn into_state(self) -> State {
-        self.state
+    /// The states, for instance to use them again with other settings.
+    pub fn into_states(self) -> Vec<State> {
+        self.members
+            .into_iter()
+            .map(|member| member.state)
+            .collect()
     }
 
     /// Scans up to the end of the range, storing each window, and reports everything found by this and earlier runs.
@@ -268,14 +322,16 @@ impl LightClient {
     pub async fn run(
         &mut self,
         progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<ScanReport, ClientError> {
-        let for_wallet = self.scanner.is_some();
+    ) -> Result<Reports, ClientError> {
+        let for_wallet = self.members.iter().any(|member| member.keys.is_some());
         self.server.check(&self.settings, for_wallet).await?;
-        self.reorganised_above = None;
+        for member in &mut self.members {
+            member.reorganised_above = None;
+        }
         self.restarts = 0;
         loop {
             let mut interrupted = match self.run_once(progress).await {
-                Ok(oracle_height) => return Ok(self.report(oracle_height)),
+                Ok(()) => return Ok(self.known()),
                 Err(interrupted) => interrupted,
             };
             if let Interrupted::Failed(error) = &interrupted
@@ -315,146 +371,28 @@ impl LightClient {
         is_refusal && self.server.tip().await.is_ok_and(|tip| tip < self.tip)
     }
 
-    /// One pass to the end of the range; the server's last height.
-    async fn run_once(
-        &mut self,
-        progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<u32, Interrupted> {
-        let tip = self.server.tip().await?;
-        if tip > MAX_HEIGHT {
-            return Err(OracleError::Malformed {
-                url: self.server.describe(),
-                what: format!("a last block at height {tip}, which no chain has"),
-            }
-            .into());
-        }
-        self.tip = tip;
-        self.take_back_stale(tip).await?;
-        self.prepare(tip).await?;
-        self.ask_again(tip).await?;
-        let target = self.settings.to.map_or(tip, |to| to.min(tip));
-        let mut first = None;
-        while let Some(segment) = self.next_segment(target) {
-            let first = *first.get_or_insert(segment.first);
-            self.run_segment(&segment, tip, &mut |fetched, done, state: &State| {
-                progress(Progress {
-                    first,
-                    last: target,
-                    fetched,
-                    done,
-                    found: state.contents.found.len(),
-                    spends: state.contents.spends.len(),
-                });
-            })
-            .await?;
-        }
-        if let Server::Native { server, .. } = &self.server {
-            self.compare_head(server).await?;
-        }
-        if self.tells_spenders() {
-            self.complete_details().await?;
-        }
-        Ok(tip)
-    }
-
-    /// Rows of the outpoints that are followed.
-    fn followed(&self) -> impl Iterator<Item = (&OutPoint, &WatchedRow)> {
-        let rows = self.state.contents.watched.iter();
-        rows.filter(|(outpoint, _)| self.watched.contains(outpoint))
-    }
-
-    /// The next heights to look at, up to `target`, in the order of heights.
-    fn next_segment(&self, target: u32) -> Option<Segment> {
-        let wallet_next = self.state.contents.cursor.as_ref()?.next;
-        let nexts = || {
-            let watched = self.followed().filter_map(|(_, row)| row.next);
-            let found = self.state.contents.found.values();
-            let found = found.filter_map(|row| row.next);
-            watched.chain(found).chain([wallet_next])
+    /// The pass for these members, all of which have keys; `None` if there are none.
+    fn pass(&mut self, members: Vec<usize>) -> Result<Option<Pass>, ClientError> {
+        let (Some(engine), false) = (&self.engine, members.is_empty()) else {
+            return Ok(None);
         };
-        let first = nexts().min()?;
-        if first > target {
-            return None;
-        }
-        let last = nexts()
-            .filter(|next| *next > first)
-            .min()
-            .map_or(target, |next| target.min(next - 1));
-        Some(Segment {
-            first,
-            last,
-            wallet: first == wallet_next,
-        })
-    }
-
-    /// Begins to fetch what a segment takes.
-    async fn fetcher(&self, segment: &Segment) -> Result<Fetcher, Interrupted> {
-        let for_wallet = segment.wallet && self.scanner.is_some();
-        let (server, first) = match &self.server {
-            Server::V1(oracle) => {
-                let query = for_wallet.then_some(TweakQuery {
-                    dust_limit_sat: self.settings.dust_limit_sat,
-                    cut_through: self.settings.cut_through,
-                });
-                let heights = segment.first..=segment.last;
-                let concurrency = self.settings.concurrency;
-                return Ok(Fetcher::start(oracle.clone(), heights, query, concurrency));
-            }
-            Server::Native { server, first, .. } => (server, *first),
-        };
-        // Where the scan goes back for outputs found late, the server shall not learn in which block they are.
-        let begin = match segment.wallet {
-            true => segment.first,
-            false => (segment.first / CHUNK_BLOCKS * CHUNK_BLOCKS).max(first),
-        };
-        let wanted = Wanted {
-            heights: begin.min(segment.first)..=segment.last,
-            from: segment.first,
-            columns: NativeBlock::columns(for_wallet, self.settings.private),
-            chain: self.chain_below(server, begin).await?,
-            room: self.settings.window_bytes,
-        };
-        Ok(Fetcher::stream(server.clone(), wanted))
-    }
-
-    /// Most blocks of a window. Natively many come with one request, and each window takes a commit.
-    fn window_blocks(&self) -> usize {
-        let blocks = self.settings.window_blocks.max(1);
-        match &self.server {
-            Server::V1(_) => blocks,
-            Server::Native { .. } => blocks.saturating_mul(NATIVE_WINDOW),
-        }
-    }
-
-    /// Goes over a segment window by window. `progress` gets the last height fetched and the last one stored.
-    async fn run_segment(
-        &mut self,
-        segment: &Segment,
-        tip: u32,
-        progress: &mut (dyn FnMut(u32, Option<u32>, &State) + Send),
-    ) -> Result<(), Interrupted> {
-        let mut fetcher = self.fetcher(segment).await?;
-        let tweak_weight = self
-            .scanner
+        if self
+            .pass
             .as_ref()
-            .map_or(0, |scanner| matching::tweak_weight(scanner));
-        let mut done = None;
-        loop {
-            let blocks = fetcher
-                .window(
-                    self.window_blocks(),
-                    self.settings.window_bytes,
-                    tweak_weight,
-                    &mut |height| progress(height, done, &self.state),
-                )
-                .await?;
-            let Some(last) = blocks.last().map(|block| block.height) else {
-                return Ok(());
-            };
-            self.run_window(segment, blocks, tip).await?;
-            self.restarts = 0;
-            done = Some(last);
-            progress(last, done, &self.state);
+            .is_none_or(|pass| pass.members != members)
+        {
+            // With many labels two take much memory.
+            self.pass = None;
+            let keys = members
+                .iter()
+                .filter_map(|at| self.members.get(*at)?.keys.clone());
+            let scanner = Arc::new(SharedScanner::new(engine.clone(), keys.collect())?);
+            self.pass = Some(Pass {
+                members,
+                scanner,
+                only: None,
+            });
         }
+        Ok(self.pass.clone())
     }
 }

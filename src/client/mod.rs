@@ -1,7 +1,7 @@
 //! The light client: finds a wallet's outputs, and the spends of chosen outpoints, through any tweak server.
 //!
 //! [`Oracle`] is what a server of version 1 is asked, and [`http`] asks it; [`native`] asks servers of the native protocol,
-//! which answer for thousands of blocks at once; [`light`] is the range loop over either; [`state`] keeps progress and finds on disk;
+//! which answer for thousands of blocks at once; [`light`] is the range loop over either, for one wallet or several; [`state`] keeps progress and finds on disk;
 //! [`witnesses`] compares servers with each other.
 
 pub mod http;
@@ -15,13 +15,17 @@ use bitcoin::{BlockHash, Transaction, Txid};
 use futures::future::BoxFuture;
 
 use crate::curve::TweakPoint;
+use crate::export::Fault;
 use crate::wire::native::Code;
 use crate::wire::native::column::Column;
 
 pub use http::{HttpOracle, HttpSettings};
-pub use light::{ClientError, LightClient, LightSettings, Progress};
+pub use light::{ClientError, LightClient, LightSettings, Progress, WalletScan, WalletsClient};
 pub use native::NativeOracle;
-pub use report::{Event, Found, ScanHead, ScanReport, Spend, Unresolved, Watched};
+pub use report::{
+    Event, Found, Reports, ScanHead, ScanReport, Spend, Unresolved, WalletEvent, WalletReport,
+    Watched,
+};
 pub use state::{Identity, State, StateError, WalletId};
 
 pub use crate::wire::v1::{
@@ -149,6 +153,27 @@ pub enum OracleError {
         url: String,
         /// Where to, without credentials.
         target: String,
+    },
+    /// An exported file that is not what it should be.
+    #[error(
+        "{0}; have it exported anew (spindex export --verify), or name somebody behind it who has these blocks too (the \
+         option, given again)"
+    )]
+    File(Fault),
+    /// Exported files that do not have a block.
+    #[error(
+        "{files} has blocks {first} to {end}, and not {height}: name a server behind it (the option, given again), or \
+         ask for no more than there is"
+    )]
+    NotInFiles {
+        /// Where they are.
+        files: String,
+        /// Their first height.
+        first: u32,
+        /// Their last height.
+        end: u32,
+        /// The height that was asked for.
+        height: u32,
     },
     /// Wrong settings.
     #[error("{0}")]

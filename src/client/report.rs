@@ -2,12 +2,14 @@
 //! all of it is private: it tells what the wallet owns.
 
 mod changes;
+mod wallets;
 
 use bitcoin::hex::DisplayHex;
 use bitcoin::{BlockHash, Network, OutPoint, Txid};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use changes::Event;
+pub use wallets::{Reports, WalletEvent, WalletReport};
 
 /// An output of the wallet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

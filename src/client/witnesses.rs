@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bitcoin::hex::DisplayHex;
 use bitcoin::{BlockHash, Network};
-use futures::future::try_join_all;
+use futures::future::join_all;
 
 use super::OracleError;
 use super::native::NativeOracle;
@@ -86,7 +86,8 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// Compares servers up to a height that all have, at most to `to`, where it is given.
+/// Compares servers up to a height that all have, at most to `to`, where it is given. Exported files that cannot be read are
+/// left out, with a warning.
 ///
 /// # Errors
 /// A server that cannot be asked.
@@ -96,7 +97,15 @@ pub async fn compare(
 ) -> Result<Option<Disagreement>, OracleError> {
     let mut attempt = 1;
     loop {
-        let infos = try_join_all(servers.iter().map(|server| server.info())).await?;
+        let infos = join_all(servers.iter().map(|server| server.info())).await;
+        let (mut compared, mut infos_there) = (Vec::new(), Vec::new());
+        for (position, (info, server)) in infos.into_iter().zip(servers).enumerate() {
+            if let Some(info) = told(server, info)? {
+                compared.push((position, server.as_ref()));
+                infos_there.push(info);
+            }
+        }
+        let (servers, infos) = (compared, infos_there);
         let Some(tip) = infos.iter().map(|info| info.tip.height).min() else {
             return Ok(None);
         };
@@ -133,8 +142,22 @@ impl Disagreement {
     }
 }
 
+/// What a server tells, or `None` for files that cannot be read: that is said, and whoever scans them says who has what they
+/// lack.
+fn told<T>(server: &NativeOracle, told: Result<T, OracleError>) -> Result<Option<T>, OracleError> {
+    match told {
+        Err(error) if server.is_files() => {
+            let name = server.describe();
+            tracing::warn!("{name} cannot be compared with other oracles: {error}");
+            Ok(None)
+        }
+        told => told.map(Some),
+    }
+}
+
 struct Comparison<'s> {
-    servers: &'s [Arc<NativeOracle>],
+    /// With their positions.
+    servers: Vec<(usize, &'s NativeOracle)>,
     /// Whether their heads can be compared.
     heads: bool,
 }
@@ -166,16 +189,22 @@ impl Comparison<'_> {
 
     /// How the servers differ at a height, if they do.
     async fn at(&self, height: u32) -> Result<Option<Disagreement>, OracleError> {
-        let claims = self.servers.iter().map(|server| self.claim(server, height));
-        let claims = try_join_all(claims).await?;
+        let claims = self
+            .servers
+            .iter()
+            .map(|(_, server)| self.claim(server, height));
+        let claims = join_all(claims).await;
         let mut parties: BTreeMap<Claim, Party> = BTreeMap::new();
-        for (position, (claim, server)) in claims.into_iter().zip(self.servers).enumerate() {
+        for (claim, (position, server)) in claims.into_iter().zip(&self.servers) {
+            let Some(claim) = told(server, claim)? else {
+                continue;
+            };
             let party = parties.entry(claim).or_insert_with(|| Party {
                 servers: Vec::new(),
                 names: Vec::new(),
                 claim,
             });
-            party.servers.push(position);
+            party.servers.push(*position);
             party.names.push(server.describe());
         }
         if parties.len() < 2 {

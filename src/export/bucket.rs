@@ -64,7 +64,7 @@ impl Bucket {
         let prefix = prefix.trim_end_matches('/');
         let folder = Path::parse(format!("{prefix}{PREFIX}")).map_err(|error| wrong(&error))?;
         Ok(Self {
-            name: name.to_owned(),
+            name: name.trim_end_matches('/').to_owned(),
             client: client.map_err(|error| wrong(&error))?,
             folder,
         })
@@ -80,10 +80,24 @@ impl Bucket {
         move |source| PlaceError::Object { what, name, source }
     }
 
-    pub(super) async fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PlaceError> {
-        let read = async { self.client.get(&self.path(name)).await?.bytes().await };
+    pub(super) async fn read(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, PlaceError> {
+        let read = async {
+            let object = self.client.get(&self.path(name)).await?;
+            if object.meta.size <= most {
+                return Ok(object.bytes().await?.into());
+            }
+            let mut bytes: Vec<u8> = Vec::new();
+            let mut pieces = object.into_stream();
+            while bytes.len() as u64 <= most
+                && let Some(piece) = pieces.try_next().await?
+            {
+                bytes.extend_from_slice(&piece);
+            }
+            bytes.truncate(usize::try_from(most).map_or(usize::MAX, |most| most.saturating_add(1)));
+            Ok(bytes)
+        };
         match read.await {
-            Ok(bytes) => Ok(Some(bytes.into())),
+            Ok(bytes) => Ok(Some(bytes)),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed("read", name)(error)),
         }

@@ -21,5 +21,7 @@ pub use bucket::Bucket;
 pub use error::ExportError;
 pub use place::{Place, PlaceError};
 pub use verify::{Fault, FaultKind, Verified, verify};
+#[cfg(feature = "client")]
+pub(crate) use verify::{fault_of, heads_from, part};
 #[cfg(feature = "index")]
 pub use write::{ExportSettings, Exported, export};

@@ -1,8 +1,8 @@
 //! Where exported files are: a folder, or a bucket of an object store.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 #[cfg(feature = "object-stores")]
@@ -89,18 +89,41 @@ impl Place {
 
     /// A file, `None` if it is not there.
     pub(super) async fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PlaceError> {
+        self.read_up_to(name, u64::MAX).await
+    }
+
+    /// A file, `None` if it is not there. Of one that is longer than that, as much and a byte more.
+    pub(crate) async fn read_up_to(
+        &self,
+        name: &str,
+        most: u64,
+    ) -> Result<Option<Vec<u8>>, PlaceError> {
         match self {
             Self::Folder(root) => {
                 let path = routes(root).join(name);
-                blocking(move || match fs::read(&path) {
-                    Ok(bytes) => Ok(Some(bytes)),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(failed("read", &path)(error)),
+                blocking(move || {
+                    let mut bytes = Vec::new();
+                    let read = File::open(&path)
+                        .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes));
+                    match read {
+                        Ok(_) => Ok(Some(bytes)),
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                        Err(error) => Err(failed("read", &path)(error)),
+                    }
                 })
                 .await
             }
             #[cfg(feature = "object-stores")]
-            Self::Bucket(bucket) => bucket.read(name).await,
+            Self::Bucket(bucket) => bucket.read(name, most).await,
+        }
+    }
+
+    /// The whole name of a file.
+    pub(crate) fn full_name(&self, name: &str) -> String {
+        match self {
+            Self::Folder(root) => routes(root).join(name).display().to_string(),
+            #[cfg(feature = "object-stores")]
+            Self::Bucket(bucket) => format!("{bucket}{PREFIX}/{name}"),
         }
     }
 }

@@ -152,7 +152,8 @@ async fn read_chunk(
     Ok(files)
 }
 
-fn fault_of(bytes: &[u8], sum: &FileSum, listed: &ListedChunk) -> FaultKind {
+/// How bytes that are not those of a listed file are wrong.
+pub(crate) fn fault_of(bytes: &[u8], sum: &FileSum, listed: &ListedChunk) -> FaultKind {
     let has = bytes.len() as u64;
     match split_part(bytes) {
         Ok((head, _, [])) if head.last_hash != listed.block_hash => FaultKind::Stale {
@@ -161,6 +162,17 @@ fn fault_of(bytes: &[u8], sum: &FileSum, listed: &ListedChunk) -> FaultKind {
         _ if has < sum.bytes => FaultKind::Short { has, of: sum.bytes },
         _ => FaultKind::Broken("other bytes than are listed".to_owned()),
     }
+}
+
+/// From which height on there are heads of the chain of section hashes; `None` if there are none at all.
+pub(crate) fn heads_from(manifest: &Manifest) -> Option<u32> {
+    let first = match manifest.network {
+        Network::Bitcoin => {
+            Some(MAINNET_FIRST_HEIGHT).filter(|first| manifest.first_height <= *first)
+        }
+        _ => Some(manifest.first_height),
+    };
+    first.filter(|_| manifest.columns.len() == Column::ALL.len())
 }
 
 /// Blocks in order, and what binds them.
@@ -176,14 +188,8 @@ struct Chain {
 
 impl Chain {
     fn new(manifest: &Manifest) -> Self {
-        let heads_from = match manifest.network {
-            Network::Bitcoin => {
-                Some(MAINNET_FIRST_HEIGHT).filter(|first| manifest.first_height <= *first)
-            }
-            _ => Some(manifest.first_height),
-        };
         Self {
-            heads_from: heads_from.filter(|_| manifest.columns.len() == Column::ALL.len()),
+            heads_from: heads_from(manifest),
             before: None,
             head: None,
             reached: None,
@@ -278,7 +284,10 @@ impl Chain {
 }
 
 /// The part that a file is to hold.
-fn part<'b>(
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn part<'b>(
     column: Column,
     listed: &ListedChunk,
     manifest: &Manifest,

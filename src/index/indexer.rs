@@ -16,10 +16,9 @@ use super::pipeline::{
 };
 use super::reorg::{Fork, find_fork};
 use super::rows::{RowSource, rows_ahead};
-use super::spenders::{Filled, Filling};
+use super::spenders::{Filled, Filling, Teller};
 use crate::BlockId;
-use crate::chain::zmq::TipSignal;
-use crate::chain::{BlockSource, ChainError, Node};
+use crate::chain::{BlockSource, ChainError, Node, TipSignal};
 use crate::curve::Engine;
 use crate::runtime::Stop;
 use crate::store::{Applied, Locating, Snapshot, Store, StoreError};
@@ -198,7 +197,7 @@ impl Indexer {
     }
 
     /// Fills in who spends what in blocks that were indexed before that was kept, from the top down, as far as the source has
-    /// these blocks, and returns the index's tip. Between any two batches it looks for new blocks, as [`Indexer::sync`]
+    /// these blocks, or whoever gives rows knows it, and returns the index's tip. Between any two batches it looks for new blocks, as [`Indexer::sync`]
     /// does.
     ///
     /// What the source does not give is logged, and no error. Returns early when a stop is requested.
@@ -219,9 +218,12 @@ impl Indexer {
     }
 
     fn filling(&self) -> Filling {
-        let (store, source) = (self.store.clone(), self.source.clone());
-        // So that what is asked about the tip finds a place.
-        Filling::new(store, source, self.settings.in_flight / 2)
+        let teller = match &self.rows {
+            Some(rows) => Teller::Rows(rows.clone()),
+            // So that what is asked about the tip finds a place.
+            None => Teller::Blocks(self.source.clone(), self.settings.in_flight / 2),
+        };
+        Filling::new(self.store.clone(), teller, self.source.describe())
     }
 
     /// Follows the node's tip until a stop is requested: looks after each poll interval, and when `signal` says so. Meanwhile

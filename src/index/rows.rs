@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bitcoin::BlockHash;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 use super::pipeline::{BusyClock, Derived, End};
+use crate::BlockId;
 use crate::chain::ChainError;
-use crate::store::{BlockRecord, Snapshot};
+use crate::store::{BlockRecord, BlockSpends, Snapshot};
 
 /// Gives the rows of blocks ready made. What the chain looks like its [`BlockSource`](crate::chain::BlockSource) says.
 pub trait RowSource: Send + Sync {
@@ -24,6 +26,13 @@ pub trait RowSource: Send + Sync {
         below: Snapshot,
         heights: RangeInclusive<u32>,
     ) -> BoxStream<'static, Result<Vec<BlockRecord>, ChainError>>;
+
+    /// Who spends what in consecutive blocks, oldest first, each with an answer of its own: whoever gave rows without that
+    /// may have learnt it since.
+    fn spends(
+        self: Arc<Self>,
+        of: Vec<BlockId>,
+    ) -> BoxFuture<'static, Vec<Result<BlockSpends, ChainError>>>;
 }
 
 /// Starts taking rows. The receiver gets them in height order, then the end; a portion waits for it. Dropping it ends the

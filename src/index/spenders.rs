@@ -1,4 +1,5 @@
-//! Who spends what in blocks that were indexed before that was kept, filled in from the source while the index follows the tip.
+//! Who spends what in blocks that were indexed before that was kept, or by the word of a server that did not know, filled in
+//! from the source while the index follows the tip.
 //!
 //! It goes down from [`Snapshot::lacking_spenders`](crate::store::Snapshot::lacking_spenders), a batch at a time. A batch is a
 //! task of its own, from the first request to the commit, so that whoever follows the tip waits for none, and at most one is
@@ -7,21 +8,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::derive::derive_spends;
 use super::indexer::{IndexError, blocking};
+use super::rows::RowSource;
 use crate::BlockId;
 use crate::chain::{BlockSource, BlockWithPrevouts, ChainError};
-use crate::store::Store;
+use crate::store::{BlockSpends, Store};
 
 /// Serialized bytes of the blocks that one commit takes, or one run more.
 const BATCH_BYTES: usize = 32 << 20;
 /// Most blocks that one takes.
 const BATCH_BLOCKS: u32 = 1_024;
+/// Blocks that a source of rows is asked about at once.
+const ROWS_AT_ONCE: usize = 64;
 /// How long a batch may take before the next one is smaller: as much work as a crash may lose.
 const BATCH_TIME: Duration = Duration::from_secs(10);
 
@@ -52,11 +56,21 @@ struct Batch {
     elapsed: Duration,
 }
 
+/// Who says what blocks spend.
+#[derive(Clone)]
+pub(super) enum Teller {
+    /// The blocks, so many runs of them at a time.
+    Blocks(Arc<dyn BlockSource>, usize),
+    /// Whoever gives rows instead of them.
+    Rows(Arc<dyn RowSource>),
+}
+
 /// The work on one index.
 pub(super) struct Filling {
     store: Arc<Store>,
-    source: Arc<dyn BlockSource>,
-    in_flight: usize,
+    teller: Teller,
+    /// Its name.
+    source: String,
     /// Blocks of the next batch.
     blocks: u32,
     under_way: Option<JoinHandle<Result<Option<Batch>, IndexError>>>,
@@ -80,11 +94,11 @@ impl Drop for Filling {
 }
 
 impl Filling {
-    pub(super) fn new(store: Arc<Store>, source: Arc<dyn BlockSource>, in_flight: usize) -> Self {
+    pub(super) fn new(store: Arc<Store>, teller: Teller, source: String) -> Self {
         Self {
             store,
+            teller,
             source,
-            in_flight: in_flight.max(1),
             // How large they are is not known yet.
             blocks: 1,
             under_way: None,
@@ -112,8 +126,8 @@ impl Filling {
             Some(under_way) => under_way,
             None => {
                 tokio::time::sleep_until(self.not_before).await;
-                let (store, source) = (self.store.clone(), self.source.clone());
-                let batch = fill_batch(store, source, self.in_flight, self.blocks);
+                let (store, teller) = (self.store.clone(), self.teller.clone());
+                let batch = fill_batch(store, teller, self.blocks);
                 self.under_way.insert(tokio::spawn(batch))
             }
         };
@@ -145,7 +159,7 @@ impl Filling {
         if let Some((top, first)) = lacking.await?? {
             tracing::info!(
                 "filling in who spends what in blocks {top} down to {first} from {}",
-                self.source.describe()
+                self.source
             );
         }
         self.last_line = Some(Instant::now());
@@ -181,9 +195,15 @@ impl Filling {
         // A smaller one may get at least its first blocks.
         self.blocks = 1;
         if self.failures == FAILURES {
+            let cure = match self.teller {
+                Teller::Blocks(..) => {
+                    "`spindex run` and `sync` go on with it wherever these blocks are: at a node that is not pruned (--node-url) or in its files \
+                     (--blocks-dir)"
+                }
+                Teller::Rows(_) => "it is asked for again until the server has learnt it",
+            };
             tracing::warn!(
-                "who spends what in old blocks stays unknown, as the source does not give them ({error}); everything else is served, and `spindex run` and \
-                 `sync` go on with it wherever these blocks are: at a node that is not pruned (--node-url) or in its files (--blocks-dir)"
+                "who spends what in old blocks stays unknown, as the source does not say ({error}); everything else is served, and {cure}"
             );
         } else {
             tracing::debug!("no blocks to fill in who spends what: {error}");
@@ -210,8 +230,7 @@ fn next_blocks(blocks: u32, batch: &Batch) -> u32 {
 /// Fills in the highest blocks that lack something; `None` if none do.
 async fn fill_batch(
     store: Arc<Store>,
-    source: Arc<dyn BlockSource>,
-    in_flight: usize,
+    teller: Teller,
     most: u32,
 ) -> Result<Option<Batch>, IndexError> {
     let started = Instant::now();
@@ -220,14 +239,9 @@ async fn fill_batch(
     if wanted.is_empty() {
         return Ok(None);
     }
-    let (blocks, missing) = fetch(source.as_ref(), &wanted, in_flight).await;
-    let bytes = blocks.iter().map(BlockWithPrevouts::size_bytes).sum();
+    let (spends, bytes, missing) = teller.spends(&wanted).await?;
     let reading = store.clone();
-    let agreed = blocking(move || {
-        let spends = derive_spends(&blocks);
-        drop(blocks);
-        reading.snapshot()?.agree_on_spends(spends)
-    });
+    let agreed = blocking(move || reading.snapshot()?.agree_on_spends(spends));
     let mut agreed = agreed.await??;
     let difference = agreed.difference.take();
     let known_from = blocking(move || store.fill_spenders(&agreed)).await??;
@@ -246,39 +260,71 @@ async fn fill_batch(
     }
 }
 
-/// Blocks from the last one down, as many as a batch takes, oldest first; and why the one below them is not there.
-async fn fetch(
-    source: &dyn BlockSource,
-    wanted: &[BlockId],
-    in_flight: usize,
-) -> (Vec<BlockWithPrevouts>, Option<ChainError>) {
-    let mut runs = Vec::new();
-    let mut rest = wanted;
-    while !rest.is_empty() {
-        let length = source.run_length(rest).clamp(1, rest.len());
-        let (run, others) = rest.split_at(length);
-        runs.push(run.to_vec());
-        rest = others;
-    }
-    let fetched = runs.into_iter().rev().map(async |run| {
-        let mut blocks = source.blocks(&run).await;
-        if blocks.len() < run.len() {
-            let error = "the source gives fewer blocks than it was asked for";
-            blocks.insert(0, Err(ChainError::NotAvailable(error.to_owned())));
+impl Teller {
+    /// What blocks spend, from the last one down, as many as a batch takes, oldest first; how many bytes that took; and why the
+    /// one below them is not there.
+    async fn spends(
+        &self,
+        wanted: &[BlockId],
+    ) -> Result<(Vec<BlockSpends>, usize, Option<ChainError>), IndexError> {
+        match self {
+            Self::Blocks(source, in_flight) => {
+                let mut runs = Vec::new();
+                let mut rest = wanted;
+                while !rest.is_empty() {
+                    let length = source.run_length(rest).clamp(1, rest.len());
+                    let (run, others) = rest.split_at(length);
+                    runs.push(run.to_vec());
+                    rest = others;
+                }
+                let get = |run: Vec<BlockId>| {
+                    let source = source.clone();
+                    async move { source.blocks(&run).await }.boxed()
+                };
+                let size = BlockWithPrevouts::size_bytes;
+                let (blocks, bytes, missing) = fetch(runs, *in_flight, get, size).await;
+                let spends = blocking(move || derive_spends(&blocks)).await?;
+                Ok((spends, bytes, missing))
+            }
+            Self::Rows(rows) => {
+                let mut runs: Vec<_> = wanted.rchunks(ROWS_AT_ONCE).map(<[_]>::to_vec).collect();
+                runs.reverse();
+                let get = |run| rows.clone().spends(run);
+                Ok(fetch(runs, 1, get, BlockSpends::size_bytes).await)
+            }
         }
-        blocks
+    }
+}
+
+/// Things of blocks from the last run down, as many as a batch takes, oldest first; their size; and why the one below them is
+/// not there.
+async fn fetch<T: Send + 'static>(
+    runs: Vec<Vec<BlockId>>,
+    in_flight: usize,
+    get: impl Fn(Vec<BlockId>) -> BoxFuture<'static, Vec<Result<T, ChainError>>>,
+    size: impl Fn(&T) -> usize,
+) -> (Vec<T>, usize, Option<ChainError>) {
+    let fetched = runs.into_iter().rev().map(|run| {
+        let wanted = run.len();
+        get(run).map(move |mut got| {
+            if got.len() < wanted {
+                let error = "the source gives fewer blocks than it was asked for";
+                got.insert(0, Err(ChainError::NotAvailable(error.to_owned())));
+            }
+            got
+        })
     });
-    let mut fetched = std::pin::pin!(stream::iter(fetched).buffered(in_flight));
-    let (mut blocks, mut bytes, mut missing) = (Vec::new(), 0, None);
+    let mut fetched = std::pin::pin!(stream::iter(fetched).buffered(in_flight.max(1)));
+    let (mut things, mut bytes, mut missing) = (Vec::new(), 0, None);
     while bytes < BATCH_BYTES
         && missing.is_none()
         && let Some(run) = fetched.next().await
     {
-        for block in run.into_iter().rev() {
-            match block {
-                Ok(block) => {
-                    bytes += block.size_bytes();
-                    blocks.push(block);
+        for thing in run.into_iter().rev() {
+            match thing {
+                Ok(thing) => {
+                    bytes += size(&thing);
+                    things.push(thing);
                 }
                 Err(error) => {
                     missing = Some(error);
@@ -287,8 +333,8 @@ async fn fetch(
             }
         }
     }
-    blocks.reverse();
-    (blocks, missing)
+    things.reverse();
+    (things, bytes, missing)
 }
 
 #[cfg(test)]

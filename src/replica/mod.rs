@@ -1,11 +1,12 @@
 //! How does an index follow another one?
 //!
-//! [`Upstream`] is another spindex server, in the place of a node: it says what the chain looks like, and gives rows instead of
+//! [`Upstream`] is another spindex server, or what one has exported as files, in the place of a node: it says what the chain looks like, and gives rows instead of
 //! blocks ([`RowSource`]). Nothing of it is taken on trust that can be checked without blocks: headers link to those that the
 //! index has, carry the work that the rules ask for, and have the hash of every section; rows are made of these sections,
 //! and what can be computed from rows is computed anew and held against the hashes (`record`).
 
 mod record;
+mod spends;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,12 +19,14 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::task::JoinHandle;
 
 use crate::BlockId;
-use crate::chain::{BlockSource, BlockWithPrevouts, ChainError};
+use crate::chain::{BlockSource, BlockWithPrevouts, ChainError, TipSignal};
 use crate::client::OracleError;
-use crate::client::native::{Broken, HeaderChain, NativeOracle, Next, Part, Parts, read_group};
+use crate::client::native::{
+    Broken, EventSettings, Group, HeaderChain, NativeOracle, Next, Parts, follow_events, read_group,
+};
 use crate::curve::Engine;
 use crate::index::{IndexError, RowSource, blocking};
-use crate::store::{BlockRecord, Keep, Snapshot, StoreError, TweakForm};
+use crate::store::{BlockRecord, BlockSpends, Keep, Snapshot, StoreError, TweakForm};
 use crate::wire::native::Code;
 use crate::wire::native::column::Column;
 
@@ -33,9 +36,9 @@ const GROUPS_AHEAD: usize = 2;
 /// Headers below the first new one that the rules for it can ask for: those since the last change of difficulty.
 const HEADERS_BELOW: u32 = 2_016;
 
-/// Another spindex server that an index is built from and follows.
+/// Another spindex server that an index is built from and follows, or what one has exported.
 pub struct Upstream {
-    server: NativeOracle,
+    server: Arc<NativeOracle>,
     engine: Arc<dyn Engine>,
     keep: Keep,
     tweak_form: TweakForm,
@@ -65,9 +68,9 @@ pub struct HeadsDiffer {
 }
 
 impl Upstream {
-    /// An index of that kind, built from a server.
+    /// An index of that kind, built from a server or exported files.
     pub fn new(
-        server: NativeOracle,
+        server: Arc<NativeOracle>,
         engine: Arc<dyn Engine>,
         keep: Keep,
         tweak_form: TweakForm,
@@ -117,6 +120,15 @@ impl Upstream {
         })
     }
 
+    /// Has the server's events tell of new tips. To be called on a tokio runtime.
+    pub fn tip_signal(self: &Arc<Self>) -> TipSignal {
+        let upstream = self.clone();
+        TipSignal::new(TipSignal::GATHER, |word| async move {
+            let settings = EventSettings::default();
+            follow_events(&upstream.server, settings, |_| word.give()).await;
+        })
+    }
+
     /// What an index of this kind is made of.
     fn columns(&self) -> &'static [Column] {
         match self.keep {
@@ -132,7 +144,7 @@ impl Upstream {
     }
 
     /// The records of a group of parts. Blocks the calling thread.
-    fn read(&self, url: &str, group: &[Part], first: u32) -> Result<Vec<BlockRecord>, OracleError> {
+    fn read(&self, url: &str, group: Group, first: u32) -> Result<Vec<BlockRecord>, OracleError> {
         let network = self.server.network();
         let blocks = read_group(url, network, self.columns(), group, first)?;
         record::records(
@@ -154,10 +166,12 @@ fn chain_error(error: OracleError) -> ChainError {
             Code::NotYetIndexed | Code::Busy | Code::Internal => ChainError::NotAvailable(text),
             _ => ChainError::Setup(text),
         },
-        OracleError::UnknownHeight { .. } | OracleError::Refused { .. } => {
-            ChainError::NotAvailable(text)
+        OracleError::UnknownHeight { .. }
+        | OracleError::Refused { .. }
+        | OracleError::NotInFiles { .. } => ChainError::NotAvailable(text),
+        OracleError::Untrue { .. } | OracleError::Malformed { .. } | OracleError::File(_) => {
+            ChainError::Mismatch(text)
         }
-        OracleError::Untrue { .. } | OracleError::Malformed { .. } => ChainError::Mismatch(text),
         OracleError::NotFound { .. } | OracleError::Redirected { .. } | OracleError::Setup(_) => {
             ChainError::Setup(text)
         }
@@ -166,12 +180,22 @@ fn chain_error(error: OracleError) -> ChainError {
 
 impl BlockSource for Upstream {
     fn describe(&self) -> String {
-        format!("the spindex server {}", self.server.describe())
+        let name = self.server.describe();
+        match self.server.is_files() {
+            true => format!("the exported files in {name}"),
+            false => format!("the spindex server {name}"),
+        }
     }
 
     fn check(&self, network: Network) -> BoxFuture<'_, Result<(), ChainError>> {
         async move {
             let info = self.server.info().await.map_err(chain_error)?;
+            if self.server.shadows().await.map_err(chain_error)? {
+                return Err(ChainError::Setup(format!(
+                    "{} has another --upstream behind it, which only exported files can have: name these first",
+                    self.describe()
+                )));
+            }
             if info.network != network {
                 return Err(ChainError::Setup(format!(
                     "{} is of {}, and not of {network}: check --network and --upstream",
@@ -233,6 +257,13 @@ impl RowSource for Upstream {
             Ok(records.map(|records| (records, pass)))
         })
         .boxed()
+    }
+
+    fn spends(
+        self: Arc<Self>,
+        of: Vec<BlockId>,
+    ) -> BoxFuture<'static, Vec<Result<BlockSpends, ChainError>>> {
+        async move { spends::of_blocks(&self, &of).await }.boxed()
     }
 }
 
@@ -312,14 +343,14 @@ impl Pass {
             }
         };
         let first = self.asked;
-        let blocks = group.first().map_or(0, |part| part.head.blocks);
+        let blocks = group.blocks();
         self.asked = first.saturating_add(blocks);
         if blocks == 0 || self.asked > self.last.saturating_add(1) {
             let text = format!("{} has other blocks than were asked for", parts.url());
             return Err(ChainError::Mismatch(text));
         }
         let (upstream, url) = (self.upstream.clone(), parts.url());
-        let read = move || upstream.read(&url, &group, first);
+        let read = move || upstream.read(&url, group, first);
         self.reading.push_back(tokio::task::spawn_blocking(read));
         self.parts = Some(parts).filter(|_| self.asked <= self.last);
         Ok(())

@@ -10,7 +10,8 @@ use crate::client::native::{Raw, untrue};
 use crate::curve::{Engine, TWEAK_BATCH, TweakPoint, batch_for_threads, covered};
 use crate::filter::{self, spent_filter, spent_item};
 use crate::store::{
-    BlockRecord, Keep, OutputRow, SpendRow, Spender, StateRow, TransactionRow, TweakForm,
+    BlockRecord, BlockSpends, Keep, OutputRow, SpendRow, Spender, StateRow, TransactionRow,
+    TweakForm,
 };
 use crate::wire::native::column::Column;
 use crate::wire::native::section::{PartError, Spends, read_outputs, read_tweaks};
@@ -150,6 +151,52 @@ fn record(
     Ok(record)
 }
 
+/// Who spends what in a block of which only `spends` was asked for.
+///
+/// # Errors
+/// [`OracleError::Untrue`] for what cannot be read, or makes other rows than the header counts.
+pub(super) fn spends(url: &str, block: &Raw) -> Result<BlockSpends, OracleError> {
+    let lie = |what: String| lie(url, block, Column::Spends, what);
+    let section = block.sections.first().map_or(&[][..], Vec::as_slice);
+    let decoded = Spends::decode(section).map_err(|error| lie(error.0))?;
+    let header = &block.header;
+    for (is, says) in [
+        (decoded.spent.len(), header.spends),
+        (decoded.states.len(), header.states),
+    ] {
+        if is != says as usize {
+            return Err(lie(format!("{is} rows, and {says} by its header")));
+        }
+    }
+    let (spends, states) = spend_rows(&decoded);
+    Ok(BlockSpends {
+        id: BlockId {
+            height: block.height,
+            hash: block.hash,
+        },
+        spends,
+        states,
+    })
+}
+
+fn spend_rows(spends: &Spends) -> (Vec<SpendRow>, Vec<StateRow>) {
+    let rows = spends.spent.iter().map(|spent| SpendRow {
+        outpoint: spent.outpoint,
+        key_prefix: spent.key_prefix,
+        created: None,
+        spender: spent
+            .spender
+            .map(|(transaction, input)| Spender { transaction, input }),
+    });
+    let states = spends.states.iter().map(|state| StateRow {
+        transaction: state.transaction,
+        vout: state.vout,
+        txid: state.txid,
+        state_id: state.state_id,
+    });
+    (rows.collect(), states.collect())
+}
+
 /// What an index has that keeps everything.
 fn fill(
     record: &mut BlockRecord,
@@ -178,24 +225,7 @@ fn fill(
             }));
     }
     let spends = Spends::decode(section(2)).map_err(|error| lie(Column::Spends, error))?;
-    record.spends.extend(spends.spent.iter().map(|spent| {
-        SpendRow {
-            outpoint: spent.outpoint,
-            key_prefix: spent.key_prefix,
-            created: None,
-            spender: spent
-                .spender
-                .map(|(transaction, input)| Spender { transaction, input }),
-        }
-    }));
-    record
-        .states
-        .extend(spends.states.iter().map(|state| StateRow {
-            transaction: state.transaction,
-            vout: state.vout,
-            txid: state.txid,
-            state_id: state.state_id,
-        }));
+    (record.spends, record.states) = spend_rows(&spends);
     let items = record.spends.iter();
     let items: Vec<[u8; 8]> = items
         .map(|spend| spent_item(&spend.outpoint, &block.hash))

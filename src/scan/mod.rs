@@ -1,4 +1,4 @@
-//! Scanning tweaks for one wallet: candidates in bulk, then the full rules for what a candidate points to.
+//! Scanning tweaks for one wallet or several: candidates in bulk, then the full rules for what a candidate points to.
 //!
 //! A hit for `k = 0`, plain or labelled, is necessary for every payment, so [`Scanner::scan`] computes only those keys;
 //! [`Scanner::confirm`] then applies BIP352 to all outputs of the transaction.
@@ -7,6 +7,7 @@ mod candidates;
 mod confirm;
 #[cfg(test)]
 mod failing_engine;
+mod shared;
 
 use std::fmt;
 use std::ops::Range;
@@ -16,7 +17,9 @@ use bitcoin::OutPoint;
 use zeroize::Zeroize;
 
 use crate::bip352::keys::ReceiverKeys;
-use crate::curve::{CandidateChunk, CandidateScanner, Engine, InvalidTarget, TweakPoint, covered};
+use crate::curve::{CandidateChunk, Engine, InvalidTarget, TweakPoint};
+
+pub use shared::SharedScanner;
 
 /// An output of a transaction that is checked in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,9 +79,9 @@ pub struct Unverified(
 
 /// Scans for one wallet.
 pub struct Scanner {
-    keys: ReceiverKeys,
-    engine: Arc<dyn Engine>,
-    scanner: Box<dyn CandidateScanner>,
+    keys: Arc<ReceiverKeys>,
+    /// Of this wallet alone.
+    scanner: SharedScanner,
 }
 
 impl fmt::Debug for Scanner {
@@ -89,16 +92,21 @@ impl fmt::Debug for Scanner {
     }
 }
 
+impl From<Scanner> for SharedScanner {
+    fn from(scanner: Scanner) -> Self {
+        scanner.scanner
+    }
+}
+
 impl Scanner {
     /// Prepares a scan: what an engine can work out once per wallet is done here.
     ///
     /// # Errors
     /// [`InvalidTarget`] if the engine refuses a key, which keys from [`ReceiverKeys`] never cause.
     pub fn new(engine: Arc<dyn Engine>, keys: ReceiverKeys) -> Result<Self, InvalidTarget> {
-        let target = keys.scan_target();
+        let keys = Arc::new(keys);
         Ok(Self {
-            scanner: engine.scanner(std::slice::from_ref(&target))?,
-            engine,
+            scanner: SharedScanner::new(engine, vec![keys.clone()])?,
             keys,
         })
     }
@@ -110,14 +118,13 @@ impl Scanner {
 
     /// How many candidates a tweak has: one for the plain address and one for each label.
     pub fn candidates_per_tweak(&self) -> usize {
-        self.scanner.candidates_per_tweak(0)
+        self.scanner.candidates_per_tweak()
     }
 
     /// The point of each compressed tweak, in order; `None` where the bytes are none. In batches on rayon; blocks the calling
     /// thread.
     pub fn decompress(&self, tweaks: &[[u8; 33]]) -> Vec<Option<TweakPoint>> {
-        let engine = self.engine.as_ref();
-        covered(engine, || candidates::decompress(engine, tweaks))
+        self.scanner.decompress(tweaks)
     }
 
     /// Computes the candidates of every tweak, in batches of tweaks on rayon, and hands them over chunk by chunk, so that
@@ -133,8 +140,7 @@ impl Scanner {
         begin: impl Fn(Range<usize>) -> T + Sync,
         take: impl Fn(&mut T, CandidateChunk<'_>) + Sync,
     ) -> Vec<T> {
-        let scanner = self.scanner.as_ref();
-        covered(scanner, || candidates::scan(scanner, tweaks, &begin, &take))
+        self.scanner.scan(tweaks, begin, take)
     }
 
     /// The full rule for one transaction (BIP352, "Scanning"): k from 0, labels, K_MAX.

@@ -300,9 +300,9 @@ pub enum StoreError {
         /// What does not fit.
         reason: String,
     },
-    /// What the source of blocks says that an old block spends is not what the index has of it.
+    /// What the source says that an old block spends is not what the index has of it.
     #[error(
-        "the index {} does not have what the node's block {block} spends ({reason}): run `spindex check --repair` with the node at \
+        "the index {} does not have what the source's block {block} spends ({reason}): run `spindex check --repair` with a node at \
          hand, which compares this block with the node's",
         file.display()
     )]

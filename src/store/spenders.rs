@@ -30,6 +30,13 @@ pub struct BlockSpends {
     pub states: Vec<StateRow>,
 }
 
+impl BlockSpends {
+    /// Bytes in memory, about.
+    pub fn size_bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.spends) + size_of_val(&*self.states)
+    }
+}
+
 /// What blocks spend by the word of their source and of the index alike ([`Snapshot::agree_on_spends`]).
 #[derive(Debug)]
 pub struct AgreedSpends {

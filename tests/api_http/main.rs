@@ -1,6 +1,5 @@
 //! The HTTP interface over real sockets: every route, every error, against answers made from the records alone.
 
-mod columns;
 mod crowds;
 mod faults;
 mod fixture;
@@ -16,9 +15,7 @@ mod points;
 mod proxy;
 #[path = "../support/sections.rs"]
 mod sections;
-mod selections;
 #[cfg(target_os = "linux")]
-mod slow_readers;
 #[path = "../support/spcommit.rs"]
 mod spcommit;
 mod spends;

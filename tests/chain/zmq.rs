@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::ScriptBuf;
-use spindex::chain::BlockSource;
 use spindex::chain::rest::{RestSettings, RestSource};
 use spindex::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
-use spindex::chain::zmq::{TipSignal, ZmqAddress, ZmqSettings};
+use spindex::chain::zmq::{ZmqAddress, ZmqSettings};
+use spindex::chain::{BlockSource, TipSignal};
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
 use spindex::runtime::Stop;

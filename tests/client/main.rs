@@ -13,3 +13,4 @@ mod recorded;
 mod reorgs;
 #[path = "../support/mod.rs"]
 mod support;
+mod wallets;

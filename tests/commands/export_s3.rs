@@ -36,8 +36,8 @@ impl Drop for S3 {
 impl S3 {
     /// `None`, said on stderr, where there is none to be had.
     async fn start() -> Option<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/get-s3.sh");
-        let found = Command::new(script).output().unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/get-from-pypi.sh");
+        let found = Command::new(script).arg("s3").output().unwrap();
         if found.status.code() == Some(75) {
             let why = stderr(&found);
             let mut stderr = std::io::stderr();

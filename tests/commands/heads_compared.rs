@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use bitcoin::hex::DisplayHex;
 use serde_json::{Value, json};
+use spindex::filter::new_utxos_filter;
 use spindex::store::{BlockRecord, Keep, Store, StoreOptions, Update};
 use tokio::net::TcpListener;
 
@@ -122,15 +123,24 @@ async fn heads_say_which_list_differs_in_which_block() {
     assert_eq!(status, 0, "{report} {log}");
     let agree = json!({"versions": [1, 2], "agree": true, "parted": []});
     assert_eq!(report["against"]["heads"], agree);
+    let columns = &report["against"]["columns"];
+    assert_eq!(columns["agree"], true);
+    assert_eq!(columns["parted"], json!([]));
+    assert!(!columns["heights"].as_array().unwrap().is_empty());
 
-    let lies: [(&str, Lie); 3] = [
-        ("tweaks", a_tweak),
-        ("outputs and spends", an_output_key),
-        ("outputs and spends", a_spent_key),
+    // That of `spends` is outside the head over the columns.
+    let lies: [(&str, Lie, &[&str]); 3] = [
+        ("tweaks", a_tweak, &["tweaks"]),
+        (
+            "outputs and spends",
+            an_output_key,
+            &["prefixes", "outputs"],
+        ),
+        ("outputs and spends", a_spent_key, &["spends"]),
     ];
     let mut all = honest.clone();
     let mut heights = Vec::new();
-    for (number, (lists, lie)) in lies.into_iter().enumerate() {
+    for (number, (lists, lie, columns)) in lies.into_iter().enumerate() {
         let mut lying = honest.clone();
         let height = lie(&mut lying);
         assert_eq!(lie(&mut all), height);
@@ -152,6 +162,9 @@ async fn heads_say_which_list_differs_in_which_block() {
         let against = &report["against"];
         let expected = json!({"versions": [1, 2], "agree": false, "parted": parted});
         assert_eq!(against["heads"], expected);
+        let parted = json!([{"height": height, "columns": columns, "follows": true}]);
+        assert_eq!(against["columns"]["parted"], parted);
+        assert_eq!(against["columns"]["agree"], columns == ["spends"]);
         let of_tweaks = here[at][0].commitment != there[at][0].commitment;
         assert_eq!(of_tweaks, lists == "tweaks");
         assert_ne!(here[at][1].commitment, there[at][1].commitment);
@@ -166,6 +179,8 @@ async fn heads_say_which_list_differs_in_which_block() {
             assert!(text.contains(&hex(&link.commitment)), "{text}");
         }
         assert!(text.contains("heads of version 1 and 2 differ"), "{text}");
+        let named = format!("block {height}: {}", columns.join(", "));
+        assert!(text.contains(&named), "{text}");
     }
 
     // All of them at once: the first block of either chain.
@@ -198,6 +213,32 @@ async fn heads_say_which_list_differs_in_which_block() {
     assert_eq!(heads["parted"].as_array().unwrap().len(), 1, "{heads}");
 }
 
+/// The head over the columns alone has the filter over new outputs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_differs_is_found_by_the_head_over_the_columns() {
+    let place = Place::new().await;
+    let mut records = records(&place.file(), &options());
+    for height in [97, 120] {
+        let record = &mut records[height];
+        let keys = record.outputs.iter().map(|output| output.key);
+        let keys: Vec<[u8; 32]> = keys.chain([[7; 32]]).collect();
+        record.new_utxos_filter = new_utxos_filter(&record.id.hash, &keys);
+    }
+    let path = place.home.path().join("lying.redb");
+    index_of(&path, &records, &options());
+    let (url, _serving) = serve(&path).await;
+    let (status, report, log) = place.check(&[&format!("--against={url}"), "--blocks=1"]);
+    assert_eq!(status, 1, "{report} {log}");
+    assert!(log.contains("first in block 97"), "{log}");
+    let against = &report["against"];
+    assert_eq!(against["digests_agree"], true);
+    assert_eq!(against["heads"]["agree"], true);
+    assert_eq!(against["columns"]["agree"], false);
+    let first = &against["columns"]["parted"][0];
+    let expected = json!({"height": 97, "columns": ["new-utxos"], "follows": true});
+    assert_eq!(*first, expected);
+}
+
 /// Chains that begin elsewhere have other heads; what they commit to is compared at the chosen heights.
 #[tokio::test(flavor = "multi_thread")]
 async fn chains_that_begin_elsewhere_are_compared_by_commitments() {
@@ -218,6 +259,10 @@ async fn chains_that_begin_elsewhere_are_compared_by_commitments() {
     let heads = &report["against"]["heads"];
     let undecided = json!({"versions": [1, 2], "agree": null, "parted": []});
     assert_eq!(*heads, undecided);
+    let columns = &report["against"]["columns"];
+    assert_eq!(columns["agree"], Value::Null);
+    assert_eq!(columns["parted"], json!([]), "{columns}");
+    assert!(columns["heights"].as_array().unwrap().len() > 100);
     let notes = report["against"]["notes"].to_string();
     assert!(notes.contains("heads do not begin at height 0"), "{notes}");
 
@@ -234,9 +279,11 @@ async fn chains_that_begin_elsewhere_are_compared_by_commitments() {
     assert_eq!(parted[0]["height"], height);
     assert_eq!(parted[0]["lists"], "outputs and spends");
     assert_eq!(parted[0]["links"][1]["follows"], true);
+    let parted = json!([{"height": height, "columns": ["spends"], "follows": true}]);
+    assert_eq!(report["against"]["columns"]["parted"], parted);
 }
 
-/// A server of an index whose answers to native requests, for a path, are changed.
+/// A server of an index whose commitments, for a path, are changed.
 async fn serve_with(path: &Path, native: fn(&str, Value) -> (StatusCode, Value)) -> String {
     let (upstream, stop) = serve(path).await;
     let pass_on = move |request: Request| {
@@ -248,7 +295,7 @@ async fn serve_with(path: &Path, native: fn(&str, Value) -> (StatusCode, Value))
             let answer = answer.unwrap();
             // It ends when nobody holds this any more.
             drop(stop);
-            match path.starts_with("/spindex/") {
+            match path.starts_with("/spindex/v1/commitments") {
                 true => {
                     let (status, body) = native(&path, answer.json().await.unwrap());
                     (status, body.to_string().into_bytes())
@@ -321,4 +368,25 @@ async fn servers_without_heads_are_compared_by_what_they_have() {
     assert_eq!(against["differences"][0]["height"], 140);
     let what = against["differences"][0]["what"].to_string();
     assert!(what.contains("does not follow"), "{what}");
+    assert_eq!(against["columns"]["agree"], true);
+
+    // The same of the head over the columns, of which nothing else tells.
+    let made_up = |path: &str, mut answer: Value| {
+        let (_, height) = path.rsplit_once('=').unwrap();
+        if height.parse::<u32>().unwrap() >= 140 {
+            answer["blocks"][0]["columns_head"] = json!("07".repeat(32));
+        }
+        (StatusCode::OK, answer)
+    };
+    let copy = place.home.path().join("other.redb");
+    fs::copy(&path, &copy).unwrap();
+    let url = serve_with(&copy, made_up).await;
+    let (status, report, log) = place.check(&[&format!("--against={url}")]);
+    assert_eq!(status, 1, "{report} {log}");
+    let against = &report["against"];
+    assert_eq!(against["heads"]["agree"], true);
+    let parted = json!([{"height": 140, "columns": [], "follows": false}]);
+    assert_eq!(against["columns"]["parted"], parted);
+    let what = against["differences"][0]["what"].to_string();
+    assert!(what.contains("does not follow from their hashes"), "{what}");
 }

@@ -28,6 +28,7 @@ mod repair;
 mod repair_older;
 mod replica;
 mod scan;
+mod scan_follow;
 mod scan_native;
 #[path = "../support/sections.rs"]
 mod sections;

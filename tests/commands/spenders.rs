@@ -164,7 +164,7 @@ async fn a_block_that_differs_is_named_found_and_mended() {
     assert_eq!(status, 1, "{log}");
     assert!(log.contains("spindex check --repair"), "{log}");
     let (_, rest) = log.split_once("error: ").unwrap();
-    let (_, rest) = rest.split_once("the node's block ").unwrap();
+    let (_, rest) = rest.split_once("the source's block ").unwrap();
     let height: u32 = rest.split(' ').next().unwrap().parse().unwrap();
     let (status, report, log) = place.check_with_node(&["--blocks=1"]);
     assert_eq!(status, 1, "{report} {log}");

@@ -14,7 +14,7 @@ use spindex::wire::native::manifest::{FileSum, List, ListName, ListedChunk, Mani
 use spindex::wire::native::selection::{Rule, Selection, write_selected};
 use spindex::wire::native::{
     self, CarriedState, Code, Commitments, Counts, Created, Event, Heads, Link, Links, Outpoint,
-    OutpointState, Output, Process, Refusal, Server, Step, Transaction, write_cursor,
+    OutpointState, Output, Process, Refusal, Server, Step, Told, Transaction, write_cursor,
 };
 use spindex::wire::v1;
 
@@ -382,20 +382,7 @@ pub(crate) fn native_answers() -> Vec<Seed> {
     }
     let cursor = write_cursor(&block).into_bytes();
     add("cursor", native_answers::CURSOR, &[], Ok(cursor));
-    let events = [
-        Event::Tip { block, skipped: 2 },
-        Event::Reorg {
-            fork: Some(blocks[0]),
-            disconnected: vec![block, blocks[1]],
-            connected: blocks.clone(),
-        },
-        Event::Reset {
-            cursor: blocks[0],
-            tip: block,
-        },
-        Event::Lagged { missed: 3 },
-    ];
-    for event in events {
+    for event in events(&blocks) {
         let name = native_answers::EVENTS
             .iter()
             .position(|name| *name == event.name());
@@ -403,6 +390,55 @@ pub(crate) fn native_answers() -> Vec<Seed> {
         let name = [name.unwrap_or_default() as u8];
         add(event.name(), native_answers::EVENT, &name, data);
     }
+    seeds
+}
+
+/// One of each kind.
+fn events(blocks: &[BlockId]) -> [Event; 4] {
+    let (first, block) = (blocks[0], blocks[2]);
+    [
+        Event::Tip { block, skipped: 2 },
+        Event::Reorg {
+            fork: Some(first),
+            disconnected: vec![block, blocks[1]],
+            connected: blocks.to_vec(),
+        },
+        Event::Reset {
+            cursor: first,
+            tip: block,
+        },
+        Event::Lagged { missed: 3 },
+    ]
+}
+
+/// Streams of all events and of each, with any ends of lines, and what is passed over in between.
+pub(crate) fn event_stream() -> Vec<Seed> {
+    let blocks: Vec<BlockId> = records(1, 3).iter().map(|record| record.id).collect();
+    let told = events(&blocks).map(|event| Told {
+        cursor: event.cursor().unwrap_or(blocks[1]),
+        event,
+    });
+    let texts = told.map(|told| told.encode().expect("a good event"));
+    let mut seeds: Vec<Seed> = Vec::new();
+    let mut add = |size: u8, text: &str| {
+        let seed = [&[size], text.as_bytes()].concat();
+        seeds.push((format!("events-{}", seeds.len()), seed));
+    };
+    for text in &texts {
+        add(0, text);
+        add(7, &text.replace(": ", ":"));
+    }
+    let all = texts.concat();
+    for end in ["\n", "\r", "\r\n"] {
+        add(1, &all.replace('\n', end));
+    }
+    add(200, &format!("\u{feff}{all}"));
+    let between = ":\n\n: word\nretry: 9\n\nevent: more\ndata: {}\n\ndata\n\nid: 7\n\n";
+    add(
+        0,
+        &all.replace("event: reorg", &format!("{between}event: reorg")),
+    );
+    add(0, &all.replace(',', ",\ndata: "));
     seeds
 }
 

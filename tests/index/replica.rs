@@ -56,7 +56,7 @@ impl Served {
         let http = HttpOracle::new(&self.url, settings).unwrap();
         let server = NativeOracle::new(Arc::new(http), Network::Regtest);
         Arc::new(Upstream::new(
-            server,
+            Arc::new(server),
             Arc::new(LibSecp256k1),
             store.keep(),
             store.tweak_form(),

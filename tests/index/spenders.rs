@@ -39,7 +39,7 @@ use crate::support::random_seed;
 use crate::support::spindex::{Spindex, command, run, stderr};
 
 /// An index of all that a source has, which was built before spenders were kept, with the directory it is in.
-async fn old_index(source: Arc<dyn BlockSource>) -> (TempDir, Arc<Store>) {
+pub(super) async fn old_index(source: Arc<dyn BlockSource>) -> (TempDir, Arc<Store>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index.redb");
     let store = Arc::new(Store::open(&path, &options()).unwrap());
@@ -53,7 +53,7 @@ async fn old_index(source: Arc<dyn BlockSource>) -> (TempDir, Arc<Store>) {
     (folder, Arc::new(store))
 }
 
-fn known_from(store: &Store) -> Option<u32> {
+pub(super) fn known_from(store: &Store) -> Option<u32> {
     store.snapshot().unwrap().spenders_from()
 }
 
@@ -118,7 +118,7 @@ async fn block_files_fill_in_what_a_new_index_has() {
 
 /// What happens to the chain, or to who follows it.
 #[derive(Debug, Clone, Copy)]
-enum Event {
+pub(super) enum Event {
     Mine(u32),
     /// As many blocks go and one more comes.
     Reorganize(u32),
@@ -129,19 +129,19 @@ enum Event {
 }
 
 /// A source at which something happens when it has been asked for so many blocks.
-struct Eventful {
+pub(super) struct Eventful {
     chain: Arc<SimulatedChain>,
     events: Mutex<VecDeque<(u32, Event)>>,
     asked: AtomicU32,
     /// Blocks below this height are gone.
-    pruned_below: AtomicU32,
+    pub(super) pruned_below: AtomicU32,
     stop: Mutex<Stop>,
     is_stalled: AtomicBool,
     go_on: Notify,
 }
 
 impl Eventful {
-    fn new(chain: &Arc<SimulatedChain>, events: &[(u32, Event)]) -> Arc<Self> {
+    pub(super) fn new(chain: &Arc<SimulatedChain>, events: &[(u32, Event)]) -> Arc<Self> {
         Arc::new(Self {
             chain: chain.clone(),
             events: Mutex::new(events.iter().copied().collect()),
@@ -232,7 +232,7 @@ fn stoppable(store: &Arc<Store>, source: &Arc<Eventful>) -> (Indexer, Stop) {
 }
 
 /// A message for each commit.
-fn commits(store: &Store) -> UnboundedReceiver<()> {
+pub(super) fn commits(store: &Store) -> UnboundedReceiver<()> {
     let (sender, receiver) = unbounded_channel();
     store.on_applied(move |_| {
         let _ = sender.send(());

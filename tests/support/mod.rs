@@ -22,6 +22,7 @@ pub(crate) mod proxy;
 pub(crate) mod served;
 pub(crate) mod spcommit;
 pub(crate) mod spindex;
+pub(crate) mod teller;
 
 /// A seed for what a test leaves to chance. A failed test prints it, and repeats its choices (though not its timing)
 /// with it as `SPINDEX_TEST_SEED`.

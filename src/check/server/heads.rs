@@ -171,7 +171,7 @@ impl Job<'_> {
     }
 
     /// Where the index's chains begin, which reach to `common`.
-    fn first_link(&self, common: u32) -> Result<u32, StoreError> {
+    pub(super) fn first_link(&self, common: u32) -> Result<u32, StoreError> {
         let (mut low, mut high) = (self.snapshot.first_height(), common);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -203,7 +203,7 @@ impl Job<'_> {
     }
 
     /// Whether the server's chains begin above this height or below it.
-    async fn begins_elsewhere(&self, first: u32) -> Result<bool, CompareError> {
+    pub(super) async fn begins_elsewhere(&self, first: u32) -> Result<bool, CompareError> {
         let begins_above = self.theirs(first).await?.is_none();
         Ok(begins_above
             || match first.checked_sub(1) {

@@ -245,9 +245,10 @@ fn print_against(out: &mut dyn Write, against: &Comparison) -> io::Result<()> {
     };
     writeln!(
         out,
-        "against   {}: {common}{digests}{}, lists of {} blocks",
+        "against   {}: {common}{digests}{}{}, lists of {} blocks",
         against.server,
         heads(against),
+        columns(against),
         against.heights.len()
     )?;
     for note in &against.notes {
@@ -279,7 +280,23 @@ fn print_against(out: &mut dyn Write, against: &Comparison) -> io::Result<()> {
             writeln!(out, "            there  {}", pair.commitment_there)?;
         }
     }
+    let parted = against.columns.iter().flat_map(|columns| &columns.parted);
+    for parted in parted {
+        if !parted.columns.is_empty() {
+            let columns = parted.columns.join(", ");
+            writeln!(out, "columns   block {}: {columns}", parted.height)?;
+        }
+    }
     Ok(())
+}
+
+/// Whether the heads over the columns agree.
+fn columns(against: &Comparison) -> &'static str {
+    match against.columns.as_ref().and_then(|columns| columns.agree) {
+        Some(true) => ", heads over the columns agree",
+        Some(false) => ", heads over the columns differ",
+        None => "",
+    }
 }
 
 /// Which heads agree.

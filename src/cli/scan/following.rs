@@ -1,22 +1,28 @@
 //! What is new, once or as it comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::spend_text;
+use super::table::spend_text;
+use crate::chain::TipSignal;
 use crate::cli::output::write_stdout;
-use crate::client::{ClientError, Event, LightClient, OracleError, ScanReport};
+use crate::client::native::{EventSettings, NativeOracle, follow_events};
+use crate::client::{ClientError, Event, OracleError, Reports, WalletEvent, WalletsClient};
 
 /// Prints what has changed: a line each, of JSON or for people.
-pub(super) fn print_changes(events: &[Event], json: bool) -> Result<()> {
+pub(super) fn print_changes(events: &[WalletEvent], json: bool) -> Result<()> {
     write_stdout(|out| {
         for event in events {
             if json {
                 serde_json::to_writer(&mut *out, event)?;
                 writeln!(out)?;
-            } else if let Some(line) = line(event) {
-                writeln!(out, "{line}")?;
+            } else if let Some(line) = line(&event.event) {
+                match &event.wallet {
+                    Some(wallet) => writeln!(out, "{wallet}  {line}")?,
+                    None => writeln!(out, "{line}")?,
+                }
             }
         }
         out.flush()
@@ -45,19 +51,49 @@ fn line(event: &Event) -> Option<String> {
     })
 }
 
+/// When a server is looked at.
+pub(super) struct Looks {
+    interval: Duration,
+    told: Option<TipSignal>,
+}
+
+impl Looks {
+    /// After each interval, and when a server that tells of new blocks does so. To be called on a tokio runtime.
+    pub(super) fn new(interval: Duration, teller: Option<Arc<NativeOracle>>) -> Self {
+        let told = teller.map(|server| {
+            TipSignal::new(TipSignal::GATHER, |word| async move {
+                follow_events(&server, EventSettings::default(), |_| word.give()).await;
+            })
+        });
+        Self { interval, told }
+    }
+
+    /// Waits for the next one.
+    async fn next(&self) {
+        // Whatever is told, or is not: nothing depends on it.
+        let interval = tokio::time::sleep(self.interval);
+        match &self.told {
+            Some(told) => tokio::select! {
+                () = interval => {}
+                () = told.changed() => {}
+            },
+            None => interval.await,
+        }
+    }
+}
+
 /// Scans again and again, and prints what has changed each time.
 ///
 /// # Errors
 /// What another scan would not mend.
 pub(super) async fn follow(
-    client: &mut LightClient,
-    mut before: ScanReport,
-    interval: Duration,
+    client: &mut WalletsClient,
+    mut before: Reports,
+    looks: Looks,
     json: bool,
 ) -> Result<()> {
     loop {
-        // Polling: version 1 tells nobody when there is a block.
-        tokio::time::sleep(interval).await;
+        looks.next().await;
         let report = match client.run(&mut |_| ()).await {
             Ok(report) => report,
             Err(ClientError::Oracle(

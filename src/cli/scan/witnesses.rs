@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use bitcoin::Network;
 use clap::ValueEnum;
 
+use super::connect::{Dialect, Found};
 use crate::client::witnesses::{Disagreement, compare};
-use crate::client::{HttpOracle, HttpSettings, NativeOracle};
+use crate::client::{HttpSettings, NativeOracle};
 
 /// What is done about a disagreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -19,34 +20,49 @@ pub(super) enum OnDisagreement {
     Majority,
 }
 
-/// The servers, if there are several.
+/// The oracles of a scan, of which one is scanned.
 pub(super) struct Witnesses {
-    servers: Vec<Arc<NativeOracle>>,
-    /// Which of them is scanned.
+    oracles: Vec<Found>,
+    /// Positions of the one that is scanned, and of those that tell the same as it does.
     scanned: usize,
+    agreed: Vec<usize>,
 }
 
 impl Witnesses {
-    /// For these addresses.
-    pub(super) fn connect(
+    /// Finds out what speaks at these addresses.
+    pub(super) async fn connect(
         addresses: &[String],
+        dialect: Dialect,
         settings: &HttpSettings,
         network: Network,
     ) -> Result<Self> {
-        let several = addresses.iter().filter(|_| addresses.len() > 1);
-        let servers = several.map(|address| {
-            let http = Arc::new(HttpOracle::new(address, settings.clone())?);
-            Ok(Arc::new(NativeOracle::new(http, network)))
-        });
+        let mut oracles = Vec::new();
+        for address in addresses {
+            let several = addresses.len() > 1;
+            oracles.extend(Found::at(address, several, dialect, settings, network).await?);
+        }
         Ok(Self {
-            servers: servers.collect::<Result<_>>()?,
             scanned: 0,
+            agreed: (0..oracles.len()).collect(),
+            oracles,
         })
     }
 
-    /// The address that is scanned.
-    pub(super) fn first<'a>(&self, addresses: &'a [String]) -> &'a str {
-        addresses.get(self.scanned).map_or("", String::as_str)
+    /// The one that is scanned.
+    pub(super) fn scanned(&self) -> Option<&Found> {
+        self.oracles.get(self.scanned)
+    }
+
+    /// Those that tell the same, in their order.
+    pub(super) fn others(&self) -> impl DoubleEndedIterator<Item = Arc<NativeOracle>> {
+        let others = self.agreed.iter().filter(|at| **at != self.scanned);
+        others.filter_map(|at| self.oracles.get(*at)?.native.clone())
+    }
+
+    /// Whether one that is not files is among those.
+    pub(super) fn ends_with_a_server(&self) -> bool {
+        let mut agreed = self.agreed.iter().filter_map(|at| self.oracles.get(*at));
+        agreed.any(|oracle| !oracle.is_files())
     }
 
     /// Compares them up to the lowest of their last blocks, and chooses which is scanned.
@@ -56,6 +72,7 @@ impl Witnesses {
             if !majority.contains(&self.scanned) {
                 self.scanned = majority.first().copied().unwrap_or_default();
             }
+            self.agreed = majority;
             tracing::warn!("{found}; going on with the majority");
         }
         Ok(())
@@ -79,10 +96,15 @@ impl Witnesses {
     }
 
     async fn ask(&self, to: Option<u32>) -> Result<Option<Disagreement>> {
-        if self.servers.is_empty() {
+        let servers: Vec<Arc<NativeOracle>> = self
+            .oracles
+            .iter()
+            .filter_map(|oracle| oracle.native.clone())
+            .collect();
+        if servers.len() < 2 {
             return Ok(None);
         }
-        compare(&self.servers, to)
+        compare(&servers, to)
             .await
             .context("the servers cannot be compared, which takes the native protocol")
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::timeout;
 
@@ -103,6 +103,15 @@ impl Incoming {
             Err(_) => Err(format!("nothing came for {} s", self.timeout.as_secs_f64())),
         }
     }
+}
+
+/// Why there is no answer to one attempt.
+pub(in crate::client) struct Unheard {
+    pub(in crate::client) reason: String,
+    /// Whether another attempt at the same may succeed.
+    pub(in crate::client) is_passing: bool,
+    /// How long the server asks to be left alone.
+    pub(in crate::client) wait: Option<Duration>,
 }
 
 /// How one attempt failed.
@@ -214,11 +223,45 @@ impl HttpOracle {
     /// next.
     pub(in crate::client) async fn open(&self, route: &str) -> Result<Incoming, OracleError> {
         let url = self.url(route)?;
-        let response = self.persist(&url, || self.begin(&url)).await?;
+        let response = self.persist(&url, || self.begin(&url, None)).await?;
         Ok(Incoming {
             url: self.way.name(&url),
             response,
             timeout: self.settings.timeout,
+        })
+    }
+
+    /// Asks once for an answer of a media type that goes on for as long as both like, and is over after a silence. Others
+    /// are not held up where it is refused.
+    pub(in crate::client) async fn listen(
+        &self,
+        route: &str,
+        media_type: &'static str,
+        silence: Duration,
+    ) -> Result<Incoming, Unheard> {
+        let unheard = |reason, is_passing, wait| Unheard {
+            reason,
+            is_passing,
+            wait,
+        };
+        let url = self.url(route);
+        let url = url.map_err(|error| unheard(error.to_string(), false, None))?;
+        self.pause.over(self.settings.first_delay).await;
+        let response = match self.begin(&url, Some(media_type)).await {
+            Ok(response) => response,
+            Err(Failure::Passing(fault)) => return Err(unheard(fault.reason, true, fault.wait)),
+            Err(Failure::Final(error)) => return Err(unheard(error.to_string(), false, None)),
+        };
+        let has = response.headers().get(CONTENT_TYPE);
+        let has = has.map_or(&[][..], |value| value.as_bytes());
+        if !has.starts_with(media_type.as_bytes()) {
+            let has = v1::excerpt(&String::from_utf8_lossy(has));
+            return Err(unheard(format!("it answers with {has:?}"), false, None));
+        }
+        Ok(Incoming {
+            url: self.way.name(&url),
+            response,
+            timeout: silence,
         })
     }
 
@@ -304,8 +347,11 @@ impl HttpOracle {
     }
 
     /// One attempt at an answer that is read later.
-    async fn begin(&self, url: &Url) -> Result<Response, Failure> {
-        let request = self.client.get(url.clone()).timeout(UNLIMITED);
+    async fn begin(&self, url: &Url, accept: Option<&'static str>) -> Result<Response, Failure> {
+        let mut request = self.client.get(url.clone()).timeout(UNLIMITED);
+        if let Some(media_type) = accept {
+            request = request.header(ACCEPT, media_type);
+        }
         let late = || {
             let seconds = self.settings.timeout.as_secs_f64();
             Failure::Passing(Fault::without_answer(format!("no answer in {seconds} s")))

@@ -1,4 +1,4 @@
-//! What is the wallet's in blocks of the native protocol, and who spent it.
+//! What is a wallet's in blocks of the native protocol, and who spent it.
 //!
 //! A candidate is held against the first bytes of the outputs of its own transaction. Where they agree the outputs of the
 //! whole chunk are fetched, and the full rules decide: nothing is left unresolved.
@@ -18,9 +18,9 @@ use super::matching::{Find, SpentHit};
 use super::reorg::changed;
 use super::server::Server;
 use super::window::Looked;
-use super::{ClientError, Interrupted, LightClient};
+use super::{ClientError, Interrupted, Pass, WalletsClient};
 use crate::curve::TweakPoint;
-use crate::scan::{Scanner, TaprootOutput, Unverified};
+use crate::scan::{SharedScanner, TaprootOutput, Unverified};
 use crate::wire::native::column::{CHUNK_BLOCKS, Column};
 use crate::wire::native::section::{Output, PREFIX_BYTES, SpentOutput};
 
@@ -36,11 +36,11 @@ struct Match {
     key: [u8; 32],
 }
 
-/// Matches by the position of their block.
-type Matches = BTreeMap<usize, Vec<Match>>;
+/// Matches by the position of their block, and by their wallet in the pass.
+type Matches = BTreeMap<usize, BTreeMap<usize, Vec<Match>>>;
 
 /// The matches in these blocks; or the position of a block with a tweak that is no point. Uses all cores.
-fn match_prefixes(scanner: &Scanner, blocks: &[FetchedBlock]) -> Result<Matches, usize> {
+fn match_prefixes(scanner: &SharedScanner, blocks: &[FetchedBlock]) -> Result<Matches, usize> {
     let native = || blocks.iter().filter_map(FetchedBlock::native);
     let mut tweaks: Vec<[u8; 33]> = Vec::new();
     // Position after the last tweak of each block, and after the last key of each transaction.
@@ -71,7 +71,7 @@ fn match_prefixes(scanner: &Scanner, blocks: &[FetchedBlock]) -> Result<Matches,
                     let prefix = candidate.first_chunk();
                     if outputs.iter().any(|output| Some(output) == prefix) && *candidate != [0; 32]
                     {
-                        matched.push((tweak, *candidate));
+                        matched.push((tweak, chunk.wallet, *candidate));
                     }
                 }
             }
@@ -79,15 +79,16 @@ fn match_prefixes(scanner: &Scanner, blocks: &[FetchedBlock]) -> Result<Matches,
     );
     let mut matched = batches.concat();
     // Chunks of labels come one after the other.
-    matched.sort_by_key(|(tweak, _)| *tweak);
+    matched.sort_by_key(|(tweak, ..)| *tweak);
     let mut matches = Matches::new();
-    for (at, key) in matched {
+    for (at, wallet, key) in matched {
         let block = block_of(at);
         let first = block.checked_sub(1).and_then(|before| ends.get(before));
         let Some(tweak) = points.get(at) else {
             continue;
         };
-        matches.entry(block).or_default().push(Match {
+        let of_block = matches.entry(block).or_default();
+        of_block.entry(wallet).or_default().push(Match {
             transaction: at - first.copied().unwrap_or_default(),
             tweak: *tweak,
             key,
@@ -96,13 +97,14 @@ fn match_prefixes(scanner: &Scanner, blocks: &[FetchedBlock]) -> Result<Matches,
     Ok(matches)
 }
 
-/// Puts the transactions with a match to the full rules. Other outputs of the block with a key that was found can be spent
+/// Puts the transactions with a match of a wallet of the pass to the full rules. Other outputs of the block with a key that was found can be spent
 /// just the same, and are found too.
 ///
 /// # Errors
 /// The engine and the full rules contradict each other.
 fn confirm(
-    scanner: &Scanner,
+    scanner: &SharedScanner,
+    wallet: usize,
     block: &NativeBlock,
     matches: &[Match],
     transactions: &[(Txid, Vec<Output>)],
@@ -123,7 +125,7 @@ fn confirm(
             .collect();
         // The plain and a labelled candidate may both match.
         if seen.insert(matched.transaction) {
-            for output in scanner.confirm(&matched.tweak, &outputs)? {
+            for output in scanner.confirm(wallet, &matched.tweak, &outputs)? {
                 let row = FoundRow {
                     height: block.height,
                     block_hash: block.hash,
@@ -160,15 +162,15 @@ fn confirm(
     Ok(found.into_iter().collect())
 }
 
-impl LightClient {
-    /// What is the wallet's in these blocks.
+impl WalletsClient {
+    /// What is in these blocks for the members of a pass.
     pub(super) async fn find_in_columns(
         &self,
-        scanner: &Arc<Scanner>,
+        pass: &Pass,
         blocks: &Arc<Vec<FetchedBlock>>,
-    ) -> Result<Looked, Interrupted> {
+    ) -> Result<BTreeMap<usize, Looked>, Interrupted> {
         let matches = {
-            let (scanner, blocks) = (scanner.clone(), blocks.clone());
+            let (scanner, blocks) = (pass.scanner.clone(), blocks.clone());
             off_worker(move || match_prefixes(&scanner, &blocks)).await
         };
         let matches = matches.map_err(|position| OracleError::Untrue {
@@ -178,32 +180,47 @@ impl LightClient {
             what: "a tweak that is no point of the curve".to_owned(),
         })?;
         let mut chunks: BTreeMap<u32, Matches> = BTreeMap::new();
-        for (position, matches) in matches {
+        for (position, mut matches) in matches {
             let height = blocks.get(position).map_or(0, |block| block.height);
-            let chunk = chunks.entry(height / CHUNK_BLOCKS).or_default();
-            chunk.insert(position, matches);
+            matches.retain(|wallet, _| pass.takes(*wallet, height));
+            if !matches.is_empty() {
+                let chunk = chunks.entry(height / CHUNK_BLOCKS).or_default();
+                chunk.insert(position, matches);
+            }
         }
-        let found: Vec<Vec<Find>> = futures::stream::iter(chunks.into_values())
-            .map(|chunk| self.confirm_chunk(scanner, blocks, chunk))
+        let found: Vec<Vec<(usize, Vec<Find>)>> = futures::stream::iter(chunks.into_values())
+            .map(|chunk| self.confirm_chunk(&pass.scanner, blocks, chunk))
             .buffered(CHUNKS_IN_FLIGHT)
             .try_collect()
             .await?;
-        let before = &self.state.contents.unresolved;
-        let resolved = blocks.iter().map(|block| block.height);
-        let resolved = resolved.filter(|height| before.contains_key(height));
-        Ok(Looked {
-            found: found.into_iter().flatten().collect(),
-            unresolved: resolved.map(|height| (height, None)).collect(),
-        })
+        let mut looked = BTreeMap::new();
+        let mut found_by: BTreeMap<usize, Vec<Find>> = BTreeMap::new();
+        for (wallet, found) in found.into_iter().flatten() {
+            found_by.entry(wallet).or_default().extend(found);
+        }
+        for (wallet, at) in pass.members.iter().enumerate() {
+            let Some(member) = self.members.get(*at) else {
+                continue;
+            };
+            let before = &member.state.contents.unresolved;
+            let heights = blocks.iter().map(|block| block.height);
+            let resolved = heights.filter(|h| before.contains_key(h) && pass.takes(wallet, *h));
+            let of_wallet = Looked {
+                found: found_by.remove(&wallet).unwrap_or_default(),
+                unresolved: resolved.map(|height| (height, None)).collect(),
+            };
+            looked.insert(*at, of_wallet);
+        }
+        Ok(looked)
     }
 
-    /// Looks into the matches of one chunk.
+    /// Looks into the matches of one chunk: finds by wallet of the pass.
     async fn confirm_chunk(
         &self,
-        scanner: &Arc<Scanner>,
+        scanner: &Arc<SharedScanner>,
         blocks: &Arc<Vec<FetchedBlock>>,
         chunk: Matches,
-    ) -> Result<Vec<Find>, Interrupted> {
+    ) -> Result<Vec<(usize, Vec<Find>)>, Interrupted> {
         let mut found = Vec::new();
         for (position, matches) in chunk {
             let block = blocks.get(position).and_then(FetchedBlock::native);
@@ -212,17 +229,21 @@ impl LightClient {
             };
             let section = self.section(block, Column::Outputs).await?;
             let (scanner, blocks) = (scanner.clone(), blocks.clone());
-            let of_block = off_worker(move || -> Result<Vec<Find>, ClientError> {
+            let of_block = off_worker(move || -> Result<Vec<_>, ClientError> {
                 let block = blocks.get(position).and_then(FetchedBlock::native);
                 let Some(block) = block else {
                     return Ok(Vec::new());
                 };
                 let transactions = block.read_outputs(&section.url, &section.bytes)?;
-                let found = confirm(&scanner, block, &matches, &transactions);
-                found.map_err(|source| ClientError::Unverified {
-                    height: block.height,
-                    source,
-                })
+                let confirmed = matches.iter().map(|(wallet, matches)| {
+                    let found = confirm(&scanner, *wallet, block, matches, &transactions);
+                    let found = found.map_err(|source| ClientError::Unverified {
+                        height: block.height,
+                        source,
+                    })?;
+                    Ok((*wallet, found))
+                });
+                confirmed.collect()
             });
             found.extend(of_block.await?);
         }

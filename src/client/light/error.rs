@@ -4,6 +4,7 @@ use bitcoin::{BlockHash, Network};
 
 use super::super::OracleError;
 use super::super::state::StateError;
+use crate::curve::InvalidTarget;
 use crate::filter::FilterError;
 use crate::scan::Unverified;
 
@@ -16,6 +17,25 @@ pub enum ClientError {
     /// The state file cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Something that is about one of several wallets.
+    #[error("{wallet}: {source}")]
+    OfWallet {
+        /// Its name.
+        wallet: String,
+        /// What it is.
+        source: Box<ClientError>,
+    },
+    /// The same wallet more than once.
+    #[error("{first} and {second} are one wallet: name it once, with the labels of both")]
+    SameWallet {
+        /// Its name.
+        first: String,
+        /// Its other name.
+        second: String,
+    },
+    /// A key that an engine refuses.
+    #[error(transparent)]
+    Keys(#[from] InvalidTarget),
     /// Neither a wallet nor an outpoint.
     #[error("nothing to scan for: give a wallet's keys, or an outpoint to watch")]
     NothingToDo,

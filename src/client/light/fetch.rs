@@ -149,8 +149,8 @@ impl Fetcher {
         }
     }
 
-    /// The next blocks in order: at most `max_blocks`, and none more once they weigh `max_bytes`, by their bytes and for
-    /// each tweak `tweak_weight`. None at the end. `fetched` is told each height.
+    /// The next blocks in order: at most `max_blocks`, none above the height `last`, and none more once they weigh
+    /// `max_bytes`, by their bytes and for each tweak `tweak_weight`. None at the end. `fetched` is told each height.
     ///
     /// # Errors
     /// The first block that could not be fetched; blocks of the same window before it are lost.
@@ -159,6 +159,7 @@ impl Fetcher {
         max_blocks: usize,
         max_bytes: usize,
         tweak_weight: usize,
+        last: u32,
         fetched: &mut (dyn FnMut(u32) + Send),
     ) -> Result<Vec<FetchedBlock>, Interrupted> {
         let mut window = Vec::new();
@@ -176,7 +177,11 @@ impl Fetcher {
             };
             fetched(block.height);
             bytes += block.weight(tweak_weight);
+            let is_last = block.height >= last;
             window.push(block);
+            if is_last {
+                break;
+            }
         }
         Ok(window)
     }

@@ -5,9 +5,9 @@ use bitcoin::Network;
 use super::super::OracleError;
 use super::reorg::changed;
 use super::server::Server;
-use super::{Interrupted, LightClient};
+use super::{Interrupted, WalletsClient};
 
-impl LightClient {
+impl WalletsClient {
     /// The first height since taproot that the server can answer for. Logs what it takes for granted.
     pub(super) async fn first_height(&self, tip: u32) -> Result<u32, Interrupted> {
         let taproot = match self.settings.network {

@@ -11,28 +11,31 @@ use super::super::state::FoundRow;
 use super::fetch::{Content, FetchedBlock};
 use crate::curve::{CandidateChunk, TweakPoint};
 use crate::filter::{Elements, FilterError, spent_item};
-use crate::scan::{Scanner, TaprootOutput, Unverified};
+use crate::scan::{SharedScanner, TaprootOutput, Unverified};
 
 /// What a tweak counts for in the size of a window: its bytes, which it takes twice, and one for each candidate. Those
-/// are not kept, but with very many labels a window must not take for ever, and be lost if the scan is stopped.
-pub(super) fn tweak_weight(scanner: &Scanner) -> usize {
+/// are not kept, but with very many labels or wallets a window must not take for ever, and be lost if the scan is stopped.
+pub(super) fn tweak_weight(scanner: &SharedScanner) -> usize {
     2 * size_of::<TweakPoint>() + scanner.candidates_per_tweak()
 }
 
-/// A block whose new-UTXOs filter matches: which tweaks, and the candidate keys that do.
+/// Tweaks, and candidate keys of theirs.
+pub(super) type Matched = Vec<(TweakPoint, [u8; 32])>;
+
+/// A block whose new-UTXOs filter matches: which tweaks of which wallets of the pass, and the candidate keys that do.
 pub(super) struct Hit {
     pub(super) height: u32,
     pub(super) block_hash: BlockHash,
     /// The filter.
     pub(super) elements: Elements,
-    pub(super) matched: Vec<(TweakPoint, [u8; 32])>,
+    pub(super) matched: BTreeMap<usize, Matched>,
 }
 
-/// An output of the wallet.
+/// An output of a wallet.
 pub(super) type Find = (OutPoint, FoundRow);
 
-/// An outpoint, and the height from which it can be spent.
-pub(super) type Unspent = (OutPoint, u32);
+/// Outpoints, and the height from which each can be spent.
+pub(super) type Unspent = BTreeMap<OutPoint, u32>;
 
 /// A block whose spent filter matches, and what for.
 pub(super) struct SpentHit {
@@ -44,8 +47,16 @@ pub(super) struct SpentHit {
 /// The filters of the blocks that a batch of tweaks is of, and what they hold of its candidates.
 struct Batch {
     filters: Vec<BatchFilter>,
-    /// Position of the block, that of the tweak among all, and the key.
-    matched: Vec<(usize, usize, [u8; 32])>,
+    matched: Vec<BatchMatch>,
+}
+
+struct BatchMatch {
+    /// Position of the block.
+    block: usize,
+    wallet: usize,
+    /// Position of the tweak among all.
+    tweak: usize,
+    key: [u8; 32],
 }
 
 struct BatchFilter {
@@ -98,8 +109,12 @@ impl Batch {
             let held = keys
                 .iter()
                 .filter(|key| **key != [0; 32] && filter.elements.contains(&key[..]));
-            self.matched
-                .extend(held.map(|key| (filter.block, tweak, *key)));
+            self.matched.extend(held.map(|key| BatchMatch {
+                block: filter.block,
+                wallet: chunk.wallet,
+                tweak,
+                key: *key,
+            }));
         }
     }
 }
@@ -114,7 +129,7 @@ fn listed(block: &FetchedBlock) -> Option<(&[u8], &[TweakPoint])> {
 
 /// Blocks whose new-UTXOs filter holds a candidate of one of their tweaks; or which filter is bad. Uses all cores.
 pub(super) fn match_outputs(
-    scanner: &Scanner,
+    scanner: &SharedScanner,
     blocks: &[FetchedBlock],
 ) -> Result<Vec<Hit>, (usize, FilterError)> {
     let mut tweaks: Vec<TweakPoint> = Vec::new();
@@ -149,28 +164,32 @@ pub(super) fn match_outputs(
             mut matched,
         } = batch?;
         // Chunks of labels come one after the other.
-        matched.sort_by_key(|(_, tweak, _)| *tweak);
+        matched.sort_by_key(|found| found.tweak);
         for filter in filters {
-            let of_block = matched.iter().filter(|(at, ..)| *at == filter.block);
-            let of_block: Vec<_> = of_block
-                .filter_map(|(_, tweak, key)| Some((*tweaks.get(*tweak)?, *key)))
-                .collect();
-            let Some(block) = blocks.get(filter.block).filter(|_| !of_block.is_empty()) else {
+            let mut of_block = matched
+                .iter()
+                .filter(|found| found.block == filter.block)
+                .filter_map(|found| Some((found.wallet, (*tweaks.get(found.tweak)?, found.key))))
+                .peekable();
+            let is_hit = of_block.peek().is_some();
+            let Some(block) = blocks.get(filter.block).filter(|_| is_hit) else {
                 continue;
             };
             let hit = hits.entry(filter.block).or_insert_with(|| Hit {
                 height: block.height,
                 block_hash: block.hash,
                 elements: filter.elements,
-                matched: Vec::new(),
+                matched: BTreeMap::new(),
             });
-            hit.matched.extend(of_block);
+            for (wallet, found) in of_block {
+                hit.matched.entry(wallet).or_default().push(found);
+            }
         }
     }
     Ok(hits.into_values().collect())
 }
 
-/// What a block with matches has for the wallet.
+/// What a block with matches has for a wallet.
 pub(super) struct Confirmed {
     pub(super) found: Vec<Find>,
     /// Matches of the filter that nothing known explains, nor anything the server lists: keys of outputs it does not
@@ -178,7 +197,7 @@ pub(super) struct Confirmed {
     pub(super) unresolved: u32,
 }
 
-/// Puts every transaction with a matched key to the full rules. `is_known` tells the keys of outputs that an earlier scan
+/// Puts every transaction with a key that is matched for a wallet of the pass to the full rules. `is_known` tells the keys of outputs that an earlier scan
 /// of the block has found.
 ///
 /// The server does not say which transaction a tweak is of. A second transaction of the block that pays to a key of the
@@ -187,11 +206,13 @@ pub(super) struct Confirmed {
 /// # Errors
 /// The engine and the full rules contradict each other.
 pub(super) fn confirm(
-    scanner: &Scanner,
+    scanner: &SharedScanner,
+    wallet: usize,
     hit: &Hit,
     utxos: &[OracleUtxo],
     is_known: impl Fn(&[u8; 32]) -> bool,
 ) -> Result<Confirmed, Unverified> {
+    let matched = hit.matched.get(&wallet).map_or(&[][..], Vec::as_slice);
     let mut transactions: HashMap<Txid, Vec<TaprootOutput>> = HashMap::new();
     for utxo in utxos {
         transactions
@@ -217,14 +238,14 @@ pub(super) fn confirm(
     // The plain and a labelled candidate of one tweak may both match.
     let mut seen = HashSet::new();
     let mut found: BTreeMap<OutPoint, FoundRow> = BTreeMap::new();
-    for (tweak, key) in &hit.matched {
+    for (tweak, key) in matched {
         let tweak_bytes = tweak.to_compressed();
         for outpoint in with_key.get(key).into_iter().flatten() {
             if !seen.insert((tweak_bytes, outpoint.txid)) {
                 continue;
             }
             let outputs = transactions.get(&outpoint.txid);
-            for output in scanner.confirm(tweak, outputs.map_or(&[][..], Vec::as_slice))? {
+            for output in scanner.confirm(wallet, tweak, outputs.map_or(&[][..], Vec::as_slice))? {
                 found.insert(
                     output.outpoint,
                     FoundRow {
@@ -254,7 +275,7 @@ pub(super) fn confirm(
     }
     let listed: Vec<[u8; 32]> = listed.map(|output| output.key).collect();
     let mut unresolved = 0;
-    for (tweak, key) in &hit.matched {
+    for (tweak, key) in matched {
         let is_own = || {
             let row = own.get(key);
             row.is_some_and(|row| row.tweak == tweak.to_compressed())
@@ -275,7 +296,7 @@ pub(super) fn confirm(
 
 /// Blocks whose spent filter holds an outpoint that exists by then; or which filter is bad. Uses all cores.
 pub(super) fn match_spends(
-    unspent: &[Unspent],
+    unspent: &Unspent,
     blocks: &[FetchedBlock],
 ) -> Result<Vec<SpentHit>, (usize, FilterError)> {
     let hits: Vec<Option<SpentHit>> = blocks
@@ -285,7 +306,7 @@ pub(super) fn match_spends(
             let block_hash = block.hash;
             let (outpoints, items): (Vec<OutPoint>, Vec<[u8; 8]>) = unspent
                 .iter()
-                .filter(|(_, from)| *from <= block.height)
+                .filter(|(_, from)| **from <= block.height)
                 .map(|(outpoint, _)| (*outpoint, spent_item(outpoint, &block_hash)))
                 .unzip();
             let matched: Vec<OutPoint> = crate::filter::matches(block.spent(), &block_hash, &items)

@@ -1,31 +1,69 @@
 //! Whether what was scanned is still in the server's chain.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitcoin::BlockHash;
 use futures::{StreamExt, TryStreamExt};
 
 use super::super::state::{Change, KEPT_HASHES};
 use super::fetch::FetchedBlock;
-use super::{ClientError, Interrupted, LightClient};
+use super::{ClientError, Interrupted, Member, WalletsClient};
 
-impl LightClient {
+/// What the server has answered for heights, so that wallets which are equally far make it one question.
+type Asked = BTreeMap<u32, Option<BlockHash>>;
+
+impl WalletsClient {
     /// Takes back what was stored of blocks that are no longer in the server's chain.
     ///
     /// A server whose height is below the stored one, on the same chain, is merely behind: nothing is taken back.
     pub(super) async fn take_back_stale(&mut self, tip: u32) -> Result<(), Interrupted> {
-        let stored: Vec<_> = self
+        let mut asked = Asked::new();
+        let mut forks = Vec::new();
+        for (at, member) in self.members.iter().enumerate() {
+            if let Some(fork) = self.fork(member, tip, &mut asked).await? {
+                tracing::warn!(
+                    "{}the chain was reorganised above height {fork}: what was found there is taken back",
+                    member.prefix()
+                );
+                forks.push((at, fork));
+            }
+        }
+        for (at, fork) in &forks {
+            let fork = u32::try_from(*fork).unwrap_or(0);
+            if let Some(member) = self.members.get_mut(*at) {
+                let lowest = member.reorganised_above.map_or(fork, |old| old.min(fork));
+                member.reorganised_above = Some(lowest);
+            }
+        }
+        let changes = forks.into_iter().map(|(at, fork)| {
+            let change = Change {
+                roll_back_to: Some(fork),
+                ..Change::default()
+            };
+            (at, change)
+        });
+        self.apply(changes.collect())
+    }
+
+    /// The height above which the stored blocks of a member are not in the server's chain; `None` if all are.
+    async fn fork(
+        &self,
+        member: &Member,
+        tip: u32,
+        asked: &mut Asked,
+    ) -> Result<Option<i64>, Interrupted> {
+        let stored: Vec<_> = member
             .state
             .contents
             .hashes
             .range(..=tip)
             .map(|(height, hash)| (*height, *hash))
             .collect();
-        let on_chain = async |(height, hash)| -> Result<bool, Interrupted> {
-            Ok(self.server.block_hash(height).await? == Some(hash))
-        };
         let (Some(lowest), Some(highest)) = (stored.first(), stored.last()) else {
-            return Ok(());
+            return Ok(None);
         };
-        if on_chain(*highest).await? {
-            return Ok(());
+        if self.is_on_chain(*highest, asked).await? {
+            return Ok(None);
         }
         // Blocks below the fork are in both chains and blocks above in one, so halving finds it.
         let (mut same, mut different) = (0, stored.len() - 1);
@@ -34,75 +72,81 @@ impl LightClient {
             let Some(block) = stored.get(middle) else {
                 break;
             };
-            if on_chain(*block).await? {
+            if self.is_on_chain(*block, asked).await? {
                 same = middle + 1;
             } else {
                 different = middle;
             }
         }
-        let fork = match different.checked_sub(1).and_then(|at| stored.get(at)) {
-            Some((height, _)) => i64::from(*height),
-            None if lowest.0 <= self.first_scanned() => i64::from(lowest.0) - 1,
+        match different.checked_sub(1).and_then(|at| stored.get(at)) {
+            Some((height, _)) => Ok(Some(i64::from(*height))),
+            None if lowest.0 <= member.first_scanned() => Ok(Some(i64::from(lowest.0) - 1)),
             None => {
-                return Err(ClientError::DeepReorganisation {
+                let error = ClientError::DeepReorganisation {
                     oracle: self.server.describe(),
                     lowest: lowest.0,
-                }
-                .into());
-            }
-        };
-        tracing::warn!(
-            "the chain was reorganised above height {fork}: what was found there is taken back"
-        );
-        self.state.apply(Change {
-            roll_back_to: Some(fork),
-            ..Change::default()
-        })?;
-        let fork = u32::try_from(fork).unwrap_or(0);
-        self.reorganised_above = Some(self.reorganised_above.map_or(fork, |old| old.min(fork)));
-        Ok(())
-    }
-
-    /// The lowest height that was ever looked at.
-    fn first_scanned(&self) -> u32 {
-        let contents = &self.state.contents;
-        contents
-            .watched
-            .values()
-            .map(|row| row.from)
-            .chain(contents.cursor.as_ref().map(|cursor| cursor.first))
-            .min()
-            .unwrap_or(0)
-    }
-
-    /// Whether blocks just fetched fit the stored ones, before any work is put into them.
-    pub(super) fn fits_stored(&self, blocks: &[FetchedBlock]) -> Result<(), Interrupted> {
-        for block in blocks {
-            let stored = self.state.contents.hashes.get(&block.height);
-            if stored.is_some_and(|hash| *hash != block.hash) {
-                return Err(changed(block.height, "block hash and stored block hash"));
+                };
+                Err(member.named(error).into())
             }
         }
-        Ok(())
     }
 
-    /// Whether the blocks of a window, and the stored one before it, are in the server's chain after all their data
+    async fn is_on_chain(
+        &self,
+        (height, hash): (u32, BlockHash),
+        asked: &mut Asked,
+    ) -> Result<bool, Interrupted> {
+        let told = match asked.get(&height) {
+            Some(told) => *told,
+            None => {
+                let told = self.server.block_hash(height).await?;
+                asked.insert(height, told);
+                told
+            }
+        };
+        Ok(told == Some(hash))
+    }
+
+    /// Applies changes, each as one durable transaction of a member's state: one that fails keeps no other from being stored.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub(super) fn apply(&mut self, changes: Vec<(usize, Change)>) -> Result<(), Interrupted> {
+        let mut failed = None;
+        for (at, change) in changes {
+            if let Some(member) = self.members.get_mut(at)
+                && let Err(error) = member.state.apply(change)
+            {
+                failed.get_or_insert(error);
+            }
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Whether the blocks of a window, and the stored ones before it, are in the server's chain after all their data
     /// were fetched. Each was named by the server before, so the data in between are of this one chain. Blocks too deep
     /// to be reorganised are not asked for.
     pub(super) async fn still_in_chain(
         &self,
+        members: &[usize],
         blocks: &[FetchedBlock],
         tip: u32,
     ) -> Result<(), Interrupted> {
-        if self.server.is_native() {
-            // Columns name their block, and each is on top of the one before it.
+        let Some(first) = blocks.first() else {
             return Ok(());
+        };
+        let members = members.iter().filter_map(|at| self.members.get(*at));
+        let before: BTreeSet<(u32, BlockHash)> = members
+            .filter_map(|member| member.stored_below(first.height))
+            .collect();
+        if let Some(native) = first.native() {
+            // Columns name their block, and each is on top of the one before it.
+            let below = native.header.header.prev_blockhash;
+            return match before.iter().find(|(_, hash)| *hash != below) {
+                Some((height, _)) => Err(changed(*height, "block hash and stored block hash")),
+                None => Ok(()),
+            };
         }
-        let before = blocks
-            .first()
-            .and_then(|block| block.height.checked_sub(1))
-            .and_then(|height| self.state.contents.hashes.get_key_value(&height))
-            .map(|(height, hash)| (*height, *hash));
         let checks: Vec<_> = blocks
             .iter()
             .map(|block| (block.height, block.hash))

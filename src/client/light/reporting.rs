@@ -1,11 +1,13 @@
 //! What a scan has come to, from the state.
 
-use super::super::report::{Found, ScanHead, ScanReport, Unresolved, Watched};
-use super::LightClient;
+use bitcoin::Network;
 
-impl LightClient {
+use super::super::report::{Found, ScanHead, ScanReport, Unresolved, Watched};
+use super::Member;
+
+impl Member {
     /// Everything found by this and earlier runs.
-    pub(super) fn report(&self, oracle_height: u32) -> ScanReport {
+    pub(super) fn report(&self, network: Network, oracle_height: u32) -> ScanReport {
         let contents = &self.state.contents;
         let mut found: Vec<Found> = contents
             .found
@@ -27,7 +29,7 @@ impl LightClient {
         let unspent = unspent.filter(|(outpoint, _)| !contents.spends.contains_key(outpoint));
         let lagging = unspent.filter_map(|(_, row)| row.next);
         ScanReport {
-            network: self.settings.network,
+            network,
             from: contents.cursor.as_ref().map_or(0, |cursor| cursor.first),
             scanned_to: self.state.scanned_to(),
             oracle_height,

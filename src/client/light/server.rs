@@ -24,6 +24,15 @@ pub(super) enum Server {
 }
 
 impl Server {
+    /// One of the native protocol, that is asked for what matches need if nobody else is.
+    pub(super) fn native(server: Arc<NativeOracle>, follow_ups: Option<Arc<NativeOracle>>) -> Self {
+        Self::Native {
+            follow_ups: follow_ups.unwrap_or_else(|| server.clone()),
+            server,
+            first: 0,
+        }
+    }
+
     /// Its name.
     pub(super) fn describe(&self) -> String {
         match self {

@@ -13,7 +13,7 @@ use super::super::native::{
 use super::super::{OracleError, off_worker};
 use super::fetch::{Content, Fetched, FetchedBlock, Fetcher, Roomed};
 use super::reorg::changed;
-use super::{Interrupted, LightClient};
+use super::{Interrupted, Member, WalletsClient};
 use crate::wire::native::column::Column;
 
 /// Blocks of a range, which ends at a multiple of this: one request for all of a month.
@@ -182,7 +182,7 @@ impl Range {
                 let (url, network) = (parts.url(), self.server.network());
                 let columns = self.columns.clone();
                 let blocks =
-                    off_worker(move || read_blocks(&url, network, &columns, &group, next)).await?;
+                    off_worker(move || read_blocks(&url, network, &columns, group, next)).await?;
                 for block in blocks {
                     reached.take(&parts, &block, last)?;
                     failed = 0;
@@ -207,19 +207,16 @@ impl Range {
     }
 }
 
-impl LightClient {
-    /// What is known of the chain below a height: the stored block there, if the server has it too.
+impl WalletsClient {
+    /// What is known of the chain below a height: the block there that a state has, if the server has it too.
     pub(super) async fn chain_below(
         &self,
         server: &NativeOracle,
         height: u32,
     ) -> Result<HeaderChain, Interrupted> {
         let mut chain = HeaderChain::new(self.settings.network);
-        let stored = height.checked_sub(1).and_then(|below| {
-            let hash = self.state.contents.hashes.get(&below)?;
-            Some((below, *hash))
-        });
-        let Some((below, hash)) = stored else {
+        let stored = |member: &Member| member.stored_below(height);
+        let Some((below, hash)) = self.members.iter().find_map(stored) else {
             return Ok(chain);
         };
         match server.header(below).await? {

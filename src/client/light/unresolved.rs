@@ -19,27 +19,39 @@ use super::matching::Find;
 use super::reorg::changed;
 use super::server::Server;
 use super::streams::Wanted;
-use super::{Interrupted, LightClient, matching};
-use crate::scan::Scanner;
+use super::{Interrupted, Member, Pass, WalletsClient, matching};
 use crate::wire::native::column::CHUNK_BLOCKS;
 
-impl LightClient {
+/// Blocks of which it is known whether they are in the server's chain.
+type Known = HashMap<(u32, BlockHash), bool>;
+
+impl WalletsClient {
     /// Scans the blocks again whose matches the server may be able to resolve by now.
     pub(super) async fn ask_again(&mut self, tip: u32) -> Result<(), Interrupted> {
-        let Some(scanner) = self.scanner.clone() else {
+        let mut known = Known::new();
+        let (mut members, mut only) = (Vec::new(), Vec::new());
+        for at in 0..self.members.len() {
+            let heights = self.heights_to_ask(at, tip, &mut known).await?;
+            if !heights.is_empty() {
+                members.push(at);
+                only.push(heights);
+            }
+        }
+        let heights: BTreeSet<u32> = only.iter().flatten().copied().collect();
+        let Some(pass) = self.pass(members)? else {
             return Ok(());
         };
-        let heights = self.heights_to_ask(tip).await?;
-        if heights.is_empty() {
-            return Ok(());
-        }
+        let pass = Pass {
+            only: Some(Arc::new(only)),
+            ..pass
+        };
         tracing::info!(
             "asking again for outputs that the server did not list, in {} blocks",
             heights.len()
         );
         let oracle = match &self.server {
             Server::V1(oracle) => oracle.clone(),
-            Server::Native { .. } => return self.resolve(&scanner, heights).await,
+            Server::Native { .. } => return self.resolve(&pass, heights).await,
         };
         let query = TweakQuery {
             dust_limit_sat: self.settings.dust_limit_sat,
@@ -56,7 +68,8 @@ impl LightClient {
                 .window(
                     self.settings.window_blocks.max(1),
                     self.settings.window_bytes,
-                    matching::tweak_weight(&scanner),
+                    matching::tweak_weight(&pass.scanner),
+                    u32::MAX,
                     &mut |_| (),
                 )
                 .await?;
@@ -65,17 +78,13 @@ impl LightClient {
                 self.settings.ask_again = false;
                 return Ok(());
             }
-            self.ask_window(&scanner, blocks, tip).await?;
+            self.ask_window(&pass, blocks, tip).await?;
         }
     }
 
     /// Scans whole chunks again in which something is unresolved, by columns: what a server of version 1 has forgotten is in
     /// them.
-    async fn resolve(
-        &mut self,
-        scanner: &Arc<Scanner>,
-        heights: Vec<u32>,
-    ) -> Result<(), Interrupted> {
+    async fn resolve(&mut self, pass: &Pass, heights: BTreeSet<u32>) -> Result<(), Interrupted> {
         let chunks: BTreeSet<u32> = heights.iter().map(|height| height / CHUNK_BLOCKS).collect();
         for chunk in chunks {
             let Server::Native { server, first, .. } = &self.server else {
@@ -93,38 +102,48 @@ impl LightClient {
             let mut fetcher = Fetcher::stream(server.clone(), wanted);
             loop {
                 let blocks = fetcher
-                    .window(usize::MAX, usize::MAX, 0, &mut |_| ())
+                    .window(usize::MAX, usize::MAX, 0, u32::MAX, &mut |_| ())
                     .await?;
                 if blocks.is_empty() {
                     break;
                 }
-                let asked = |block: &FetchedBlock| heights.binary_search(&block.height).is_ok();
+                let asked = |block: &FetchedBlock| heights.contains(&block.height);
                 let blocks: Vec<_> = blocks.into_iter().filter(asked).collect();
-                self.ask_window(scanner, blocks, self.tip).await?;
+                self.ask_window(pass, blocks, self.tip).await?;
             }
         }
         Ok(())
     }
 
-    /// Heights, ascending, at which something is unresolved and the answer may be another one by now: the server's tip
+    /// Heights at which something of a wallet is unresolved and the answer may be another one by now: the server's tip
     /// when it was asked is no longer in the chain, or it is asked on request. Heights that will be scanned anyway are not
     /// among them.
-    async fn heights_to_ask(&mut self, tip: u32) -> Result<Vec<u32>, Interrupted> {
-        let contents = &self.state.contents;
+    async fn heights_to_ask(
+        &mut self,
+        at: usize,
+        tip: u32,
+        known: &mut Known,
+    ) -> Result<BTreeSet<u32>, Interrupted> {
+        let mut heights = BTreeSet::new();
+        let member = self.members.get(at).filter(|member| member.keys.is_some());
+        let Some(member) = member else {
+            return Ok(heights);
+        };
+        let contents = &member.state.contents;
         let is_native = self.server.is_native();
         if is_native && self.settings.private && !self.settings.ask_again {
             let blocks = contents.unresolved.len();
             if blocks > 0 {
                 tracing::info!(
-                    "{blocks} blocks are unresolved since a scan by version 1: --rescan finds what is in them, --ask-again too, \
-                     and tells the server in which chunks they are"
+                    "{}{blocks} blocks are unresolved since a scan by version 1: --rescan finds what is in them, --ask-again \
+                     too, and tells the server in which chunks they are",
+                    member.prefix()
                 );
             }
-            return Ok(Vec::new());
+            return Ok(heights);
         }
         let scanned = contents.cursor.as_ref().map_or(0, |cursor| cursor.next);
-        let mut known: HashMap<(u32, BlockHash), bool> = HashMap::new();
-        let mut heights = Vec::new();
+        let mut in_chain = BTreeSet::new();
         for (height, row) in contents
             .unresolved
             .range(..scanned.min(tip.saturating_add(1)))
@@ -133,21 +152,26 @@ impl LightClient {
                 _ if self.settings.ask_again || is_native => false,
                 None => false,
                 Some((at, _)) if at > tip => false,
-                Some((at, hash)) => match known.get(&(at, hash)) {
-                    Some(is_settled) => *is_settled,
-                    None => {
-                        let is_settled = self.server.block_hash(at).await? == Some(hash);
-                        known.insert((at, hash), is_settled);
-                        is_settled
+                Some(block @ (at, hash)) => {
+                    let is_settled = match known.get(&block) {
+                        Some(is_settled) => *is_settled,
+                        None => {
+                            let is_settled = self.server.block_hash(at).await? == Some(hash);
+                            known.insert(block, is_settled);
+                            is_settled
+                        }
+                    };
+                    if is_settled {
+                        in_chain.insert(block);
                     }
-                },
+                    is_settled
+                }
             };
             if !is_settled {
-                heights.push(*height);
+                heights.insert(*height);
             }
         }
-        let in_chain = known.into_iter().filter(|(_, is_settled)| *is_settled);
-        self.settle(&in_chain.map(|(block, _)| block).collect(), tip)?;
+        self.settle(at, &in_chain, tip)?;
         Ok(heights)
     }
 
@@ -155,6 +179,7 @@ impl LightClient {
     /// reorganised from now on, so that later there is one block to look for and not one for each scan that ever was.
     fn settle(
         &mut self,
+        at: usize,
         in_chain: &BTreeSet<(u32, BlockHash)>,
         tip: u32,
     ) -> Result<(), Interrupted> {
@@ -163,7 +188,10 @@ impl LightClient {
         let Some(highest) = deep.max() else {
             return Ok(());
         };
-        let rows = self.state.contents.unresolved.iter();
+        let Some(member) = self.members.get_mut(at) else {
+            return Ok(());
+        };
+        let rows = member.state.contents.unresolved.iter();
         let lower = rows.filter(|(_, row)| {
             let at = row.asked_at.filter(|at| in_chain.contains(at));
             at.is_some_and(|at| at < highest)
@@ -178,7 +206,7 @@ impl LightClient {
             })
             .collect();
         if !unresolved.is_empty() {
-            self.state.apply(Change {
+            member.state.apply(Change {
                 unresolved,
                 ..Change::default()
             })?;
@@ -190,42 +218,56 @@ impl LightClient {
     /// there on, since the scan has gone past.
     async fn ask_window(
         &mut self,
-        scanner: &Arc<Scanner>,
+        pass: &Pass,
         blocks: Vec<FetchedBlock>,
         tip: u32,
     ) -> Result<(), Interrupted> {
-        self.fits_stored(&blocks)?;
-        for block in &blocks {
-            let row = self.state.contents.unresolved.get(&block.height);
-            if row.is_some_and(|row| row.block_hash != block.hash) {
-                return Err(changed(block.height, "block hash and stored block hash"));
+        for (wallet, at) in pass.members.iter().enumerate() {
+            let Some(member) = self.members.get(*at) else {
+                continue;
+            };
+            let of_wallet = || blocks.iter().filter(|b| pass.takes(wallet, b.height));
+            member.fits_stored(of_wallet())?;
+            for block in of_wallet() {
+                let row = member.state.contents.unresolved.get(&block.height);
+                if row.is_some_and(|row| row.block_hash != block.hash) {
+                    return Err(changed(block.height, "block hash and stored block hash"));
+                }
             }
         }
         let blocks = Arc::new(blocks);
-        let looked = self.find_outputs(scanner, &blocks).await?;
-        self.still_in_chain(&blocks, tip).await?;
-        let known = &self.state.contents.found;
-        let found = looked
-            .found
-            .into_iter()
-            .filter(|(outpoint, _)| !known.contains_key(outpoint))
-            .map(|(outpoint, mut row)| {
-                row.next = Some(row.height);
-                (outpoint, row)
-            })
-            .collect();
-        self.state.apply(Change {
-            found,
-            unresolved: looked.unresolved,
-            ..Change::default()
-        })?;
-        Ok(())
+        let looked = self.find_outputs(pass, &blocks).await?;
+        self.still_in_chain(&pass.members, &blocks, tip).await?;
+        let mut changes = Vec::new();
+        for (at, looked) in looked {
+            let Some(member) = self.members.get(at) else {
+                continue;
+            };
+            let known = &member.state.contents.found;
+            let found = looked
+                .found
+                .into_iter()
+                .filter(|(outpoint, _)| !known.contains_key(outpoint))
+                .map(|(outpoint, mut row)| {
+                    row.next = Some(row.height);
+                    (outpoint, row)
+                })
+                .collect();
+            let change = Change {
+                found,
+                unresolved: looked.unresolved,
+                ..Change::default()
+            };
+            changes.push((at, change));
+        }
+        self.apply(changes)
     }
 
     /// With cut-through or a dust limit a tweak may be missing from the list, and with it the match: what was unresolved
     /// before stays so, less the transactions that were found now.
     pub(super) fn keep_what_was_not_asked(
         &self,
+        member: &Member,
         blocks: &[FetchedBlock],
         found: &[Find],
         unresolved: &mut BTreeMap<u32, Option<UnresolvedRow>>,
@@ -233,7 +275,7 @@ impl LightClient {
         if !self.settings.cut_through && self.settings.dust_limit_sat == 0 {
             return;
         }
-        let contents = &self.state.contents;
+        let contents = &member.state.contents;
         for block in blocks {
             let before = contents.unresolved.get(&block.height);
             let Some(before) = before.filter(|row| row.block_hash == block.hash) else {

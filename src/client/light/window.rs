@@ -1,4 +1,4 @@
-//! One window of blocks: the wallet's outputs, then the spends, then the commit.
+//! One window of blocks: the outputs of wallets, then the spends, then a commit for each of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -8,21 +8,22 @@ use futures::{StreamExt, TryStreamExt};
 use rayon::prelude::*;
 
 use super::super::report::Spend;
-use super::super::state::{Change, KEPT_HASHES, UnresolvedRow};
+use super::super::state::{Change, UnresolvedRow};
 use super::super::{Oracle, OracleUtxo, SpendDetails, off_worker};
 use super::fetch::FetchedBlock;
 use super::matching::{Find, Hit, SpentHit, Unspent, confirm, match_outputs, match_spends};
+use super::member::first_spends;
 use super::reorg::changed;
 use super::server::Server;
-use super::{ClientError, Interrupted, LightClient, Segment};
+use super::walk::Segment;
+use super::{ClientError, Interrupted, Pass, WalletsClient};
 use crate::filter::{FilterError, spent_filter, spent_item};
-use crate::scan::Scanner;
 use crate::wire::native::column::CHUNK_BLOCKS;
 
 /// Blocks whose outputs or spends are fetched at the same time: their answers may be tens of megabytes.
 const MAX_ROWS_IN_FLIGHT: usize = 8;
 
-/// What a scan of some blocks has come to.
+/// What a scan of some blocks has come to for a wallet.
 #[derive(Default)]
 pub(super) struct Looked {
     pub(super) found: Vec<Find>,
@@ -30,103 +31,91 @@ pub(super) struct Looked {
     pub(super) unresolved: Vec<(u32, Option<UnresolvedRow>)>,
 }
 
-impl LightClient {
-    /// Works a window through and stores it. Nothing of it is stored if anything fails.
+impl WalletsClient {
+    /// Works a window through and stores it, for each member of the segment by itself. Nothing of it is stored if anything
+    /// fails before.
     pub(super) async fn run_window(
         &mut self,
         segment: &Segment,
+        pass: Option<&Pass>,
         blocks: Vec<FetchedBlock>,
         tip: u32,
     ) -> Result<(), Interrupted> {
-        self.fits_stored(&blocks)?;
-        let blocks = Arc::new(blocks);
-        let Looked { found, unresolved } = match &self.scanner {
-            Some(scanner) if segment.wallet => self.find_outputs(scanner, &blocks).await?,
-            _ => Looked::default(),
-        };
-        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
+        let Some(first) = blocks.first().map(|block| block.height) else {
             return Ok(());
         };
-        let unspent = self.unspent(segment, first.height, &found);
-        let spends = self.find_spends(&blocks, unspent, &found).await?;
-        self.still_in_chain(&blocks, tip).await?;
-
-        let next = last.height.saturating_add(1);
-        let contents = &self.state.contents;
-        let cursor = contents.cursor.clone().map(|mut cursor| {
-            if segment.wallet {
-                cursor.next = next;
+        let (mut members, mut scanning) = (Vec::new(), Vec::new());
+        for share in &segment.shares {
+            if let Some(member) = self.members.get(share.member) {
+                member.fits_stored(&blocks)?;
             }
-            cursor
-        });
-        let wallet_next = cursor.as_ref().map_or(0, |cursor| cursor.next);
-        let watched = self
-            .followed()
-            .filter(|(_, row)| row.next == Some(first.height))
-            .map(|(outpoint, row)| {
-                let mut row = row.clone();
-                row.next = (next < wallet_next).then_some(next);
-                (*outpoint, row)
-            })
-            .collect();
-        let looked_back = contents
-            .found
-            .iter()
-            .filter(|(_, row)| row.next == Some(first.height))
-            .map(|(outpoint, row)| {
-                let mut row = row.clone();
-                row.next = (next < wallet_next).then_some(next);
-                (*outpoint, row)
-            });
-        let found = looked_back.chain(found).collect();
-        let keep_from = blocks.len().saturating_sub(KEPT_HASHES as usize);
-        let hashes = blocks
-            .iter()
-            .skip(keep_from)
-            .map(|block| (block.height, block.hash))
-            .collect();
-        let heads = match segment.wallet {
-            true => self.heads(&blocks).await?,
-            false => Vec::new(),
+            members.push(share.member);
+            if share.scans {
+                scanning.push(share.member);
+            }
+        }
+        let blocks = Arc::new(blocks);
+        let mut looked = match pass {
+            Some(pass) => self.find_outputs(pass, &blocks).await?,
+            None => BTreeMap::new(),
         };
-        self.state.apply(Change {
-            roll_back_to: None,
-            cursor,
-            hashes,
-            heads,
-            found,
-            spends,
-            watched,
-            unresolved,
-            ..Change::default()
-        })?;
-        Ok(())
+        let mut unspent: BTreeMap<usize, Unspent> = BTreeMap::new();
+        for share in &segment.shares {
+            if let Some(member) = self.members.get(share.member) {
+                let found = looked.get(&share.member);
+                let found = found.map_or(&[][..], |looked| &looked.found);
+                let of_member = member.unspent(share.scans, first, found);
+                unspent.insert(share.member, of_member);
+            }
+        }
+        let spends = self.find_spends(&blocks, &unspent, &looked).await?;
+        self.still_in_chain(&members, &blocks, tip).await?;
+        let mut heads = self.heads(&scanning, &blocks).await?;
+        let mut changes = Vec::new();
+        for share in &segment.shares {
+            let at = share.member;
+            if let (Some(member), Some(unspent)) = (self.members.get(at), unspent.get(&at)) {
+                let looked = looked.remove(&at).unwrap_or_default();
+                let spends = first_spends(unspent, &spends);
+                let change = Change {
+                    heads: heads.remove(&at).unwrap_or_default(),
+                    ..member.change(share.scans, &blocks, looked, spends)
+                };
+                changes.push((at, change));
+            }
+        }
+        self.apply(changes)
     }
 
-    /// What is the wallet's in these blocks, and what the server lists nothing for.
+    /// What is in these blocks for the members of a pass, and what the server lists nothing for.
     pub(super) async fn find_outputs(
         &self,
-        scanner: &Arc<Scanner>,
+        pass: &Pass,
         blocks: &Arc<Vec<FetchedBlock>>,
-    ) -> Result<Looked, Interrupted> {
+    ) -> Result<BTreeMap<usize, Looked>, Interrupted> {
         match &self.server {
-            Server::V1(oracle) => self.find_listed(oracle, scanner, blocks).await,
-            Server::Native { .. } => self.find_in_columns(scanner, blocks).await,
+            Server::V1(oracle) => self.find_listed(oracle, pass, blocks).await,
+            Server::Native { .. } => self.find_in_columns(pass, blocks).await,
         }
     }
 
     async fn find_listed(
         &self,
         oracle: &Arc<dyn Oracle>,
-        scanner: &Arc<Scanner>,
+        pass: &Pass,
         blocks: &Arc<Vec<FetchedBlock>>,
-    ) -> Result<Looked, Interrupted> {
+    ) -> Result<BTreeMap<usize, Looked>, Interrupted> {
         let hits = {
-            let (scanner, blocks) = (scanner.clone(), blocks.clone());
+            let (scanner, blocks) = (pass.scanner.clone(), blocks.clone());
             off_worker(move || match_outputs(&scanner, &blocks)).await
         };
-        let hits =
+        let mut hits =
             hits.map_err(|(block, source)| self.bad_filter(blocks, block, "new-utxos", source))?;
+        hits.retain_mut(|hit| {
+            hit.matched
+                .retain(|wallet, _| pass.takes(*wallet, hit.height));
+            !hit.matched.is_empty()
+        });
         // What a server lists may depend on its tip.
         let tip = match hits.is_empty() {
             true => None,
@@ -146,23 +135,32 @@ impl LightClient {
             .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
             .try_collect()
             .await?;
-        let known: HashSet<(BlockHash, [u8; 32])> = self
-            .state
-            .contents
-            .found
-            .values()
-            .map(|row| (row.block_hash, row.key))
+        // Of each wallet of the pass.
+        let known: Vec<HashSet<(BlockHash, [u8; 32])>> = pass
+            .members
+            .iter()
+            .filter_map(|at| self.members.get(*at))
+            .map(|member| {
+                let found = member.state.contents.found.values();
+                found.map(|row| (row.block_hash, row.key)).collect()
+            })
             .collect();
-        let scanner = scanner.clone();
+        let scanner = pass.scanner.clone();
         let confirmed = off_worker(move || {
-            let confirmed = fetched.par_iter().map(|(hit, utxos)| {
-                let is_known = |key: &[u8; 32]| known.contains(&(hit.block_hash, *key));
-                let confirmed = confirm(&scanner, hit, utxos, is_known);
+            let wallets = fetched
+                .par_iter()
+                .flat_map_iter(|(hit, utxos)| hit.matched.keys().map(move |w| (*w, hit, utxos)));
+            let confirmed = wallets.map(|(wallet, hit, utxos)| {
+                let known = known.get(wallet);
+                let is_known = |key: &[u8; 32]| {
+                    known.is_some_and(|known| known.contains(&(hit.block_hash, *key)))
+                };
+                let confirmed = confirm(&scanner, wallet, hit, utxos, is_known);
                 let confirmed = confirmed.map_err(|source| ClientError::Unverified {
                     height: hit.height,
                     source,
                 })?;
-                Ok((hit.height, hit.block_hash, confirmed))
+                Ok((wallet, hit.height, hit.block_hash, confirmed))
             });
             confirmed.collect::<Result<Vec<_>, ClientError>>()
         })
@@ -174,10 +172,20 @@ impl LightClient {
             true => None,
             false => self.tip_block().await?.filter(|now| tip == Some(*now)),
         };
-        let mut unresolved: BTreeMap<u32, Option<UnresolvedRow>> =
-            blocks.iter().map(|block| (block.height, None)).collect();
-        let mut found = Vec::new();
-        for (height, block_hash, confirmed) in confirmed {
+        let mut unresolved: Vec<BTreeMap<u32, Option<UnresolvedRow>>> = (0..pass.members.len())
+            .map(|wallet| {
+                let heights = blocks.iter().map(|block| block.height);
+                let heights = heights.filter(|height| pass.takes(wallet, *height));
+                heights.map(|height| (height, None)).collect()
+            })
+            .collect();
+        let mut found: Vec<Vec<Find>> = vec![Vec::new(); pass.members.len()];
+        for (wallet, height, block_hash, confirmed) in confirmed {
+            let (Some(found), Some(unresolved)) =
+                (found.get_mut(wallet), unresolved.get_mut(wallet))
+            else {
+                continue;
+            };
             found.extend(confirmed.found);
             if confirmed.unresolved > 0 {
                 let row = UnresolvedRow {
@@ -188,61 +196,48 @@ impl LightClient {
                 unresolved.insert(height, Some(row));
             }
         }
-        self.keep_what_was_not_asked(blocks, &found, &mut unresolved);
-        Ok(Looked {
-            found,
-            unresolved: unresolved.into_iter().collect(),
-        })
-    }
-
-    /// Known outpoints that may be spent in the window that begins at `first`, those just found in it included.
-    fn unspent(&self, segment: &Segment, first: u32, found: &[Find]) -> Vec<Unspent> {
-        let contents = &self.state.contents;
-        let watched = self
-            .followed()
-            .filter(|(_, row)| match row.next {
-                None => segment.wallet,
-                Some(next) => next == first,
-            })
-            .map(|(outpoint, row)| (*outpoint, row.from));
-        let own = contents
-            .found
-            .iter()
-            .filter(|(_, row)| match row.next {
-                None => segment.wallet,
-                Some(next) => next == first,
-            })
-            .map(|(outpoint, row)| (*outpoint, row.height));
-        let new = found.iter().map(|(outpoint, row)| (*outpoint, row.height));
-        // A wallet's own output may be watched as well: the lowest height counts.
-        let mut unspent: BTreeMap<OutPoint, u32> = BTreeMap::new();
-        for (outpoint, height) in watched.chain(own).chain(new) {
-            if !contents.spends.contains_key(&outpoint) {
-                let at = unspent.entry(outpoint).or_insert(height);
-                *at = height.min(*at);
+        let mut looked = BTreeMap::new();
+        for ((at, found), mut unresolved) in pass.members.iter().zip(found).zip(unresolved) {
+            if let Some(member) = self.members.get(*at) {
+                self.keep_what_was_not_asked(member, blocks, &found, &mut unresolved);
             }
+            let of_wallet = Looked {
+                found,
+                unresolved: unresolved.into_iter().collect(),
+            };
+            looked.insert(*at, of_wallet);
         }
-        unspent.into_iter().collect()
+        Ok(looked)
     }
 
-    /// Spends of these outpoints in these blocks.
+    /// Spends in these blocks of what members look for, in order of height.
     async fn find_spends(
         &self,
         blocks: &Arc<Vec<FetchedBlock>>,
-        unspent: Vec<Unspent>,
-        found: &[Find],
+        unspent: &BTreeMap<usize, Unspent>,
+        looked: &BTreeMap<usize, Looked>,
     ) -> Result<Vec<(OutPoint, Spend)>, Interrupted> {
-        if unspent.is_empty() {
+        let mut all = Unspent::new();
+        for (outpoint, height) in unspent.values().flatten() {
+            let at = all.entry(*outpoint).or_insert(*height);
+            *at = (*height).min(*at);
+        }
+        if all.is_empty() {
             return Ok(Vec::new());
         }
         let hits = {
             let blocks = blocks.clone();
-            off_worker(move || match_spends(&unspent, &blocks)).await
+            off_worker(move || match_spends(&all, &blocks)).await
         };
         let hits =
             hits.map_err(|(block, source)| self.bad_filter(blocks, block, "spent", source))?;
-        let known = self.state.contents.found.iter();
-        let new = found.iter().map(|(outpoint, row)| (outpoint, row));
+        if hits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let members = unspent.keys().filter_map(|at| self.members.get(*at));
+        let known = members.flat_map(|member| &member.state.contents.found);
+        let new = looked.values().flat_map(|looked| &looked.found);
+        let new = new.map(|(outpoint, row)| (outpoint, row));
         let keys: HashMap<OutPoint, [u8; 8]> = known
             .chain(new)
             .filter_map(|(outpoint, row)| Some((*outpoint, *row.key.first_chunk()?)))
@@ -261,12 +256,7 @@ impl LightClient {
             .buffered(self.settings.concurrency.clamp(1, MAX_ROWS_IN_FLIGHT))
             .try_collect()
             .await?;
-        // In order of height: of an outpoint that seems to be spent twice (8-byte items may collide) the first counts.
-        let mut first = BTreeMap::new();
-        for (outpoint, spend) in spends.into_iter().flatten() {
-            first.entry(outpoint).or_insert(spend);
-        }
-        Ok(first.into_iter().collect())
+        Ok(spends.into_iter().flatten().collect())
     }
 
     async fn confirm_all(
@@ -377,30 +367,34 @@ impl LightClient {
 
     /// Fills in who spent what for spends found when the server could not tell, as far as it can now.
     pub(super) async fn complete_details(&mut self) -> Result<(), Interrupted> {
-        let mut lacking: BTreeMap<(u32, BlockHash), Vec<(OutPoint, Spend)>> = BTreeMap::new();
-        for (outpoint, spend) in &self.state.contents.spends {
-            if spend.spending_txid.is_none() {
-                let rows = lacking.entry((spend.height, spend.block_hash)).or_default();
-                rows.push((*outpoint, spend.clone()));
+        let mut lacking: BTreeMap<(u32, BlockHash), Vec<(usize, OutPoint, Spend)>> =
+            BTreeMap::new();
+        for (at, member) in self.members.iter().enumerate() {
+            for (outpoint, spend) in &member.state.contents.spends {
+                if spend.spending_txid.is_none() {
+                    let rows = lacking.entry((spend.height, spend.block_hash)).or_default();
+                    rows.push((at, *outpoint, spend.clone()));
+                }
             }
         }
-        let mut completed = Vec::new();
+        let mut completed: BTreeMap<usize, Vec<(OutPoint, Spend)>> = BTreeMap::new();
         for ((height, block_hash), rows) in lacking {
             let Some(details) = self.details(height, &block_hash).await? else {
                 break;
             };
-            for (outpoint, mut spend) in rows {
+            for (at, outpoint, mut spend) in rows {
                 add_details(&outpoint, &mut spend, &details);
-                completed.push((outpoint, spend));
+                completed.entry(at).or_default().push((outpoint, spend));
             }
         }
-        if !completed.is_empty() {
-            self.state.apply(Change {
-                spends: completed,
+        let changes = completed.into_iter().map(|(at, spends)| {
+            let change = Change {
+                spends,
                 ..Change::default()
-            })?;
-        }
-        Ok(())
+            };
+            (at, change)
+        });
+        self.apply(changes.collect())
     }
 
     fn bad_filter(

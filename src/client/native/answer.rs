@@ -8,9 +8,9 @@ use futures::executor::block_on;
 use super::super::OracleError;
 use super::block::NativeBlock;
 use super::chunk::Section;
-use super::group::{read_group, untrue};
+use super::group::{Group, read_group, untrue};
 use super::headers::{Broken, HeaderChain};
-use super::parts::{Next, Part, Parts};
+use super::parts::{Next, Parts};
 use crate::BlockId;
 use crate::wire::native::column::Column;
 
@@ -22,7 +22,7 @@ pub(crate) fn read_blocks(
     url: &str,
     network: Network,
     columns: &[Column],
-    group: &[Part],
+    group: Group,
     first: u32,
 ) -> Result<Vec<NativeBlock>, OracleError> {
     let raw = read_group(url, network, columns, group, first)?;
@@ -112,7 +112,7 @@ pub fn check_answer(
             }
             Next::Cut(reason) => return Err(parts.cut(1, reason)),
         };
-        for block in read_blocks(url, network, columns, &group, next)? {
+        for block in read_blocks(url, network, columns, group, next)? {
             reached.take(&parts, &block, last)?;
             let height = block.height;
             if let Err(broken) = chain.take(height, &block.header.header) {

@@ -2,13 +2,13 @@
 //! learn.
 
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::super::{OracleError, off_worker};
-use super::group::{Raw, hash_of, read_group, untrue};
-use super::parts::Part;
-use super::{NativeBlock, NativeOracle, Next, Parts, names, route};
+use futures::future::{BoxFuture, FutureExt};
+
+use super::super::{HttpOracle, OracleError, off_worker};
+use super::group::{Group, Raw, hash_of, read_group, untrue};
+use super::{Kind, NativeBlock, NativeOracle, Next, Parts, names, route};
 use crate::wire::native::Code;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column};
 
@@ -65,20 +65,58 @@ impl NativeOracle {
     ///
     /// # Errors
     /// As all of [`Oracle`](super::super::Oracle); a section that is not the one that the block's header has the hash of.
-    pub(crate) async fn section(
-        &self,
-        block: &NativeBlock,
+    pub(crate) fn section<'a>(
+        &'a self,
+        block: &'a NativeBlock,
         column: Column,
         first: u32,
         tip: u32,
-    ) -> Result<Option<Section>, OracleError> {
-        let url = format!("{} ({column})", self.describe());
-        if let Some(blocks) = self.chunks.get(column, block.height)
-            && let Ok(Some(section)) = section_of(&url, &blocks, block, column)
-        {
-            return Ok(Some(section));
+    ) -> BoxFuture<'a, Result<Option<Section>, OracleError>> {
+        async move {
+            let url = format!("{} ({column})", self.describe());
+            if let Some(blocks) = self.chunks.get(column, block.height)
+                && let Ok(Some(section)) = section_of(&url, &blocks, block, column)
+            {
+                return Ok(Some(section));
+            }
+            match self.kind().await? {
+                Kind::Server(http) => {
+                    let columns = [Column::Headers, column];
+                    let chunk = Chunk::around(block.height, first, tip);
+                    let chunk = self.ask(http, &columns, chunk).await?;
+                    self.keep(block, column, chunk)
+                }
+                Kind::Files(files) => {
+                    let own = match files.chunk_around(block.height, column).await {
+                        Ok(chunk) => self.keep(block, column, chunk),
+                        Err(error) => Err(error),
+                    };
+                    let Some(behind) = files.behind() else {
+                        return match own {
+                            Ok(None) => files.has(block.height).await.map(|()| None),
+                            own => own,
+                        };
+                    };
+                    match own {
+                        Ok(Some(section)) => return Ok(Some(section)),
+                        Ok(None) => {}
+                        Err(error) => files.tell(&error, behind),
+                    }
+                    behind.section(block, column, first, tip).await
+                }
+            }
         }
-        let Some((url, blocks)) = self.chunk(block.height, column, first, tip).await? else {
+        .boxed()
+    }
+
+    /// Keeps a chunk that has come, and takes the section of a block from it.
+    fn keep(
+        &self,
+        block: &NativeBlock,
+        column: Column,
+        chunk: Option<Came>,
+    ) -> Result<Option<Section>, OracleError> {
+        let Some(Came { url, blocks }) = chunk else {
             return Ok(None);
         };
         let blocks = Arc::new(blocks);
@@ -86,33 +124,27 @@ impl NativeOracle {
         section_of(&url, &blocks, block, column)
     }
 
-    /// The column of the chunk that holds a height; `None` where the chain ends below it.
-    async fn chunk(
+    /// Columns of blocks of one chunk that a server is asked for; `None` where its chain ends below them.
+    pub(super) async fn ask(
         &self,
-        height: u32,
-        column: Column,
-        first: u32,
-        tip: u32,
-    ) -> Result<Option<(String, Vec<Raw>)>, OracleError> {
-        let columns = [Column::Headers, column];
-        let chunk = height / CHUNK_BLOCKS;
-        let (begin, end) = (
-            chunk * CHUNK_BLOCKS,
-            chunk * CHUNK_BLOCKS + (CHUNK_BLOCKS - 1),
-        );
-        let begin = begin.max(first);
-        let is_whole = begin.is_multiple_of(CHUNK_BLOCKS) && end <= tip;
+        http: &HttpOracle,
+        columns: &[Column],
+        chunk: Chunk,
+    ) -> Result<Option<Came>, OracleError> {
+        let Chunk {
+            first,
+            last,
+            is_whole,
+        } = chunk;
         let mut failed = 0;
         loop {
-            let parts = match is_whole {
-                true => {
-                    let route = route(&format!("chunk/{chunk}/{}", names(&columns)));
-                    self.http.open(&route).await.map(Parts::new)
-                }
+            let names = names(columns);
+            let route = match is_whole {
+                true => route(&format!("chunk/{}/{names}", first / CHUNK_BLOCKS)),
                 // A chunk that is not whole is no resource of its own.
-                false => self.range(&columns, begin, end).await,
+                false => route(&format!("range/{names}?from={first}&to={last}")),
             };
-            let mut parts = match parts {
+            let mut parts = match http.open(&route).await.map(Parts::new) {
                 Ok(parts) => parts,
                 Err(OracleError::Declined {
                     code: Code::NotYetIndexed,
@@ -120,23 +152,28 @@ impl NativeOracle {
                 }) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let reason = match is_whole {
-                true => match parts.next(&columns).await? {
-                    Next::Group(group) => {
-                        let blocks = self.read(&parts, &columns, group, begin).await?;
-                        // The route for whole chunks has no mark: their end is known.
-                        match parts.finish(&columns, None).await? {
-                            None => return Ok(Some((parts.url(), blocks))),
-                            Some(reason) => reason,
-                        }
+            let mut blocks: Vec<Raw> = Vec::new();
+            let reason = loop {
+                let group = match parts.next(columns).await? {
+                    Next::Group(group) => group,
+                    Next::End(mark) if blocks.last().map(Raw::id) == Some(mark) => break None,
+                    Next::End(_) => {
+                        return Err(parts.malformed("an end mark of another block than its last"));
                     }
-                    Next::End(_) => return Err(parts.malformed("an answer without blocks")),
-                    Next::Cut(reason) => reason,
-                },
-                false => match self.groups(&mut parts, &columns, begin..=end).await? {
-                    Ok(blocks) => return Ok(Some((parts.url(), blocks))),
-                    Err(reason) => reason,
-                },
+                    Next::Cut(reason) => break Some(reason),
+                };
+                self.append(&parts, columns, group, first, &mut blocks).await?;
+                if blocks.last().is_some_and(|block| block.height > last) {
+                    return Err(parts.malformed("more blocks than were asked for"));
+                }
+                // The route for whole chunks has no mark: their end is known.
+                if is_whole {
+                    break parts.finish(columns, None).await?;
+                }
+            };
+            let Some(reason) = reason else {
+                let url = parts.url();
+                return Ok(Some(Came { url, blocks }));
             };
             failed += 1;
             match self.wait(failed) {
@@ -148,52 +185,58 @@ impl NativeOracle {
 }
 
 impl NativeOracle {
-    async fn read(
+    /// Appends the blocks of the next group of an answer, on top of those before it.
+    async fn append(
         &self,
         parts: &Parts,
         columns: &[Column],
-        group: Vec<Part>,
+        group: Group,
         first: u32,
-    ) -> Result<Vec<Raw>, OracleError> {
+        blocks: &mut Vec<Raw>,
+    ) -> Result<(), OracleError> {
         let (url, network, columns) = (parts.url(), self.network, columns.to_vec());
-        off_worker(move || read_group(&url, network, &columns, &group, first)).await
+        let last = blocks.last();
+        let first = last.map_or(first, |last| last.height.saturating_add(1));
+        let read = move || read_group(&url, network, &columns, group, first);
+        let more = off_worker(read).await?;
+        if let (Some(last), Some(next)) = (last, more.first())
+            && next.header.header.prev_blockhash != last.hash
+        {
+            let what = "a header that is not on top of the one before it";
+            return Err(untrue(&parts.url(), next.height, Column::Headers, what));
+        }
+        blocks.extend(more);
+        Ok(())
     }
+}
 
-    /// All groups of an answer for these heights, up to its mark; or why it broke off.
-    async fn groups(
-        &self,
-        parts: &mut Parts,
-        columns: &[Column],
-        heights: RangeInclusive<u32>,
-    ) -> Result<Result<Vec<Raw>, String>, OracleError> {
-        let (mut next, last) = heights.into_inner();
-        let mut blocks: Vec<Raw> = Vec::new();
-        loop {
-            let group = match parts.next(columns).await? {
-                Next::Group(group) => group,
-                Next::End(mark) if blocks.last().map(Raw::id) == Some(mark) => {
-                    return Ok(Ok(blocks));
-                }
-                Next::End(_) => {
-                    return Err(parts.malformed("an end mark of another block than its last"));
-                }
-                Next::Cut(reason) => return Ok(Err(reason)),
-            };
-            let more = self.read(parts, columns, group, next).await?;
-            for block in more {
-                let before = blocks.last().map(|block| block.hash);
-                if before.is_some_and(|before| before != block.header.header.prev_blockhash) {
-                    let what = "a header that is not on top of the one before it";
-                    return Err(untrue(&parts.url(), block.height, Column::Headers, what));
-                }
-                if block.height > last {
-                    return Err(parts.malformed("more blocks than were asked for"));
-                }
-                next = block.height.saturating_add(1);
-                blocks.push(block);
-            }
+/// Blocks of one chunk.
+pub(super) struct Chunk {
+    pub(super) first: u32,
+    pub(super) last: u32,
+    /// Whether these are all that there are, and are asked for as such.
+    pub(super) is_whole: bool,
+}
+
+impl Chunk {
+    /// The chunk of a height, on a server that begins at `first` and ends at `tip`.
+    fn around(height: u32, first: u32, tip: u32) -> Self {
+        let begin = height / CHUNK_BLOCKS * CHUNK_BLOCKS;
+        let last = begin + (CHUNK_BLOCKS - 1);
+        let first = begin.max(first);
+        Self {
+            first,
+            last,
+            is_whole: first.is_multiple_of(CHUNK_BLOCKS) && last <= tip,
         }
     }
+}
+
+/// Blocks that were asked for.
+pub(super) struct Came {
+    /// What was asked.
+    pub(super) url: String,
+    pub(super) blocks: Vec<Raw>,
 }
 
 /// The section of a block among those of its chunk.

@@ -29,6 +29,25 @@ impl Raw {
     }
 }
 
+/// One part for each column of some blocks.
+pub(crate) enum Group {
+    /// As they came.
+    Parts(Vec<Part>),
+    /// Of files, which were held against each other where they were read.
+    Checked(Vec<Raw>),
+}
+
+impl Group {
+    /// Number of blocks.
+    #[cfg(feature = "index")]
+    pub(crate) fn blocks(&self) -> u32 {
+        match self {
+            Self::Parts(parts) => parts.first().map_or(0, |part| part.head.blocks),
+            Self::Checked(blocks) => blocks.len() as u32,
+        }
+    }
+}
+
 /// What a server says of a block, and what cannot be true.
 pub(crate) fn untrue(
     url: &str,
@@ -67,12 +86,23 @@ pub(crate) fn read_group(
     url: &str,
     network: Network,
     columns: &[Column],
-    parts: &[Part],
+    group: Group,
     first: u32,
 ) -> Result<Vec<Raw>, OracleError> {
     let malformed = |what: String| OracleError::Malformed {
         url: url.to_owned(),
         what,
+    };
+    let parts = match group {
+        Group::Parts(parts) => parts,
+        Group::Checked(blocks) => {
+            return match blocks.first().map(|block| block.height) {
+                Some(height) if height == first => Ok(blocks),
+                _ => Err(malformed(format!(
+                    "other blocks than those from {first} on"
+                ))),
+            };
+        }
     };
     let Some((headers, others)) = parts.split_first() else {
         return Err(malformed("no part".to_owned()));

@@ -2,11 +2,13 @@
 
 use super::super::OracleError;
 use super::super::http::Incoming;
+use super::files::FileRange;
+use super::group::Group;
 use crate::BlockId;
 use crate::wire::native::column::{Column, PartHead};
 
 /// Longest part that is read. Of 64 blocks of 4 million weight units, `outputs` takes some 80 MB at most.
-const PART_BYTES_MAX: u64 = 128 << 20;
+pub(super) const PART_BYTES_MAX: u64 = 128 << 20;
 
 /// One column of consecutive blocks.
 pub(crate) struct Part {
@@ -18,7 +20,7 @@ pub(crate) struct Part {
 /// What comes next.
 pub(crate) enum Next {
     /// One part for each column.
-    Group(Vec<Part>),
+    Group(Group),
     /// The mark at the end: the block that the answer reached.
     End(BlockId),
     /// Nothing more, and no mark: why.
@@ -29,6 +31,17 @@ pub(crate) enum Next {
 pub(crate) struct Parts {
     /// What was asked.
     url: String,
+    origin: Origin,
+}
+
+/// Where parts come from.
+enum Origin {
+    Bytes(Bytes),
+    Files(Box<FileRange>),
+}
+
+/// The bytes of an answer.
+struct Bytes {
     /// `None` where all of it was there from the beginning.
     incoming: Option<Incoming>,
     /// Read, and not used yet.
@@ -47,8 +60,10 @@ impl Parts {
     pub(super) fn new(incoming: Incoming) -> Self {
         Self {
             url: incoming.url.clone(),
-            incoming: Some(incoming),
-            buffer: Vec::new(),
+            origin: Origin::Bytes(Bytes {
+                incoming: Some(incoming),
+                buffer: Vec::new(),
+            }),
         }
     }
 
@@ -56,12 +71,22 @@ impl Parts {
     pub(super) fn of_bytes(url: &str, bytes: Vec<u8>) -> Self {
         Self {
             url: url.to_owned(),
-            incoming: None,
-            buffer: bytes,
+            origin: Origin::Bytes(Bytes {
+                incoming: None,
+                buffer: bytes,
+            }),
         }
     }
 
-    /// What was asked.
+    /// Of files, one group for each chunk.
+    pub(super) fn of_files(url: String, range: FileRange) -> Self {
+        Self {
+            url,
+            origin: Origin::Files(Box::new(range)),
+        }
+    }
+
+    /// What was asked, or which files the last parts are of.
     pub(crate) fn url(&self) -> String {
         self.url.clone()
     }
@@ -74,7 +99,7 @@ impl Parts {
     }
 
     /// That it broke off so many times.
-    pub(in crate::client) fn cut(&self, attempts: u32, reason: String) -> OracleError {
+    pub(crate) fn cut(&self, attempts: u32, reason: String) -> OracleError {
         OracleError::Unreachable {
             url: self.url(),
             attempts,
@@ -85,8 +110,13 @@ impl Parts {
     /// The parts of the next blocks.
     ///
     /// # Errors
-    /// Bytes that are no such parts.
+    /// Bytes that are no such parts; files that nobody else has either.
     pub(crate) async fn next(&mut self, columns: &[Column]) -> Result<Next, OracleError> {
+        if let Origin::Files(range) = &mut self.origin {
+            let (url, next) = range.next().await?;
+            self.url = url;
+            return Ok(next);
+        }
         let mut parts: Vec<Part> = Vec::with_capacity(columns.len());
         for column in columns {
             let head = match self.take(PartHead::BYTES).await {
@@ -128,7 +158,7 @@ impl Parts {
             };
             parts.push(Part { head, body });
         }
-        Ok(Next::Group(parts))
+        Ok(Next::Group(Group::Parts(parts)))
     }
 
     /// Reads the end of an answer of one group, whose last block this is: a mark that names it, or that nothing is left where
@@ -168,6 +198,16 @@ impl Parts {
     }
 
     /// The next bytes.
+    async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, Lacking> {
+        match &mut self.origin {
+            Origin::Bytes(origin) => origin.take(bytes).await,
+            // They have no bytes but those of their groups.
+            Origin::Files(_) => Err(Lacking::All),
+        }
+    }
+}
+
+impl Bytes {
     async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, Lacking> {
         while self.buffer.len() < bytes {
             let piece = match &mut self.incoming {

@@ -3,6 +3,7 @@
 mod block;
 pub mod column;
 mod commitments;
+mod event_stream;
 mod events;
 mod info;
 mod lookup;
@@ -19,6 +20,7 @@ use super::text::parse;
 
 pub use block::{Block, Counts, Digest};
 pub use commitments::{Commitments, Link, Links};
+pub use event_stream::{EVENT_BYTES_MAX, EventReader, Told};
 pub use events::{Event, read_cursor, write_cursor};
 pub use info::{Heads, Info, Server};
 pub use lookup::{

@@ -1,9 +1,12 @@
 //! The native protocol: commitments, and processes followed from the index alone; other routes in files of their own.
 
 mod blocks;
+mod columns;
 mod events;
 mod lookups;
 mod openapi;
+mod selections;
+mod slow_readers;
 
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};

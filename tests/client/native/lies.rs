@@ -148,7 +148,7 @@ fn header_fields(at: usize, fields: &mut BTreeMap<&'static str, Vec<Field>>) {
 }
 
 /// Puts another value into a field of these bytes: a number near it, a bit turned over, or anything.
-fn falsify(bytes: &mut [u8], rng: &mut StdRng) {
+pub(super) fn falsify(bytes: &mut [u8], rng: &mut StdRng) {
     let before = bytes.to_vec();
     while bytes == before {
         match rng.gen_range(0..3) {
@@ -183,6 +183,7 @@ fn lie(asked: &str, body: &mut Vec<u8>, rng: &mut StdRng) -> (&'static str, Stri
             ("tip.height", "/tip/height", json!(number)),
             ("tip.block_hash", "/tip/block_hash", json!(hash)),
             ("columns", "/columns", json!(["headers"])),
+            ("chunk_blocks", "/chunk_blocks", json!(65 + number)),
             ("other", "/horizon", json!(number)),
             ("other", "/digest", json!(hash)),
         ];
@@ -218,7 +219,7 @@ fn lie_in_columns(asked: &str, body: &mut [u8], rng: &mut StdRng) -> (&'static s
     (kind, chosen.name.clone())
 }
 
-fn lies(few: u64) -> u64 {
+pub(super) fn lies(few: u64) -> u64 {
     match std::env::var("SPINDEX_CLIENT_LIES") {
         Ok(count) => count.parse().expect("SPINDEX_CLIENT_LIES is a number"),
         Err(_) => few,
@@ -276,6 +277,27 @@ async fn each_lie_is_named_or_is_one_that_no_client_sees() {
     }
     println!("caught: {caught:#?}\nunseen: {unseen:#?}");
     assert!(!caught.is_empty() && !unseen.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_other_chunks_is_refused_by_name() {
+    let liar = Liar::new(1007).await;
+    liar.between.change(|_, asked, body| {
+        if !asked.ends_with("/info") {
+            return body;
+        }
+        let mut info: Value = serde_json::from_slice(&body).unwrap();
+        info["chunk_blocks"] = json!(128);
+        serde_json::to_vec(&info).unwrap()
+    });
+    let error = liar.scan().await.unwrap_err();
+    liar.assert_names_the_server(&error, "other chunks");
+    assert!(error.to_string().contains("chunk_blocks is 128"), "{error}");
+    let asked = liar.between.take_log();
+    assert!(
+        asked.iter().all(|asked| asked.ends_with("/info")),
+        "{asked:?}"
+    );
 }
 
 /// The answer with a section of a column falsified, and the hash of it in the headers column made to fit.

@@ -1,7 +1,8 @@
 //! Scans by the native protocol over a real server, with something of the test's in between.
 
-mod between;
+pub(crate) mod between;
 mod cuts;
+mod events;
 mod finding;
 mod liar;
 mod lies;

@@ -1,6 +1,6 @@
 //! Random reorganisations under a light client: a simulated chain, its index, the server and the client, all real. Payments
 //! are spent before the first scan and revived later. The judge is the chain itself, which knows what it has paid, and a
-//! client that scans everything anew.
+//! client that scans everything anew. Wallets that share their passes are each compared with a client of their own.
 //!
 //! `SPINDEX_CLIENT_REORGS` sequences of events are played, some few without it.
 
@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 use bitcoin::{BlockHash, OutPoint};
 use secp256k1::rand::Rng;
 use secp256k1::rand::rngs::StdRng;
-use spindex::client::{ClientError, OracleError};
+use spindex::client::{ClientError, OracleError, Reports, State, WalletReport};
 
-use scene::{FIRST, Scene, state};
+use scene::{FIRST, Scene, settings, state_of, wallet};
 
 /// What a scan speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,15 +55,16 @@ struct Sum {
     deepest: u32,
 }
 
-/// Plays one sequence.
-async fn play(seed: u64, protocol: Protocol, sum: &mut Sum) {
-    let mut scene = Scene::new(seed).await;
-    let mut kept = state();
+/// Plays one sequence, for so many wallets that share their passes.
+async fn play(seed: u64, protocol: Protocol, wallets: u8, sum: &mut Sum) {
+    let mut scene = Scene::with_wallets(seed, wallets).await;
+    let mut kept: Vec<(u8, State)> = (0..wallets).map(|who| (who, state_of(who))).collect();
     let mut known: BTreeSet<OutPoint> = BTreeSet::new();
     let mut unresolved: BTreeSet<BlockHash> = BTreeSet::new();
     for step in 0..scene.rng.gen_range(3..7) {
-        let what = format!("seed {seed}, {protocol:?}, step {step}");
-        // Now and then only part of the chain is scanned before something happens, perhaps not for the first time.
+        let what = format!("seed {seed}, {protocol:?}, {wallets} wallets, step {step}");
+        // Now and then only part of the chain is scanned before something happens, perhaps not for the first time, and not
+        // for all wallets.
         let tip = scene.chain.tip_id().height;
         let (to, is_again) = match scene.rng.gen_range(0..10) {
             0..3 => (Some(scene.rng.gen_range(FIRST..tip)), false),
@@ -72,9 +73,21 @@ async fn play(seed: u64, protocol: Protocol, sum: &mut Sum) {
             _ => (None, false),
         };
         let by = protocol.dialect(&mut scene.rng);
-        let mut client = scene.client(by, kept, to, is_again);
-        client.run(&mut |_| ()).await.unwrap();
-        kept = client.into_state();
+        let (chosen, mut others): (Vec<_>, Vec<_>) = kept
+            .into_iter()
+            .partition(|_| wallets == 1 || scene.rng.gen_bool(0.6));
+        kept = match chosen.is_empty() {
+            true => chosen,
+            false => {
+                let who: Vec<u8> = chosen.iter().map(|(who, _)| *who).collect();
+                let settings = settings(by, Some(FIRST), to, is_again);
+                let chosen = chosen.into_iter().map(|(who, state)| wallet(who, state));
+                let mut client = scene.together(by, chosen.collect(), settings);
+                client.run(&mut |_| ()).await.unwrap();
+                who.into_iter().zip(client.into_states()).collect()
+            }
+        };
+        kept.append(&mut others);
 
         let indexed = scene.chain.active_blocks();
         for _ in 0..scene.rng.gen_range(1..3) {
@@ -88,7 +101,9 @@ async fn play(seed: u64, protocol: Protocol, sum: &mut Sum) {
         }
         // The scan may be under way when it happens.
         let by = protocol.dialect(&mut scene.rng);
-        let mut client = scene.client(by, kept, None, false);
+        let who: Vec<u8> = kept.iter().map(|(who, _)| *who).collect();
+        let all = kept.into_iter().map(|(who, state)| wallet(who, state));
+        let mut client = scene.together(by, all.collect(), settings(by, Some(FIRST), None, false));
         if scene.rng.gen_bool(0.3) {
             let mut ignore = |_| ();
             let (scanned, ()) = tokio::join!(client.run(&mut ignore), scene.sync());
@@ -106,35 +121,36 @@ async fn play(seed: u64, protocol: Protocol, sum: &mut Sum) {
         } else {
             scene.sync().await;
         }
-        let report = client.run(&mut |_| ()).await.unwrap();
-        scene.assert_true(by, &report, &what);
-        kept = client.into_state();
+        let Reports(reports) = client.run(&mut |_| ()).await.unwrap();
+        kept = who.iter().copied().zip(client.into_states()).collect();
         sum.scans += 1;
-        let new = report.found.iter().filter(|f| !known.contains(&f.outpoint));
-        sum.revived += new.filter(|f| unresolved.contains(&f.block_hash)).count();
-        known = report.found.iter().map(|f| f.outpoint).collect();
-        unresolved = report
-            .unresolved
-            .iter()
-            .map(|block| block.block_hash)
-            .collect();
-        sum.found += report.found.len();
-        sum.unresolved += report.unresolved.len();
-        sum.payments = sum.payments.max(scene.chain.paid_outputs().len());
-        if step % 3 == 0 {
-            scene.assert_like_fresh(by, &report, &what).await;
+        let mut now = (BTreeSet::new(), BTreeSet::new());
+        for (who, WalletReport { wallet, report }) in who.into_iter().zip(&reports) {
+            assert_eq!(*wallet, Some(format!("wallet {who}")), "{what}");
+            scene.assert_true_of(who, by, report, &what);
+            let new = report.found.iter().filter(|f| !known.contains(&f.outpoint));
+            sum.revived += new.filter(|f| unresolved.contains(&f.block_hash)).count();
+            now.0.extend(report.found.iter().map(|f| f.outpoint));
+            now.1.extend(report.unresolved.iter().map(|b| b.block_hash));
+            sum.found += report.found.len();
+            sum.unresolved += report.unresolved.len();
+            if step % 3 == 0 {
+                scene.assert_like_fresh(who, by, report, &what).await;
+            }
         }
+        (known, unresolved) = now;
+        sum.payments = sum.payments.max(scene.chain.paid_outputs().len());
     }
 }
 
-async fn play_all(protocol: Protocol, few: u64) -> Sum {
+async fn play_all(protocol: Protocol, wallets: u8, few: u64) -> Sum {
     let sequences = match std::env::var("SPINDEX_CLIENT_REORGS") {
         Ok(count) => count.parse().expect("SPINDEX_CLIENT_REORGS is a number"),
         Err(_) => few,
     };
     let mut sum = Sum::default();
     for seed in 0..sequences {
-        play(seed, protocol, &mut sum).await;
+        play(seed, protocol, wallets, &mut sum).await;
     }
     assert!(sum.found > 50, "{sum:?}");
     sum
@@ -142,21 +158,28 @@ async fn play_all(protocol: Protocol, few: u64) -> Sum {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_reorganisations_the_state_is_that_of_a_fresh_scan() {
-    let sum = play_all(Protocol::V1, 8).await;
+    let sum = play_all(Protocol::V1, 1, 8).await;
     println!("{sum:?}");
     assert!(sum.unresolved > 10 && sum.revived > 0, "{sum:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn natively_nothing_is_unresolved_whatever_is_spent_and_revived() {
-    let sum = play_all(Protocol::Native, 2).await;
+    let sum = play_all(Protocol::Native, 1, 2).await;
     println!("{sum:?}");
     assert_eq!(sum.unresolved, 0, "{sum:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_goes_on_in_either_protocol() {
-    let sum = play_all(Protocol::Either, 3).await;
+    let sum = play_all(Protocol::Either, 1, 3).await;
+    println!("{sum:?}");
+    assert!(sum.unresolved > 0, "{sum:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wallets_that_share_a_pass_have_what_each_of_them_would_alone() {
+    let sum = play_all(Protocol::Either, 3, 3).await;
     println!("{sum:?}");
     assert!(sum.unresolved > 0, "{sum:?}");
 }

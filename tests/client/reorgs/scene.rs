@@ -1,4 +1,6 @@
-//! A simulated chain with an index that is served, and a wallet that is paid, and spent from.
+//! A simulated chain with an index that is served, and wallets that are paid, and spent from.
+
+mod truth;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,8 +21,8 @@ use spindex::chain::made::simulated::{
     Orphaned, PaidOutput, PaymentRequest, SimulatedBlock, SimulatedChain, SimulationSettings,
 };
 use spindex::client::{
-    HttpOracle, HttpSettings, Identity, LightClient, LightSettings, NativeOracle, ScanReport,
-    State, WalletId,
+    HttpOracle, HttpSettings, Identity, LightClient, LightSettings, NativeOracle, State, WalletId,
+    WalletScan, WalletsClient,
 };
 use spindex::curve::libsecp256k1::LibSecp256k1;
 use spindex::index::{IndexSettings, Indexer};
@@ -42,30 +44,54 @@ const HEIGHT: u32 = 230;
 /// Deepest reorganisation.
 const DEEPEST: u32 = 100;
 
-fn spend_key() -> SpendKey {
-    SpendKey::from_bytes([4; 32]).unwrap()
+fn spend_key(who: u8) -> SpendKey {
+    SpendKey::from_bytes([4 + 8 * who; 32]).unwrap()
 }
 
+/// The first wallet.
 pub(crate) fn keys() -> ReceiverKeys {
-    let scan_key = ScanKey::from_bytes([3; 32]).unwrap();
-    ReceiverKeys::new(scan_key, spend_key().public_key(), [1])
+    keys_of(0)
 }
 
-fn scanner() -> Scanner {
-    Scanner::new(Arc::new(LibSecp256k1), keys()).unwrap()
+/// A wallet, of up to thirty.
+pub(crate) fn keys_of(who: u8) -> ReceiverKeys {
+    let scan_key = ScanKey::from_bytes([3 + 8 * who; 32]).unwrap();
+    ReceiverKeys::new(scan_key, spend_key(who).public_key(), [1])
+}
+
+fn scanner(who: u8) -> Scanner {
+    Scanner::new(Arc::new(LibSecp256k1), keys_of(who)).unwrap()
+}
+
+pub(crate) fn identity_of(who: u8) -> Identity {
+    Identity {
+        network: Network::Regtest,
+        wallet: Some(WalletId::of(&keys_of(who))),
+    }
 }
 
 pub(crate) fn state() -> State {
-    let identity = Identity {
-        network: Network::Regtest,
-        wallet: Some(WalletId::of(&keys())),
-    };
-    State::in_memory(identity).unwrap()
+    state_of(0)
 }
 
-/// A chain with an index that is served, and a wallet.
+pub(crate) fn state_of(who: u8) -> State {
+    State::in_memory(identity_of(who)).unwrap()
+}
+
+/// What a wallet is scanned with.
+pub(crate) fn wallet(who: u8, state: State) -> WalletScan {
+    WalletScan {
+        name: Some(format!("wallet {who}")),
+        keys: Some(Arc::new(keys_of(who))),
+        watched: Vec::new(),
+        state,
+    }
+}
+
+/// A chain with an index that is served, and wallets.
 pub(crate) struct Scene {
     pub(crate) rng: StdRng,
+    wallets: u8,
     pub(crate) chain: Arc<SimulatedChain>,
     pub(crate) store: Arc<Store>,
     indexer: Indexer,
@@ -77,7 +103,12 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
+    /// With one wallet.
     pub(crate) async fn new(seed: u64) -> Self {
+        Self::with_wallets(seed, 1).await
+    }
+
+    pub(crate) async fn with_wallets(seed: u64, wallets: u8) -> Self {
         let chain = Arc::new(SimulatedChain::new(SimulationSettings {
             seed,
             transactions_per_block: 1,
@@ -110,6 +141,7 @@ impl Scene {
         let oracle = Arc::new(http);
         let mut scene = Self {
             rng: StdRng::seed_from_u64(seed),
+            wallets,
             chain,
             store,
             indexer,
@@ -134,13 +166,17 @@ impl Scene {
         assert_eq!(tip, Some(self.chain.tip_id()));
     }
 
-    /// A block with payments to the wallet, some with a taproot output of somebody else beside them.
+    /// A block with payments to the wallets, some to several at once, or with a taproot output of somebody else beside them.
     fn pay(&mut self) {
         let mut requests = Vec::new();
         for _ in 0..self.rng.gen_range(1..3) {
             let recipients = (0..self.rng.gen_range(1..4)).map(|_| {
                 let label = *[None, Some(0), Some(1)].choose(&mut self.rng).unwrap();
-                let address = keys().address(label, Network::Regtest).unwrap();
+                let who = match self.wallets {
+                    1 => 0,
+                    wallets => self.rng.gen_range(0..wallets),
+                };
+                let address = keys_of(who).address(label, Network::Regtest).unwrap();
                 (address, self.rng.gen_range(5_000..50_000))
             });
             requests.push(PaymentRequest {
@@ -158,7 +194,7 @@ impl Scene {
         }
     }
 
-    /// A block that spends some of what the wallet has, of some transactions all of it.
+    /// A block that spends some of what the wallets have, of some transactions all of it.
     fn spend(&mut self) {
         let mut unspent: BTreeMap<Txid, Vec<PaidOutput>> = BTreeMap::new();
         for paid in self.chain.paid_outputs() {
@@ -177,7 +213,7 @@ impl Scene {
         if !spent.is_empty() {
             let change = TxOut {
                 value: Amount::from_sat(1_000 + self.rng.gen_range(0..1_000)),
-                script_pubkey: InputKind::P2wpkh.script_pubkey(spend_key().secret()),
+                script_pubkey: InputKind::P2wpkh.script_pubkey(spend_key(0).secret()),
             };
             let tx = build_transaction(&spent, vec![change]).unwrap();
             self.chain.submit(&tx).unwrap();
@@ -198,10 +234,12 @@ impl Scene {
         );
         let tweak = transaction_tweak(&LibSecp256k1, tx, prevouts).unwrap();
         let outputs: Vec<TaprootOutput> = taproot_outputs(&block, paid.outpoint.txid);
-        let found = scanner().confirm(&tweak, &outputs).unwrap();
+        let mut wallets = 0..self.wallets;
+        let who = wallets.find(|who| is_paid(*who, paid)).unwrap();
+        let found = scanner(who).confirm(&tweak, &outputs).unwrap();
         let output = found.iter().find(|found| found.outpoint == paid.outpoint);
         let tweak = Scalar::from_be_bytes(output.unwrap().tweak).unwrap();
-        let secret: SecretKey = spend_key().secret().add_tweak(&tweak).unwrap();
+        let secret: SecretKey = spend_key(who).secret().add_tweak(&tweak).unwrap();
         SpendableOutput::new(InputKind::P2tr, secret, paid.outpoint, paid.value_sat)
     }
 
@@ -276,22 +314,46 @@ impl Scene {
         to: Option<u32>,
         rescan: bool,
     ) -> LightClient {
-        let settings = LightSettings {
-            from: Some(from),
-            to,
-            rescan,
-            // Natively some sixteen times as many.
-            window_blocks: match by {
-                Dialect::V1 => 40,
-                Dialect::Native => 3,
-            },
-            ..LightSettings::new(Network::Regtest)
-        };
-        let scanner = Some(scanner());
+        let settings = settings(by, Some(from), to, rescan);
+        self.alone(by, wallet(0, state), settings)
+    }
+
+    /// A client of wallets that share a pass.
+    pub(crate) fn together(
+        &self,
+        by: Dialect,
+        wallets: Vec<WalletScan>,
+        settings: LightSettings,
+    ) -> WalletsClient {
+        let engine = Arc::new(LibSecp256k1);
         let client = match by {
-            Dialect::V1 => LightClient::new(self.oracle.clone(), scanner, [], state, settings),
+            Dialect::V1 => WalletsClient::new(self.oracle.clone(), engine, wallets, settings),
             Dialect::Native => {
-                LightClient::native(self.native.clone(), None, scanner, [], state, settings)
+                WalletsClient::native(self.native.clone(), None, engine, wallets, settings)
+            }
+        };
+        client.unwrap()
+    }
+
+    /// A client of a wallet alone.
+    pub(crate) fn alone(
+        &self,
+        by: Dialect,
+        wallet: WalletScan,
+        settings: LightSettings,
+    ) -> LightClient {
+        let WalletScan {
+            keys,
+            watched,
+            state,
+            ..
+        } = wallet;
+        let keys = keys.map(|keys| keys.as_ref().clone());
+        let scanner = keys.map(|keys| Scanner::new(Arc::new(LibSecp256k1), keys).unwrap());
+        let client = match by {
+            Dialect::V1 => LightClient::new(self.oracle.clone(), scanner, watched, state, settings),
+            Dialect::Native => {
+                LightClient::native(self.native.clone(), None, scanner, watched, state, settings)
             }
         };
         client.unwrap()
@@ -311,139 +373,37 @@ impl Scene {
         LightClient::native(
             self.native.clone(),
             None,
-            Some(scanner()),
+            Some(scanner(0)),
             [],
             state,
             settings,
         )
         .unwrap()
     }
+}
 
-    /// Whether a server lists the transaction of an output: one of its taproot outputs is unspent.
-    fn is_listed(&self, paid: &PaidOutput) -> bool {
-        let block = self.chain.stored_block(paid.block.unwrap().hash).unwrap();
-        let outputs = taproot_outputs(&block, paid.outpoint.txid);
-        let mut spenders = outputs
-            .iter()
-            .map(|output| self.chain.spender(output.outpoint));
-        spenders.any(|spender| spender.is_none())
+/// Small windows, so that the chain has several.
+pub(crate) fn settings(
+    by: Dialect,
+    from: Option<u32>,
+    to: Option<u32>,
+    rescan: bool,
+) -> LightSettings {
+    LightSettings {
+        from,
+        to,
+        rescan,
+        // Natively some sixteen times as many.
+        window_blocks: match by {
+            Dialect::V1 => 40,
+            Dialect::Native => 3,
+        },
+        ..LightSettings::new(Network::Regtest)
     }
+}
 
-    /// Compares a report on the whole chain with the truth.
-    pub(crate) fn assert_true(&self, by: Dialect, report: &ScanReport, what: &str) {
-        let tip = self.chain.tip_id();
-        assert_eq!(
-            (report.from, report.scanned_to),
-            (FIRST, Some(tip.height)),
-            "{what}"
-        );
-        let found: BTreeMap<OutPoint, _> = report.found.iter().map(|f| (f.outpoint, f)).collect();
-        let paid = self.chain.paid_outputs();
-        let mut missing: BTreeMap<u32, BTreeSet<Txid>> = BTreeMap::new();
-        let mut own = 0;
-        for paid in &paid {
-            let block = paid.block.expect("the mempool is empty");
-            let Some(found) = found.get(&paid.outpoint) else {
-                assert!(
-                    paid.spent_by.is_some(),
-                    "{what}: {} is missed",
-                    paid.outpoint
-                );
-                assert_eq!(by, Dialect::V1, "{what}: {} is missed", paid.outpoint);
-                assert!(!self.is_listed(paid), "{what}: {} is listed", paid.outpoint);
-                missing
-                    .entry(block.height)
-                    .or_default()
-                    .insert(paid.outpoint.txid);
-                continue;
-            };
-            own += 1;
-            let spend = found.spent.as_ref();
-            let spent_at = spend.map(|spend| BlockId {
-                height: spend.height,
-                hash: spend.block_hash,
-            });
-            let (txid, spent_in) = paid.spent_by.unzip();
-            assert_eq!(spent_at, spent_in, "{what}: {}", paid.outpoint);
-            if let (Some(spend), Some(txid), Some(block)) = (spend, txid, spent_in) {
-                let input = self.input(&paid.outpoint, txid, block);
-                assert_eq!(spend.input, Some(input), "{what}: {}", paid.outpoint);
-                // Natively it is told of spenders with a state id alone.
-                let is_told = by == Dialect::V1 || spend.spending_txid.is_some();
-                assert!(
-                    !is_told || spend.spending_txid == Some(txid),
-                    "{what}: {spend:?}"
-                );
-            }
-            let at = BlockId {
-                height: found.height,
-                hash: found.block_hash,
-            };
-            assert_eq!((at, found.value_sat), (block, paid.value_sat), "{what}");
-            assert_eq!(found.key, paid.output_key.serialize(), "{what}");
-        }
-        assert_eq!(own, found.len(), "{what}: something that nobody paid");
-        let unresolved: BTreeMap<u32, usize> = report
-            .unresolved
-            .iter()
-            .map(|block| (block.height, block.matches as usize))
-            .collect();
-        let missing: BTreeMap<u32, usize> = missing
-            .into_iter()
-            .map(|(height, txids)| (height, txids.len()))
-            .collect();
-        assert_eq!(unresolved, missing, "{what}");
-    }
-
-    /// Which input of a transaction spends an outpoint.
-    fn input(&self, outpoint: &OutPoint, txid: Txid, block: BlockId) -> u32 {
-        let block = self.chain.stored_block(block.hash).unwrap();
-        let at = block.txids.iter().position(|other| *other == txid).unwrap();
-        let mut inputs = block.block.txdata[at].input.iter();
-        let input = inputs.position(|input| input.previous_output == *outpoint);
-        input.unwrap() as u32
-    }
-
-    /// Compares a report with that of a scan of everything anew.
-    pub(crate) async fn assert_like_fresh(&self, by: Dialect, report: &ScanReport, what: &str) {
-        let mut fresh = self.client(by, state(), None, false);
-        let mut fresh = fresh.run(&mut |_| ()).await.unwrap();
-        self.assert_true(by, &fresh, what);
-        let of_fresh: BTreeSet<OutPoint> = fresh.found.iter().map(|f| f.outpoint).collect();
-        let (mut common, more): (Vec<_>, Vec<_>) = report
-            .found
-            .iter()
-            .cloned()
-            .partition(|found| of_fresh.contains(&found.outpoint));
-        // Of a spender an earlier scan may know more, or less.
-        let found = common.iter_mut().chain(&mut fresh.found);
-        for spend in found.filter_map(|found| found.spent.as_mut()) {
-            spend.spending_txid = None;
-            spend.op_return.clear();
-        }
-        assert_eq!(common, fresh.found, "{what}");
-        assert_eq!(report.unspent_sat, fresh.unspent_sat, "{what}");
-        // What only the older state knows is what the server has forgotten since.
-        let more: BTreeMap<u32, BTreeSet<Txid>> =
-            more.iter().fold(BTreeMap::new(), |mut all, found| {
-                all.entry(found.height)
-                    .or_default()
-                    .insert(found.outpoint.txid);
-                all
-            });
-        let mut unresolved: BTreeMap<u32, usize> = more
-            .into_iter()
-            .map(|(height, txids)| (height, txids.len()))
-            .collect();
-        for block in &report.unresolved {
-            *unresolved.entry(block.height).or_default() += block.matches as usize;
-        }
-        let of_fresh = fresh.unresolved.iter();
-        let of_fresh: BTreeMap<u32, usize> = of_fresh
-            .map(|block| (block.height, block.matches as usize))
-            .collect();
-        assert_eq!(unresolved, of_fresh, "{what}");
-    }
+fn is_paid(who: u8, paid: &PaidOutput) -> bool {
+    paid.address.scan_pubkey == keys_of(who).scan_key.public_key()
 }
 
 fn taproot_outputs(block: &SimulatedBlock, txid: Txid) -> Vec<TaprootOutput> {

@@ -14,11 +14,19 @@ fn digest(name: &str, number: u32) -> [u8; 32] {
     sha256::Hash::hash(format!("{name} {number}").as_bytes()).to_byte_array()
 }
 
-fn scanner() -> Scanner {
-    let scan_key = ScanKey::from_bytes(digest("scan", 0)).expect("a key");
-    let spend_key = SpendKey::from_bytes(digest("spend", 0)).expect("a key");
-    let keys = ReceiverKeys::new(scan_key, spend_key.public_key(), [1]);
-    Scanner::new(Arc::new(LibSecp256k1), keys).expect("a scanner")
+fn keys(wallet: u32) -> Arc<ReceiverKeys> {
+    let scan_key = ScanKey::from_bytes(digest("scan", wallet)).expect("a key");
+    let spend_key = SpendKey::from_bytes(digest("spend", wallet)).expect("a key");
+    Arc::new(ReceiverKeys::new(scan_key, spend_key.public_key(), [1]))
+}
+
+fn scanner_of(wallets: &[u32]) -> SharedScanner {
+    let wallets = wallets.iter().map(|wallet| keys(*wallet)).collect();
+    SharedScanner::new(Arc::new(LibSecp256k1), wallets).expect("a scanner")
+}
+
+fn scanner() -> SharedScanner {
+    scanner_of(&[0])
 }
 
 fn tweak(number: u32) -> TweakPoint {
@@ -28,7 +36,11 @@ fn tweak(number: u32) -> TweakPoint {
 
 /// Keys of the plain address, of change and of label 1 for k = 0.
 fn keys_of(tweak: TweakPoint) -> [[u8; 32]; 3] {
-    let scan = scanner().scan(
+    keys_of_wallet(0, tweak)
+}
+
+fn keys_of_wallet(wallet: u32, tweak: TweakPoint) -> [[u8; 32]; 3] {
+    let scan = scanner_of(&[wallet]).scan(
         &[tweak],
         |_| Vec::new(),
         |keys, chunk| keys.extend_from_slice(chunk.keys),
@@ -57,17 +69,17 @@ fn hit(keys: &[[u8; 32]], matched: &[(TweakPoint, [u8; 32])]) -> Hit {
         height: 9,
         block_hash: block_hash(),
         elements: Elements::read(&filter, &block_hash()).expect("a filter"),
-        matched: matched.to_vec(),
+        matched: BTreeMap::from([(0, matched.to_vec())]),
     }
 }
 
 /// [`confirm`] where nothing is known yet.
 fn confirm_unknown(
-    scanner: &Scanner,
+    scanner: &SharedScanner,
     hit: &Hit,
     utxos: &[OracleUtxo],
 ) -> Result<Confirmed, Unverified> {
-    confirm(scanner, hit, utxos, |_| false)
+    confirm(scanner, 0, hit, utxos, |_| false)
 }
 
 #[test]
@@ -108,7 +120,7 @@ fn a_match_is_resolved_by_what_is_listed_and_by_nothing_else() {
     assert_eq!((left.found.len(), left.unresolved), (0, 1));
 
     // What was found before needs no list any more.
-    let known = confirm(&scanner, &hit_of_both, &[], |key| *key == own).expect("right");
+    let known = confirm(&scanner, 0, &hit_of_both, &[], |key| *key == own).expect("right");
     assert_eq!((known.found.len(), known.unresolved), (0, 0));
 
     // Plain and labelled at once, one of them listed.
@@ -162,8 +174,13 @@ fn a_listed_match_that_the_rules_do_not_confirm_is_an_error() {
 }
 
 #[test]
-fn matches_belong_to_their_blocks() {
-    let scanner = scanner();
+fn matches_belong_to_their_blocks_and_wallets() {
+    // Two wallets take turns, and a third one is paid nothing.
+    let scanner = scanner_of(&[0, 1, 2]);
+    let paid_by = |at: usize, tweak: &TweakPoint| {
+        let wallet = usize::from(tweak.to_compressed()[5]) % 2;
+        (wallet, keys_of_wallet(wallet as u32, *tweak)[at % 3])
+    };
     let spent = spent_filter(&block_hash(), &[]);
     // Blocks with none, few and many tweaks, so that batches end within blocks and blocks within batches.
     let mut next = 0;
@@ -173,10 +190,7 @@ fn matches_belong_to_their_blocks() {
         .map(|(at, count)| {
             let tweaks: Vec<TweakPoint> = (next..next + count).map(tweak).collect();
             next += count;
-            let paid = tweaks
-                .iter()
-                .step_by(3)
-                .map(|tweak| keys_of(*tweak)[at % 3]);
+            let paid = tweaks.iter().step_by(3).map(|tweak| paid_by(at, tweak).1);
             let block_hash = BlockHash::from_byte_array([at as u8; 32]);
             let new_utxos = new_utxos_filter(&block_hash, &paid.collect::<Vec<_>>());
             FetchedBlock {
@@ -199,9 +213,11 @@ fn matches_belong_to_their_blocks() {
     for hit in &hits {
         let block = &blocks[hit.height as usize];
         let paid = listed(block).unwrap().1.iter().step_by(3);
-        let expected: Vec<_> = paid
-            .map(|tweak| (*tweak, keys_of(*tweak)[hit.height as usize % 3]))
-            .collect();
+        let mut expected: BTreeMap<usize, Matched> = BTreeMap::new();
+        for tweak in paid {
+            let (wallet, key) = paid_by(hit.height as usize, tweak);
+            expected.entry(wallet).or_default().push((*tweak, key));
+        }
         assert_eq!(hit.matched, expected);
     }
 

@@ -16,8 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+use super::super::fixture::{Server, TestChain, TestStore, pays};
 use super::columns::COLUMNS;
-use super::fixture::{Server, TestChain, TestStore, pays};
 
 /// In the environment of the server.
 const IS_SERVER: &str = "SPINDEX_TEST_IS_SERVER";

@@ -7,10 +7,10 @@ use bitcoin::{Network, OutPoint};
 use spindex::BlockId;
 use spindex::store::{BlockRecord, Keep, TweakForm};
 
+use super::super::fixture::{Server, TestStore, pays, sweeps};
+use super::super::sections::section;
+use super::super::serve_chain;
 use super::columns::{COLUMNS, assemble, bytes, chain, code, end_mark, part};
-use super::fixture::{Server, TestStore, pays, sweeps};
-use super::sections::section;
-use super::serve_chain;
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -178,7 +178,7 @@ async fn selections_are_not_kept_for_ever_and_follow_the_tip() {
     let (store, server) = serve_chain(&chain).await;
     let path = "spindex/v1/chunk/0/tweaks?cut_through=true";
     let ask = async |name: &str| {
-        let request = super::fixture::client().get(server.url(path));
+        let request = super::super::fixture::client().get(server.url(path));
         let request = request.header("if-none-match", name);
         request.send().await.expect("an answer")
     };
@@ -187,7 +187,7 @@ async fn selections_are_not_kept_for_ever_and_follow_the_tip() {
     assert_eq!(first.headers()["cache-control"], "no-cache");
     let etag = first.headers()["etag"].to_str().expect("text").to_owned();
     assert_eq!(ask(&etag).await.status(), 304);
-    let ranged = super::fixture::client().get(server.url(path));
+    let ranged = super::super::fixture::client().get(server.url(path));
     let ranged = ranged
         .header("range", "bytes=60-107")
         .header("if-range", &etag);

@@ -5,9 +5,9 @@ use bitcoin::hashes::Hash;
 use spindex::BlockId;
 use spindex::store::{BlockRecord, BlockSpends, Keep, TweakForm};
 
-use super::fixture::{Out, Plan, Server, TestChain, TestStore, pays, sweeps};
-use super::sections::section;
-use super::serve_chain;
+use super::super::fixture::{Out, Plan, Server, TestChain, TestStore, pays, sweeps};
+use super::super::sections::section;
+use super::super::serve_chain;
 
 pub(super) const COLUMNS: [&str; 7] = [
     "headers",
@@ -225,7 +225,7 @@ async fn chunks_are_named_kept_and_resumed() {
     let records = chain.records();
     let (_store, server) = serve_chain(&chain).await;
     let ask = async |path: &str, headers: &[(&str, &str)]| {
-        let mut request = super::fixture::client().get(server.url(path));
+        let mut request = super::super::fixture::client().get(server.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
