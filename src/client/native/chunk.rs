@@ -162,7 +162,8 @@ impl NativeOracle {
                     }
                     Next::Cut(reason) => break Some(reason),
                 };
-                self.append(&parts, columns, group, first, &mut blocks).await?;
+                self.append(&parts, columns, group, first, &mut blocks)
+                    .await?;
                 if blocks.last().is_some_and(|block| block.height > last) {
                     return Err(parts.malformed("more blocks than were asked for"));
                 }
