@@ -9,11 +9,14 @@
 //! | [`curve`] | elliptic-curve work in bulk | `scan` |
 //! | [`bip352`] | the rules of the protocol | `scan` |
 //! | [`filter`] | compact filters of blocks | `scan` |
+//! | [`process`] | what a spend of a process tip means | `scan` |
 //! | [`mod@scan`] | which outputs are a wallet's | `scan` |
 //! | [`wire`] | the bytes of the dialects | `client`, `server` |
 //! | [`store`] | the index file | `index` |
 //! | [`chain`] | where blocks come from | `index` |
 //! | [`index`] | a chain made into an index | `index` |
+//! | [`mempool`] | what is unconfirmed | `index` |
+//! | [`watch`] | outpoints and processes followed, and the log of what happened to them | `index` |
 //! | [`api`] | an index served | `server` |
 //! | [`export`] | an index as files | `index`, to read them `client` |
 //! | [`client`] | a light client | `client` |
@@ -42,8 +45,12 @@ pub mod export;
 pub mod filter;
 #[cfg(feature = "index")]
 pub mod index;
+#[cfg(feature = "index")]
+pub mod mempool;
 #[cfg(any(feature = "client", feature = "cli"))]
 pub mod private_file;
+#[cfg(feature = "scan")]
+pub mod process;
 #[cfg(all(feature = "client", feature = "index"))]
 pub mod replica;
 #[cfg(feature = "index")]
@@ -52,6 +59,8 @@ pub mod runtime;
 pub mod scan;
 #[cfg(feature = "index")]
 pub mod store;
+#[cfg(feature = "index")]
+pub mod watch;
 #[cfg(any(feature = "client", feature = "index"))]
 pub mod wire;
 

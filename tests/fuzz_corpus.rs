@@ -23,6 +23,8 @@ mod engines;
 mod event_stream;
 #[path = "fuzz/checks/input.rs"]
 mod input;
+#[path = "fuzz/checks/mempool_answers.rs"]
+mod mempool_answers;
 #[path = "fuzz/checks/native_answers.rs"]
 mod native_answers;
 #[path = "fuzz/checks/native_parts.rs"]
@@ -48,6 +50,10 @@ mod undo;
 mod v1_answers;
 #[path = "fuzz/checks/wallets.rs"]
 mod wallets;
+#[path = "fuzz/checks/watch_rows.rs"]
+mod watch_rows;
+#[path = "fuzz/watch_seeds.rs"]
+mod watch_seeds;
 
 use std::fs;
 use std::path::Path;
@@ -159,4 +165,18 @@ fn event_stream_inputs() {
 #[test]
 fn v1_answers_inputs() {
     replay("v1_answers", v1_answers::check, &native_seeds::v1_answers());
+}
+
+#[test]
+fn watch_rows_inputs() {
+    replay("watch_rows", watch_rows::check, &watch_seeds::watch_rows());
+}
+
+#[test]
+fn mempool_answers_inputs() {
+    replay(
+        "mempool_answers",
+        mempool_answers::check,
+        &seeds::mempool_answers(),
+    );
 }

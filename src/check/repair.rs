@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::copy::{Copied, End, copy};
-use super::check_self;
+use super::{Finding, check_self};
 use crate::chain::{BlockSource, Node};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexError, IndexSettings, Indexer, blocking};
@@ -208,6 +208,9 @@ async fn build(
     if repair.stop.is_requested() {
         return Err(RepairError::Stopped);
     }
+    if let Some(old) = &plan.old {
+        take_over_watches(old, &new).await?;
+    }
     if let Some(reason) = what_is_wrong(repair, &new).await? {
         return Err(match built.until_node {
             // Of what came from the node nothing can be wrong, so it is what it does not have yet.
@@ -309,6 +312,24 @@ async fn take_over(
         true => Err(RepairError::Stopped),
         false => Ok(copied),
     }
+}
+
+/// Takes over what the old index watches, with its log, as far as it can be read: no node can tell it again. Whatever the new blocks
+/// make of it is followed when the index is next opened to be followed.
+async fn take_over_watches(old: &Arc<Store>, new: &Arc<Store>) -> Result<(), RepairError> {
+    let (old, new) = (Arc::clone(old), Arc::clone(new));
+    match blocking(move || new.take_over_watches(&old)).await? {
+        Ok(taken) if taken.left_out > 0 => tracing::warn!(
+            "{} rows of what is watched, or of its log, cannot be read and are left out",
+            taken.left_out
+        ),
+        Ok(_) => {}
+        Err(error) if Finding::of_error(&error).is_some() => {
+            tracing::warn!("what was watched cannot be read and is lost: {error}");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// What contradicts itself in a file.

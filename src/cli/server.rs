@@ -24,6 +24,7 @@ use crate::index::{BatchReport, IndexSettings, Indexer};
 use crate::replica::Upstream;
 use crate::runtime::{self, Stop};
 use crate::store::{self, Keep, Store, StoreError, StoreOptions, TweakForm};
+use crate::watch::Registry;
 
 const DEFAULT_BIND: &str = "127.0.0.1:8000";
 const DEFAULT_UNDO_DEPTH: u32 = 288;
@@ -74,6 +75,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
+        Registry::attach(store.clone())?;
         let stop = Stop::new();
         stop.on_signal()?;
         let engine = common.compute.engine()?;
@@ -134,6 +136,7 @@ pub(super) fn sync(args: SyncArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
+        Registry::attach(store.clone())?;
         let stop = Stop::new();
         stop.on_signal()?;
         let engine = common.compute.engine()?;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::IndexError;
-use super::pipeline::{BusyClock, Derived};
+use super::pipeline::{BusyClock, Carried, Derived};
+use crate::store::watches::{BlockInputs, Inputs};
 use crate::store::{Applied, BlockRecord, Store, StoreError, Update};
 
 /// Longest time between the starts of two commits, as long as there is anything to commit: as much work as a crash may
@@ -41,6 +42,10 @@ pub(super) struct Batch {
     /// Whether their locators are left for the end of the sync.
     pub(super) defer: bool,
     pub(super) records: Vec<BlockRecord>,
+    /// Of the first blocks, or of all of them.
+    inputs: Vec<BlockInputs>,
+    /// Whether there are no blocks behind the rows.
+    is_rows_alone: bool,
     block_bytes: usize,
     pub(super) row_bytes: usize,
 }
@@ -55,9 +60,24 @@ impl Batch {
     }
 
     pub(super) fn push(&mut self, rows: Derived) {
+        match rows.carried {
+            Carried::Inputs(inputs) if self.inputs.len() == self.records.len() => {
+                self.inputs.extend(inputs);
+            }
+            Carried::Inputs(_) | Carried::Nothing => {}
+            Carried::RowsAlone => self.is_rows_alone = true,
+        }
         self.records.extend(rows.records);
         self.block_bytes += rows.block_bytes;
         self.row_bytes += rows.row_bytes;
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        match self.inputs.len() == self.records.len() {
+            _ if self.is_rows_alone => Inputs::Rows,
+            true => Inputs::All(&self.inputs),
+            false => Inputs::NotCollected,
+        }
     }
 
     /// Starts to write the rows.
@@ -66,11 +86,14 @@ impl Batch {
         tokio::task::spawn_blocking(move || {
             let _at_work = clock.start();
             let applied = match self.defer {
-                true => store.extend(&self.records)?,
-                false => store.apply(Update {
-                    disconnect: self.disconnect,
-                    connect: &self.records,
-                })?,
+                true => store.extend_with(&self.records, self.inputs())?,
+                false => {
+                    let update = Update {
+                        disconnect: self.disconnect,
+                        connect: &self.records,
+                    };
+                    store.apply_with(update, self.inputs())?
+                }
             };
             let tweaks = self.records.iter().map(|record| record.transactions.len());
             Ok(Committed {

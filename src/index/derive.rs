@@ -1,7 +1,5 @@
 //! Pure `BlockWithPrevouts -> BlockRecord`, many blocks at once.
 
-use bitcoin::Script;
-use bitcoin::opcodes::all::{OP_PUSHBYTES_32, OP_RETURN};
 use rayon::prelude::*;
 
 use crate::bip352::inputs::{
@@ -11,6 +9,8 @@ use crate::bip352::tweak::tweaks;
 use crate::chain::BlockWithPrevouts;
 use crate::curve::{Engine, TWEAK_BATCH, TweakPoint, batch_for_threads, covered};
 use crate::filter;
+use crate::process::{State, state_id};
+use crate::store::watches::{BlockInputs, InputSpan};
 use crate::store::{
     BlockRecord, BlockSpends, OutputRow, SpendRow, Spender, StateRow, TransactionRow, TweakForm,
 };
@@ -172,6 +172,37 @@ pub fn derive_spends(blocks: &[BlockWithPrevouts]) -> Vec<BlockSpends> {
     derived.collect()
 }
 
+/// Whatever each block spends, taproot or not, and what its spenders carry.
+pub fn derive_inputs(blocks: &[BlockWithPrevouts]) -> Vec<BlockInputs> {
+    blocks.par_iter().map(inputs_of).collect()
+}
+
+fn inputs_of(block: &BlockWithPrevouts) -> BlockInputs {
+    // No block reaches 2^32 of anything.
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let mut inputs = BlockInputs {
+        transactions: Vec::with_capacity(block.block.transactions().len()),
+        spent: Vec::with_capacity(block.block.input_count()),
+        states: Vec::new(),
+    };
+    for tx in block.block.transactions().skip(1) {
+        let spent = tx.inputs().map(|input| input.previous_output());
+        inputs.spent.extend(spent);
+        let outputs = (0..).zip(tx.outputs());
+        inputs.states.extend(outputs.filter_map(|(vout, output)| {
+            let id = state_id(output.script_pubkey())?;
+            Some(State { vout, id })
+        }));
+        inputs.transactions.push(InputSpan {
+            txid: tx.txid(),
+            inputs_end: number(inputs.spent.len()),
+            states_end: number(inputs.states.len()),
+            outputs: number(tx.outputs().len()),
+        });
+    }
+    inputs
+}
+
 /// Every taproot outpoint the block spends, eligible or not, in block order then input order; and the state ids of those who
 /// spend them.
 fn taproot_spends(source: &BlockWithPrevouts) -> (Vec<SpendRow>, Vec<StateRow>) {
@@ -212,15 +243,6 @@ fn taproot_spends(source: &BlockWithPrevouts) -> (Vec<SpendRow>, Vec<StateRow>) 
         }));
     }
     (spends, states)
-}
-
-/// The 32 bytes of a script `OP_RETURN <32 bytes>`, pushed in the shortest way (`6a20…`), and nothing else.
-fn state_id(script: &Script) -> Option<[u8; 32]> {
-    let (start, state_id) = script.as_bytes().split_first_chunk::<2>()?;
-    if *start != [OP_RETURN.to_u8(), OP_PUSHBYTES_32.to_u8()] {
-        return None;
-    }
-    state_id.try_into().ok()
 }
 
 #[cfg(test)]

@@ -372,7 +372,11 @@ impl Indexer {
 
         let heights = next..=target;
         let wanted = (target - next) as usize + 1;
-        let (rows, ended) = self.write_ahead(heights, parent, disconnect).await?;
+        let (rows, ended) = match self.write_ahead(heights, parent, disconnect).await {
+            // Something is watched since they were derived, which is done again.
+            Err(IndexError::Store(StoreError::InputsWanted { .. })) => return Ok(Progress::Moved),
+            written => written?,
+        };
         if matches!(ended, End::Complete | End::Unlinked(_)) {
             self.locate_rest().await?;
         }
@@ -505,6 +509,7 @@ impl Indexer {
             engine: self.engine.clone(),
             tweak_form: self.store.tweak_form(),
             clock,
+            watcher: self.store.watcher(),
         };
         derive_ahead(deriver, fetched, parent, self.settings.batch_bytes)
     }

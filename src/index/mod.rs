@@ -14,7 +14,7 @@ mod reorg;
 mod rows;
 mod spenders;
 
-pub use derive::{derive_records, derive_spends, tweak_candidates};
+pub use derive::{derive_inputs, derive_records, derive_spends, tweak_candidates};
 #[cfg(feature = "client")]
 pub(crate) use indexer::blocking;
 pub use indexer::{BatchReport, IndexError, IndexSettings, Indexer};

@@ -16,10 +16,11 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::IndexError;
-use super::derive::derive_records;
+use super::derive::{derive_inputs, derive_records};
 use super::fetch::FetchedRun;
 use crate::chain::{BlockWithPrevouts, ChainError};
 use crate::curve::Engine;
+use crate::store::watches::{BlockInputs, Watcher};
 use crate::store::{BlockRecord, TweakForm};
 
 /// Serialized bytes of the blocks that are derived together: some ten large blocks, whose transactions share out evenly
@@ -111,12 +112,23 @@ pub(super) fn limiting_stage(elapsed: Duration, derive: Duration, commit: Durati
     }
 }
 
+/// What comes with the rows of blocks for what is watched.
+pub(super) enum Carried {
+    /// All inputs of each block.
+    Inputs(Vec<BlockInputs>),
+    /// Nothing was watched when the rows were derived.
+    Nothing,
+    /// There are no blocks to be had.
+    RowsAlone,
+}
+
 /// Rows of consecutive blocks.
 pub(super) struct Derived {
     pub(super) records: Vec<BlockRecord>,
+    pub(super) carried: Carried,
     /// Serialized bytes of the blocks.
     pub(super) block_bytes: usize,
-    /// Bytes of the rows.
+    /// Bytes of the rows, and of what comes with them.
     pub(super) row_bytes: usize,
 }
 
@@ -140,6 +152,8 @@ pub(super) struct Deriver {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) tweak_form: TweakForm,
     pub(super) clock: Arc<BusyClock>,
+    /// Says whether inputs are wanted, which may change at any moment.
+    pub(super) watcher: Option<Arc<dyn Watcher>>,
 }
 
 /// Starts deriving what is fetched, in units of `unit_bytes` at most. The receiver gets the rows in height order, then
@@ -250,9 +264,19 @@ async fn derive(deriver: Deriver, unit: Unit) -> Result<Derived, End> {
             unit.into_iter().map(FetchedRun::into_parts).unzip();
         let blocks: Vec<BlockWithPrevouts> = runs.into_iter().flatten().collect();
         let records = derive_records(deriver.engine.as_ref(), &blocks, deriver.tweak_form);
-        let row_bytes = records.iter().map(BlockRecord::size_bytes).sum();
+        let mut row_bytes = records.iter().map(BlockRecord::size_bytes).sum();
+        let watcher = deriver.watcher.as_ref();
+        let carried = match watcher.is_some_and(|watcher| watcher.wants_inputs()) {
+            true => {
+                let inputs = derive_inputs(&blocks);
+                row_bytes += inputs.iter().map(BlockInputs::size_bytes).sum::<usize>();
+                Carried::Inputs(inputs)
+            }
+            false => Carried::Nothing,
+        };
         Derived {
             records,
+            carried,
             block_bytes,
             row_bytes,
         }

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
-use super::pipeline::{BusyClock, Derived, End};
+use super::pipeline::{BusyClock, Carried, Derived, End};
 use crate::BlockId;
 use crate::chain::ChainError;
 use crate::store::{BlockRecord, BlockSpends, Snapshot};
@@ -73,6 +73,7 @@ pub(super) fn rows_ahead(
                             let row_bytes = records.iter().map(BlockRecord::size_bytes).sum();
                             Ok(Derived {
                                 records,
+                                carried: Carried::RowsAlone,
                                 block_bytes: row_bytes,
                                 row_bytes,
                             })

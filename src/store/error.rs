@@ -314,6 +314,16 @@ pub enum StoreError {
         /// What differs, the index's first.
         reason: String,
     },
+    /// Blocks without their inputs, while there is something that these are matched with
+    /// ([`Inputs::NotCollected`](super::watches::Inputs::NotCollected)).
+    #[error(
+        "the index {} watches outpoints, and blocks came without their inputs: they have to be derived again; please report this",
+        file.display()
+    )]
+    InputsWanted {
+        /// The index file.
+        file: PathBuf,
+    },
     /// The engine refused for a reason that should not occur.
     #[error(
         "the storage engine refused to work on {} ({reason}): start spindex again; please report this",

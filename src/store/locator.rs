@@ -17,6 +17,7 @@ use super::position::OutputPosition;
 use super::record::{BlockRecord, SpendRow, Update};
 use super::schema::{LOCATOR, LocatorKey, MARKS, SPENT, hash_of_mark, locator_key};
 use super::view::{Full, View};
+use super::watches::Inputs;
 use super::{Store, WriterState};
 
 /// The larger the engine's cache, the more locators one commit of them takes: 16 million, which are 160 MB of memory,
@@ -47,6 +48,18 @@ impl Store {
     /// # Errors
     /// As [`apply`](Self::apply).
     pub fn extend(&self, connect: &[BlockRecord]) -> Result<Applied, StoreError> {
+        self.extend_with(connect, Inputs::Rows)
+    }
+
+    /// The same, with inputs as in [`apply_with`](Self::apply_with).
+    ///
+    /// # Errors
+    /// As [`apply_with`](Self::apply_with).
+    pub fn extend_with(
+        &self,
+        connect: &[BlockRecord],
+        inputs: Inputs<'_>,
+    ) -> Result<Applied, StoreError> {
         let disconnect = 0;
         let heights_known = connect
             .iter()
@@ -58,6 +71,7 @@ impl Store {
                 disconnect,
                 connect,
             },
+            inputs,
             defer,
         )
     }

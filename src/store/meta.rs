@@ -19,7 +19,7 @@ use super::schema::{
 };
 use super::sections::SECTIONS;
 use super::states::{STATE_LOCATOR, STATES};
-use super::{StoreOptions, default_first_height};
+use super::{StoreOptions, default_first_height, watches};
 
 /// Format number, u32 LE.
 const SCHEMA: &str = "schema";
@@ -292,6 +292,7 @@ impl Meta {
             put(&mut table, MULTIPLES_RECORD, &MULTIPLES_POWER.to_le_bytes())?;
             write.open_table(MULTIPLES.definition())?;
         }
+        watches::create(write)?;
         if meta.keep == Keep::Full {
             write.open_table(LOCATOR)?;
             write.open_table(HEADS_V2)?;
@@ -392,6 +393,9 @@ pub(super) const SAME_TABLES: u32 = 3;
 
 /// First format whose pages have sums.
 pub(super) const WITH_SUMS: u32 = 5;
+
+/// First format that has spenders, state ids, heads and hashes of columns.
+pub(super) const WITH_HEADS: u32 = 6;
 
 /// Gives a file of a format from [`SAME_TABLES`] on this one's number.
 pub(super) fn raise_version(write: &WriteTransaction) -> Result<(), Fault> {

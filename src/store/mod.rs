@@ -35,11 +35,12 @@ mod sums;
 mod unfinished;
 mod view;
 mod walk;
+pub mod watches;
 mod writer;
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use bitcoin::Network;
@@ -70,6 +71,7 @@ pub use states::StateSpend;
 pub use sums::Summed;
 use sums::{Unsound, Watch};
 pub use walk::WrongRow;
+use watches::{Inputs, Watcher};
 
 /// Name of the index file in the data directory.
 pub const FILE_NAME: &str = "index.redb";
@@ -121,6 +123,8 @@ pub struct Store {
     /// What is done with pages that are not what was written.
     watch: Arc<Watch>,
     listeners: Listeners,
+    /// Who keeps the log of what is watched.
+    watcher: OnceLock<Arc<dyn Watcher>>,
 }
 
 impl Drop for Store {
@@ -233,7 +237,19 @@ impl Store {
     /// ([`StoreError::Halted`]) until it is opened again. Reading may end with the same error from then on, since
     /// the engine touches the disk no more.
     pub fn apply(&self, update: Update<'_>) -> Result<Applied, StoreError> {
-        self.write(update, false)
+        self.apply_with(update, Inputs::Rows)
+    }
+
+    /// The same, with what is known of the inputs of the blocks beyond their rows, for whoever [watches](Self::set_watcher).
+    ///
+    /// # Errors
+    /// [`StoreError::InputsWanted`]: nothing was written, and the store can go on. Else as [`apply`](Self::apply).
+    pub fn apply_with(
+        &self,
+        update: Update<'_>,
+        inputs: Inputs<'_>,
+    ) -> Result<Applied, StoreError> {
+        self.write(update, inputs, false)
     }
 
     /// Calls `listener` with each change of the chain from now on, as soon as snapshots show it and in that order; also, without
@@ -251,8 +267,21 @@ impl Store {
         }
     }
 
-    fn write(&self, update: Update<'_>, defer: bool) -> Result<Applied, StoreError> {
+    fn write(
+        &self,
+        update: Update<'_>,
+        inputs: Inputs<'_>,
+        defer: bool,
+    ) -> Result<Applied, StoreError> {
         let mut writer = self.writer()?;
+        let watcher = self.active_watcher();
+        if watcher.is_some_and(|watcher| watcher.wants_inputs())
+            && matches!(inputs, Inputs::NotCollected)
+            && !update.connect.is_empty()
+        {
+            let file = self.file.to_path_buf();
+            return Err(StoreError::InputsWanted { file });
+        }
         if !defer {
             self.locate_on(&mut writer, |_| true)?;
         }
@@ -266,15 +295,22 @@ impl Store {
         }
         let database = self.database.read().map_err(|_| self.halted())?;
         let _writing = self.start_writing()?;
-        if let Err(fault) = writer::commit(&database, &plan) {
-            writer.halted = true;
-            return Err(told(fault));
-        }
+        let following = watcher.map(|watcher| (Arc::clone(watcher), inputs));
+        let committed = match writer::commit(&database, &plan, &self.file, following) {
+            Ok(committed) => committed,
+            Err(fault) => {
+                writer.halted = true;
+                return Err(told(fault));
+            }
+        };
         if plan.keep == Keep::Full {
             let mut starts = self.starts.lock().map_err(|_| self.halted())?;
             let starts = Arc::make_mut(&mut starts);
             starts.truncate(starts.len().saturating_sub(plan.disconnect.len()));
             starts.extend(plan.rows.iter().map(|row| row.outputs.first));
+        }
+        if let Some(committed) = committed {
+            committed();
         }
         self.listeners.tell(&applied);
         Ok(applied)

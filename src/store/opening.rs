@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend};
@@ -231,6 +231,7 @@ impl Store {
             writer: Mutex::default(),
             watch,
             listeners: Listeners::default(),
+            watcher: OnceLock::new(),
         };
         let view = store.view()?;
         view.open_tables()?;

@@ -4,6 +4,7 @@ use bitcoin::{OutPoint, Txid, block::Header};
 
 use super::error::StoreError;
 use crate::BlockId;
+use crate::process::State;
 
 /// An eligible transaction of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,15 @@ pub struct StateRow {
     pub txid: Txid,
     /// The 32 bytes.
     pub state_id: [u8; 32],
+}
+
+impl From<&StateRow> for State {
+    fn from(row: &StateRow) -> Self {
+        Self {
+            vout: row.vout,
+            id: row.state_id,
+        }
+    }
 }
 
 /// A taproot outpoint spent in a block, eligible or not.

@@ -10,7 +10,7 @@ use super::record::{SpendRow, Spender};
 use crate::BlockId;
 
 /// Format of the files that are written. Raised whenever a table, a key or a row is added or changes its meaning.
-pub const SCHEMA_VERSION: u32 = 6;
+pub const SCHEMA_VERSION: u32 = 7;
 /// Oldest format that is read, to be migrated.
 pub const SCHEMA_OLDEST: u32 = 1;
 
@@ -524,12 +524,30 @@ pub fn outpoint_bytes(outpoint: &OutPoint) -> [u8; 36] {
     bytes
 }
 
-/// Takes fixed fields off the front of a row whose length was checked.
-struct Fields<'a> {
+/// Takes fixed fields off the front of a row whose length was checked, or that ends with a field of any length.
+pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
+    /// Of a row of any length.
+    pub(super) const fn over(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
+    /// What was not taken.
+    pub(super) const fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Nothing may be left.
+    pub(super) fn end(self) -> Result<(), RowError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            found => Err(RowError::Length { found, expected: 0 }),
+        }
+    }
+
     fn of(bytes: &'a [u8], expected: usize) -> Result<Self, RowError> {
         if bytes.len() != expected {
             return Err(RowError::Length {
@@ -540,7 +558,7 @@ impl<'a> Fields<'a> {
         Ok(Self { rest: bytes })
     }
 
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], RowError> {
+    pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], RowError> {
         let (field, rest) = self.rest.split_first_chunk().ok_or(RowError::Length {
             found: self.rest.len(),
             expected: N,

@@ -13,6 +13,7 @@ use super::schema::{BLOCKS, DIGEST, HEIGHTS, LOCATOR, MARKS, META};
 use super::sections::SECTIONS;
 use super::states::{STATE_LOCATOR, STATES};
 use super::view::View;
+use super::watches::{CONSUMERS, DEEP_DUE, EVENT_BLOCKS, EVENTS, TOKENS, WATCH_STARTS, WATCHES};
 
 /// Bytes of a page of the engine.
 const PAGE: u64 = 4096;
@@ -28,6 +29,10 @@ const SECTIONS_BYTES: u64 = 240;
 const HEIGHT_BYTES: u64 = 17;
 const LOCATOR_BYTES: u64 = 15;
 const STATE_BYTES: u64 = 80;
+const WATCH_BYTES: u64 = 130;
+const WATCH_START_BYTES: u64 = 70;
+const EVENT_BYTES: u64 = 210;
+const EVENT_KEY_BYTES: u64 = 17;
 
 /// What the file's bytes are used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +126,11 @@ fn needed_bytes(view: &View) -> Result<u64, Fault> {
         + view.heads_v1()?.len()? * DIGEST_BYTES
         + view.sections_table()?.len()? * SECTIONS_BYTES
         + view.heights()?.len()? * HEIGHT_BYTES;
+    let watching = view.watching();
+    needed += watching.watches()?.len()? * WATCH_BYTES
+        + watching.starts()?.len()? * WATCH_START_BYTES
+        + watching.events()?.len()? * EVENT_BYTES
+        + (watching.event_blocks()?.len()? + watching.deep_due()?.len()?) * EVENT_KEY_BYTES;
     if let Some(full) = view.kept() {
         needed += full.heads_v2()?.len()? * DIGEST_BYTES
             + full.states()?.len()? * STATE_BYTES
@@ -154,6 +164,13 @@ fn tables(view: &View, read: &ReadTransaction) -> Result<Vec<TableSpace>, Fault>
         walked("digest", &read.open_table(DIGEST)?)?,
         walked("heads_v1", &read.open_table(HEADS_V1)?)?,
         walked("sections", &read.open_table(SECTIONS)?)?,
+        walked("watches", &read.open_table(WATCHES)?)?,
+        walked("watch_starts", &read.open_table(WATCH_STARTS)?)?,
+        walked("events", &read.open_table(EVENTS)?)?,
+        walked("event_blocks", &read.open_table(EVENT_BLOCKS)?)?,
+        walked("deep_due", &read.open_table(DEEP_DUE)?)?,
+        walked("consumers", &read.open_table(CONSUMERS)?)?,
+        walked("tokens", &read.open_table(TOKENS)?)?,
     ];
     if view.kept().is_some() {
         tables.push(walked("heads_v2", &read.open_table(HEADS_V2)?)?);

@@ -22,8 +22,8 @@ use super::schema::{
     OUTPUTS, OUTPUTS_MAX, OutputItem, SPENDERS, SPENDS, SPENT, Span, TWEAKS, TXIDS, height_key,
     height_of_key, locator_key, split_locator_key,
 };
-pub(super) use tables::Full;
 use tables::{Blocks, Digests, Heights, SectionRows, Tables};
+pub(super) use tables::{Full, Watching};
 
 use crate::BlockId;
 use crate::curve::TweakPoint;
@@ -117,6 +117,11 @@ impl View {
     /// The same, without saying for what.
     pub(super) fn kept(&self) -> Option<&Full> {
         self.tables.full.as_ref()
+    }
+
+    /// What is watched, and the log.
+    pub(super) fn watching(&self) -> &Watching {
+        &self.tables.watching
     }
 
     pub(super) fn tip(&self) -> Option<BlockId> {
@@ -227,6 +232,14 @@ impl View {
         self.marks()?;
         self.heads_v1()?;
         self.sections_table()?;
+        let watching = self.watching();
+        watching.watches()?;
+        watching.starts()?;
+        watching.events()?;
+        watching.event_blocks()?;
+        watching.deep_due()?;
+        watching.consumers()?;
+        watching.tokens()?;
         if let Some(full) = self.kept() {
             full.locator()?;
             full.states()?;

@@ -14,6 +14,7 @@ use super::locator::hex;
 use super::position::OutputPosition;
 use super::schema::{BlockRow, Ends, SPENT_CHUNK_BITS, height_key};
 use super::view::{Full, Output, View};
+use super::watches;
 use crate::BlockId;
 
 /// Most unspent outputs without locators that are remembered: a file with more is named well enough by these.
@@ -107,6 +108,7 @@ impl<S: Sink> Walk<'_, S> {
         let checked = view.check_ends();
         self.caught(None, checked)?;
         self.spenders_from()?;
+        watches::check(view, &mut |row| self.sink.wrong(row))?;
         let Some(tip) = view.tip() else {
             return self.no_strays(0);
         };

@@ -1,5 +1,8 @@
 //! Writes a plan in one transaction.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use bitcoin::hashes::Hash;
 use redb::{Database, Durability, WriteTransaction};
 
@@ -16,13 +19,22 @@ use super::schema::{
 };
 use super::sections::SECTIONS;
 use super::states;
+use super::watches::{ChainChange, Committed, Inputs, WatchLog, Watcher};
 use crate::curve::TweakPoint;
 
-/// Commits a plan: on disk when this returns, or not at all.
+/// Who writes down what an update means for what is watched, and what it is told of inputs.
+pub(super) type Following<'a> = (Arc<dyn Watcher>, Inputs<'a>);
+
+/// Commits a plan, with what whoever follows makes of it: on disk when this returns, or not at all.
 ///
 /// Quick repair stores the engine's allocator state with each commit and takes a second sync, for which a file that
 /// was not closed opens at once instead of after three passes over all of it.
-pub(super) fn commit(database: &Database, plan: &Plan<'_>) -> Result<(), Fault> {
+pub(super) fn commit(
+    database: &Database,
+    plan: &Plan<'_>,
+    file: &Path,
+    following: Option<Following<'_>>,
+) -> Result<Option<Committed>, Fault> {
     let mut write = database.begin_write()?;
     write.set_durability(Durability::Immediate)?;
     write.set_quick_repair(true);
@@ -35,8 +47,22 @@ pub(super) fn commit(database: &Database, plan: &Plan<'_>) -> Result<(), Fault> 
         write_locators(&write, plan)?;
     }
     write_blocks(&write, plan)?;
+    let committed = match following {
+        Some((watcher, inputs)) => {
+            let change = ChainChange {
+                disconnected: &plan.disconnect,
+                connected: plan.connect,
+                inputs,
+            };
+            let mut log = WatchLog::open(&write, file)?;
+            let committed = watcher.follow(&change, &mut log)?;
+            log.finish(plan.tip())?;
+            Some(committed)
+        }
+        None => None,
+    };
     write.commit()?;
-    Ok(())
+    Ok(committed)
 }
 
 fn write_tweaks(write: &WriteTransaction, plan: &Plan<'_>) -> Result<(), Fault> {

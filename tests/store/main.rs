@@ -4,6 +4,9 @@
 mod by_height;
 mod chunks;
 mod crash;
+#[allow(dead_code, reason = "other programs look at more of it")]
+#[path = "../support/faulty_disk.rs"]
+mod faulty_disk;
 mod flips;
 mod format;
 mod histories;
@@ -22,3 +25,4 @@ mod sections;
 mod spcommit;
 mod spenders;
 mod support;
+mod watch_rows;

@@ -1,4 +1,4 @@
-//! Files of format 5, whose pages have sums already: what is new is added to a copy.
+//! Files of formats 5 and 6, whose pages have sums already: what is new is added to a copy.
 
 use redb::TableHandle;
 use spindex::store::schema::SCHEMA_VERSION;
@@ -18,6 +18,71 @@ const WITH_SUMS: [(bool, &[u8]); 2] = [
         include_bytes!("../../fixtures/store/format-5-chain-multiples.redb.zst"),
     ),
 ];
+
+/// Multiples, the packed file of [`released_chain`] in format 6.
+const WITH_HEADS: [(bool, &[u8]); 2] = [
+    (
+        false,
+        include_bytes!("../../fixtures/store/format-6-chain.redb.zst"),
+    ),
+    (
+        true,
+        include_bytes!("../../fixtures/store/format-6-chain-multiples.redb.zst"),
+    ),
+];
+
+/// The same in the middle of a long sync.
+const WITH_HEADS_UNLOCATED: &[u8] =
+    include_bytes!("../../fixtures/store/format-6-unlocated.redb.zst");
+
+/// Nothing is watched in them, and nothing else is lacking.
+#[test]
+fn files_with_heads_get_tables_for_what_is_watched() {
+    for (multiples, packed) in WITH_HEADS {
+        let (_directory, path) = place();
+        unpack(packed, &path);
+        assert_eq!(format_of(&path), 6);
+        let mut model = released_chain(multiples);
+        let store = Store::open_existing(&path, &unsaid()).expect("migrated");
+        assert_eq!(left(&path), ["index.redb", "index.redb.format6"]);
+        let snapshot = store.snapshot().expect("snapshot");
+        assert_eq!(snapshot.spenders_from(), None);
+        assert_equal(&snapshot, &model);
+        assert_eq!(snapshot.watches(0, 10).expect("watches"), []);
+        assert_eq!(snapshot.last_event().expect("events"), 0);
+        assert_eq!(snapshot.audit(|_, _| {}).expect("audit").wrong, []);
+        drop(snapshot);
+        assert_eq!(content(&store), content(&fresh(&model)));
+        drop(store);
+        assert_eq!(format_of(&path), SCHEMA_VERSION);
+        let store = Store::open_existing(&path, &unsaid()).expect("index");
+        assert_eq!(left(&path), ["index.redb"]);
+        model.disconnect(2);
+        let at = model.chain.len();
+        for seed in 0..3 {
+            model.grow(seed, crate::support::MEDIUM);
+        }
+        let update = Update {
+            disconnect: 2,
+            connect: &model.chain[at..],
+        };
+        store.apply(update).expect("a reorg");
+        assert_equal(&store.snapshot().expect("snapshot"), &model);
+    }
+}
+
+#[test]
+fn a_long_sync_of_format_6_goes_on() {
+    let (_directory, path) = place();
+    unpack(WITH_HEADS_UNLOCATED, &path);
+    let store = Store::open_existing(&path, &unsaid()).expect("migrated");
+    let locating = store.snapshot().expect("snapshot").locating();
+    assert!(locating.is_some_and(|locating| locating.outputs < locating.of));
+    store.locate_rest(|_| true).expect("locators");
+    let model = released_chain(false);
+    assert_equal(&store.snapshot().expect("snapshot"), &model);
+    assert_eq!(content(&store), content(&fresh(&model)));
+}
 
 /// What follows from the rows is there at once, and the rest is said to be missing until a reorg takes the blocks away.
 #[test]
@@ -77,6 +142,13 @@ fn every_kind_of_index_gets_what_is_new() {
                     "spenders",
                     "states",
                     "state_locator",
+                    "watches",
+                    "watch_starts",
+                    "events",
+                    "event_blocks",
+                    "deep_due",
+                    "consumers",
+                    "tokens",
                 ];
                 let tables: Vec<_> = write.list_tables().expect("tables").collect();
                 for table in tables {

@@ -32,13 +32,20 @@ pub(crate) fn engine(path: &Path) -> redb::Database {
 }
 
 /// Tables that format 5 does not have.
-const AFTER_FORMAT_5: [&str; 6] = [
+const AFTER_FORMAT_5: [&str; 13] = [
     "heads_v1",
     "heads_v2",
     "spenders",
     "states",
     "state_locator",
     "sections",
+    "watches",
+    "watch_starts",
+    "events",
+    "event_blocks",
+    "deep_due",
+    "consumers",
+    "tokens",
 ];
 
 /// Makes an index file one of format 5, as spindex wrote it before it kept who spends what.

@@ -3,6 +3,7 @@
 use bitcoin::OutPoint;
 
 use super::{DeskError, Reading};
+use crate::process::{Rule, State};
 use crate::store::{StateRow, StateSpend};
 
 /// A process as far as the index knows it.
@@ -19,9 +20,8 @@ pub struct Process {
 }
 
 impl Reading<'_> {
-    /// Follows a process from an outpoint on, for so many steps at most: the first state id of a spender counts, its
-    /// output 0 is the next tip, and a state id of 32 zero bytes ends the process. Steps are known where the tip is a taproot
-    /// output.
+    /// Follows a process from an outpoint on by the plain [`Rule`], for so many steps at most. Steps are known where the tip is
+    /// a taproot output.
     ///
     /// # Errors
     /// The index keeps tweaks only, or cannot be read.
@@ -43,7 +43,10 @@ impl Reading<'_> {
                 process.more = true;
                 break;
             }
-            process.tip = Some(OutPoint::new(state.txid, 0)).filter(|_| state.state_id != [0; 32]);
+            let rule = Rule::default();
+            let step = rule.step(spend.states.iter().map(State::from), None);
+            let goes_on = step.end.is_none();
+            process.tip = goes_on.then(|| rule.next_tip(state.txid));
             process.steps.push((spend, state));
         }
         Ok(process)

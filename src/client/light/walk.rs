@@ -209,3 +209,6 @@ impl WalletsClient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

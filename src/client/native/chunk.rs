@@ -2,6 +2,7 @@
 //! learn.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt};
@@ -152,29 +153,27 @@ impl NativeOracle {
                 }) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let mut blocks: Vec<Raw> = Vec::new();
-            let reason = loop {
-                let group = match parts.next(columns).await? {
-                    Next::Group(group) => group,
-                    Next::End(mark) if blocks.last().map(Raw::id) == Some(mark) => break None,
-                    Next::End(_) => {
-                        return Err(parts.malformed("an end mark of another block than its last"));
-                    }
-                    Next::Cut(reason) => break Some(reason),
-                };
-                self.append(&parts, columns, group, first, &mut blocks)
-                    .await?;
-                if blocks.last().is_some_and(|block| block.height > last) {
-                    return Err(parts.malformed("more blocks than were asked for"));
-                }
-                // The route for whole chunks has no mark: their end is known.
-                if is_whole {
-                    break parts.finish(columns, None).await?;
-                }
-            };
-            let Some(reason) = reason else {
+            let came = |parts: &Parts, blocks| {
                 let url = parts.url();
-                return Ok(Some(Came { url, blocks }));
+                Ok(Some(Came { url, blocks }))
+            };
+            let reason = match is_whole {
+                true => match parts.next(columns).await? {
+                    Next::Group(group) => {
+                        let blocks = self.read(&parts, columns, group, first).await?;
+                        // The route for whole chunks has no mark: their end is known.
+                        match parts.finish(columns, None).await? {
+                            None => return came(&parts, blocks),
+                            Some(reason) => reason,
+                        }
+                    }
+                    Next::End(_) => return Err(parts.malformed("an answer without blocks")),
+                    Next::Cut(reason) => reason,
+                },
+                false => match self.groups(&mut parts, columns, first..=last).await? {
+                    Ok(blocks) => return came(&parts, blocks),
+                    Err(reason) => reason,
+                },
             };
             failed += 1;
             match self.wait(failed) {
@@ -186,28 +185,51 @@ impl NativeOracle {
 }
 
 impl NativeOracle {
-    /// Appends the blocks of the next group of an answer, on top of those before it.
-    async fn append(
+    async fn read(
         &self,
         parts: &Parts,
         columns: &[Column],
         group: Group,
         first: u32,
-        blocks: &mut Vec<Raw>,
-    ) -> Result<(), OracleError> {
+    ) -> Result<Vec<Raw>, OracleError> {
         let (url, network, columns) = (parts.url(), self.network, columns.to_vec());
-        let last = blocks.last();
-        let first = last.map_or(first, |last| last.height.saturating_add(1));
-        let read = move || read_group(&url, network, &columns, group, first);
-        let more = off_worker(read).await?;
-        if let (Some(last), Some(next)) = (last, more.first())
-            && next.header.header.prev_blockhash != last.hash
-        {
-            let what = "a header that is not on top of the one before it";
-            return Err(untrue(&parts.url(), next.height, Column::Headers, what));
+        off_worker(move || read_group(&url, network, &columns, group, first)).await
+    }
+
+    /// All groups of an answer for these heights, up to its mark; or why it broke off.
+    async fn groups(
+        &self,
+        parts: &mut Parts,
+        columns: &[Column],
+        heights: RangeInclusive<u32>,
+    ) -> Result<Result<Vec<Raw>, String>, OracleError> {
+        let (mut next, last) = heights.into_inner();
+        let mut blocks: Vec<Raw> = Vec::new();
+        loop {
+            let group = match parts.next(columns).await? {
+                Next::Group(group) => group,
+                Next::End(mark) if blocks.last().map(Raw::id) == Some(mark) => {
+                    return Ok(Ok(blocks));
+                }
+                Next::End(_) => {
+                    return Err(parts.malformed("an end mark of another block than its last"));
+                }
+                Next::Cut(reason) => return Ok(Err(reason)),
+            };
+            let more = self.read(parts, columns, group, next).await?;
+            for block in more {
+                let before = blocks.last().map(|block| block.hash);
+                if before.is_some_and(|before| before != block.header.header.prev_blockhash) {
+                    let what = "a header that is not on top of the one before it";
+                    return Err(untrue(&parts.url(), block.height, Column::Headers, what));
+                }
+                if block.height > last {
+                    return Err(parts.malformed("more blocks than were asked for"));
+                }
+                next = block.height.saturating_add(1);
+                blocks.push(block);
+            }
         }
-        blocks.extend(more);
-        Ok(())
     }
 }
 

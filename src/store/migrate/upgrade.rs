@@ -1,6 +1,6 @@
-//! Files of format 5, or copies with sums of older ones: what this format has beyond them is computed from their rows.
+//! Files of formats 5 and 6, or copies with sums of older ones: what this format has beyond them is computed from their rows.
 //!
-//! Spenders and state ids follow from no row: they are marked as missing.
+//! Spenders and state ids follow from no row: they are marked as missing. Nothing is watched yet.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::store::sections::{self, Chain, SECTIONS};
 use crate::store::states::{STATE_LOCATOR, STATES};
 use crate::store::sums::Summed;
 use crate::store::view::View;
-use crate::store::{Store, StoreOptions};
+use crate::store::{Store, StoreOptions, watches};
 
 /// Blocks whose commitments are computed at a time.
 const WINDOW: usize = 256;
@@ -48,27 +48,36 @@ fn add_tables(file: &Path, options: &StoreOptions) -> Result<(), Fault> {
     let database = builder.create_with_backend(Summed::file(file)?)?;
     let missing = || Fault::row("meta", "schema", "missing");
     let meta = Meta::load(&database.begin_read()?, file, options, Demand::Readable)?;
+    let meta = meta.ok_or_else(missing)?;
+    let version = meta.version;
     let view = View::new(
         database.begin_read()?,
-        meta.ok_or_else(missing)?.into(),
+        meta.into(),
         file.into(),
         options.undo_depth,
         Default::default(),
     )?;
     let write = database.begin_write()?;
+    if version < meta::WITH_HEADS {
+        add_heads(&write, &view)?;
+    }
+    watches::create(&write)?;
+    meta::raise_version(&write)?;
+    write.commit()?;
+    Ok(())
+}
+
+fn add_heads(write: &WriteTransaction, view: &View) -> Result<(), Fault> {
     write.open_table(HEADS_V1)?;
     write.open_table(SECTIONS)?;
     if view.kept().is_some() {
         write.open_table(HEADS_V2)?;
         write.open_table(STATES)?;
         write.open_table(STATE_LOCATOR)?;
-        lack_spenders(&write, &view)?;
+        lack_spenders(write, view)?;
     }
-    roll_heads(&write, &view)?;
-    bind_sections(&write, &view)?;
-    meta::raise_version(&write)?;
-    write.commit()?;
-    Ok(())
+    roll_heads(write, view)?;
+    bind_sections(write, view)
 }
 
 /// Marks all spenders as missing.

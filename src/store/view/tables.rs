@@ -11,10 +11,13 @@ use crate::store::heads::{HEADS_V1, HEADS_V2};
 use crate::store::meta::{Keep, Meta};
 use crate::store::schema::{
     BLOCKS, BlockRow, DIGEST, FILTERS, FIRSTS, FOREIGN, HEIGHTS, HeightKey, LOCATOR, LocatorKey,
-    MARKS, MULTIPLES, OUTPUTS, SPENDERS, SPENDS, SPENT, TXIDS,
+    MARKS, META, MULTIPLES, OUTPUTS, SPENDERS, SPENDS, SPENT, TXIDS,
 };
 use crate::store::sections::{SECTIONS, Sections};
 use crate::store::states::{STATE_LOCATOR, STATES, StateKey};
+use crate::store::watches::{
+    CONSUMERS, DEEP_DUE, EVENT_BLOCKS, EVENTS, EventKey, StartKey, TOKENS, WATCH_STARTS, WATCHES,
+};
 
 pub(in crate::store) type Heights = ReadOnlyTable<&'static HeightKey, ()>;
 pub(in crate::store) type Blocks = ReadOnlyTable<u32, &'static [u8; BlockRow::BYTES]>;
@@ -63,6 +66,7 @@ pub(super) struct Tables {
     tweaks: ColumnTable,
     multiples: ColumnTable,
     marks: ColumnTable,
+    pub(super) watching: Watching,
     pub(super) full: Option<Full>,
 }
 
@@ -79,6 +83,16 @@ impl Tables {
             tweaks: column(meta.tweak_form.column()),
             multiples: column(MULTIPLES),
             marks: column(MARKS),
+            watching: Watching {
+                meta: Table::new(Arc::clone(&read), META),
+                watches: Table::new(Arc::clone(&read), WATCHES),
+                starts: Table::new(Arc::clone(&read), WATCH_STARTS),
+                events: Table::new(Arc::clone(&read), EVENTS),
+                event_blocks: Table::new(Arc::clone(&read), EVENT_BLOCKS),
+                deep_due: Table::new(Arc::clone(&read), DEEP_DUE),
+                consumers: Table::new(Arc::clone(&read), CONSUMERS),
+                tokens: Table::new(Arc::clone(&read), TOKENS),
+            },
             full: match meta.keep {
                 Keep::Tweaks => None,
                 Keep::Full => Some(Full {
@@ -132,6 +146,60 @@ impl Tables {
     /// Only during a long sync.
     pub(super) fn marks(&self) -> Result<&Chunks, Fault> {
         self.marks.get()
+    }
+}
+
+/// What is watched, and the log.
+pub(in crate::store) struct Watching {
+    meta: Table<&'static str, &'static [u8]>,
+    watches: Table<u64, &'static [u8]>,
+    starts: Table<&'static StartKey, u64>,
+    events: Table<u64, &'static [u8]>,
+    event_blocks: Table<&'static EventKey, ()>,
+    deep_due: Table<&'static EventKey, ()>,
+    consumers: Table<&'static str, u64>,
+    tokens: Table<&'static [u8; 32], &'static [u8]>,
+}
+
+impl Watching {
+    pub(in crate::store) fn meta(
+        &self,
+    ) -> Result<&ReadOnlyTable<&'static str, &'static [u8]>, Fault> {
+        self.meta.get()
+    }
+
+    pub(in crate::store) fn watches(&self) -> Result<&ReadOnlyTable<u64, &'static [u8]>, Fault> {
+        self.watches.get()
+    }
+
+    pub(in crate::store) fn starts(&self) -> Result<&ReadOnlyTable<&'static StartKey, u64>, Fault> {
+        self.starts.get()
+    }
+
+    pub(in crate::store) fn events(&self) -> Result<&ReadOnlyTable<u64, &'static [u8]>, Fault> {
+        self.events.get()
+    }
+
+    pub(in crate::store) fn event_blocks(
+        &self,
+    ) -> Result<&ReadOnlyTable<&'static EventKey, ()>, Fault> {
+        self.event_blocks.get()
+    }
+
+    pub(in crate::store) fn deep_due(
+        &self,
+    ) -> Result<&ReadOnlyTable<&'static EventKey, ()>, Fault> {
+        self.deep_due.get()
+    }
+
+    pub(in crate::store) fn consumers(&self) -> Result<&ReadOnlyTable<&'static str, u64>, Fault> {
+        self.consumers.get()
+    }
+
+    pub(in crate::store) fn tokens(
+        &self,
+    ) -> Result<&ReadOnlyTable<&'static [u8; 32], &'static [u8]>, Fault> {
+        self.tokens.get()
     }
 }
 

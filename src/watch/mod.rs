@@ -1,0 +1,20 @@
+//! Outpoints and processes that are followed, and the log of what happened to them.
+//!
+//! [`Registry`] holds what is watched. Once it is attached to a [`Store`](crate::store::Store), each update of the chain is
+//! matched with it in the transaction that writes the update (`follower`), so that no block and no event is ever without the
+//! other. What is registered late is followed through the index first (`lineage`). `docs/events.md` is for those who read the
+//! log.
+
+mod catch_up;
+mod error;
+mod follower;
+mod lineage;
+mod pass;
+mod registration;
+mod registry;
+mod tips;
+
+pub use error::WatchError;
+pub use lineage::Looked;
+pub use registration::{NewWatch, REGISTER_MAX, Registered, STEPS_MAX};
+pub use registry::Registry;
