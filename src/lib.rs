@@ -15,6 +15,7 @@
 //! | [`store`] | the index file | `index` |
 //! | [`chain`] | where blocks come from | `index` |
 //! | [`index`] | a chain made into an index | `index` |
+//! | [`mempool`] | what is unconfirmed | `index` |
 //! | [`watch`] | outpoints and processes followed, and the log of what happened to them | `index` |
 //! | [`api`] | an index served | `server` |
 //! | [`export`] | an index as files | `index`, to read them `client` |
@@ -44,6 +45,8 @@ pub mod export;
 pub mod filter;
 #[cfg(feature = "index")]
 pub mod index;
+#[cfg(feature = "index")]
+pub mod mempool;
 #[cfg(any(feature = "client", feature = "cli"))]
 pub mod private_file;
 #[cfg(feature = "scan")]

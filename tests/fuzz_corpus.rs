@@ -23,6 +23,8 @@ mod engines;
 mod event_stream;
 #[path = "fuzz/checks/input.rs"]
 mod input;
+#[path = "fuzz/checks/mempool_answers.rs"]
+mod mempool_answers;
 #[path = "fuzz/checks/native_answers.rs"]
 mod native_answers;
 #[path = "fuzz/checks/native_parts.rs"]
@@ -168,4 +170,13 @@ fn v1_answers_inputs() {
 #[test]
 fn watch_rows_inputs() {
     replay("watch_rows", watch_rows::check, &watch_seeds::watch_rows());
+}
+
+#[test]
+fn mempool_answers_inputs() {
+    replay(
+        "mempool_answers",
+        mempool_answers::check,
+        &seeds::mempool_answers(),
+    );
 }

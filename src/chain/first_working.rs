@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bitcoin::{Network, ScriptBuf, Transaction, Txid};
+use bitcoin::{Network, OutPoint, ScriptBuf, Transaction, Txid};
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Node};
+use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, MempoolListing, Node};
 use crate::BlockId;
 
 /// Several sources of the same blocks, the best first. The first that passes its check is used from then on; until one
@@ -152,5 +152,30 @@ impl<S: Node + ?Sized> Node for FirstWorking<S> {
 
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
         Box::pin(async move { self.source().await?.broadcast(tx).await })
+    }
+
+    fn mempool(&self) -> BoxFuture<'_, Result<MempoolListing, ChainError>> {
+        Box::pin(async move { self.source().await?.mempool().await })
+    }
+
+    fn entered_mempool<'a>(
+        &'a self,
+        txids: &'a [Txid],
+    ) -> BoxFuture<'a, Result<Vec<Option<u64>>, ChainError>> {
+        Box::pin(async move { self.source().await?.entered_mempool(txids).await })
+    }
+
+    fn raw_unconfirmed<'a>(
+        &'a self,
+        txids: &'a [Txid],
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, ChainError>> {
+        Box::pin(async move { self.source().await?.raw_unconfirmed(txids).await })
+    }
+
+    fn unspent_scripts<'a>(
+        &'a self,
+        outpoints: &'a [OutPoint],
+    ) -> BoxFuture<'a, Result<Vec<Option<ScriptBuf>>, ChainError>> {
+        Box::pin(async move { self.source().await?.unspent_scripts(outpoints).await })
     }
 }

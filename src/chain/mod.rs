@@ -5,7 +5,8 @@
 //! - [`rest`]: a Bitcoin Core node's REST interface, with JSON-RPC for broadcasting.
 //! - [`rpc_source`]: a node's JSON-RPC alone ([`rpc`]), for nodes whose REST interface is off or too old.
 //! - [`first_working`]: the first of several sources that works.
-//! - [`tip_signal`]: no source, but word that a tip has changed, which [`zmq`] brings from a node.
+//! - [`tip_signal`], [`mempool_signal`]: no sources, but word that a tip has changed, and of what comes into the mempool and
+//!   leaves it, which [`zmq`] brings from a node.
 //! - [`made`]: chains that are made up, for the demo, for tests and to measure with.
 //! - [`raw`], [`prevouts`], [`parse`]: the bytes of a block and of its spent outputs, read where they lie.
 
@@ -17,6 +18,7 @@ mod http;
 mod in_flight;
 mod info;
 pub mod made;
+pub mod mempool_signal;
 mod node;
 pub mod parse;
 pub mod prevouts;
@@ -36,7 +38,8 @@ use crate::BlockId;
 
 pub use block::BlockWithPrevouts;
 pub use http::check_address;
-pub use node::{BroadcastError, Node};
+pub use mempool_signal::MempoolSignal;
+pub use node::{BroadcastError, MempoolListing, Node};
 pub use parse::block_from_rest_bytes;
 pub use prevouts::Prevouts;
 pub use raw::RawBlock;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256d};
-use bitcoin::{BlockHash, Network, ScriptBuf, Transaction, Txid};
+use bitcoin::{BlockHash, Network, OutPoint, ScriptBuf, Transaction, Txid};
 use futures::future::BoxFuture;
 use reqwest::StatusCode;
 use tokio::task;
@@ -17,7 +17,7 @@ use super::info::{ChainInfo, KnownChain, check_genesis, is_pruned, prune_cure};
 use super::parse::parse_spent_outputs;
 use super::raw::RawBlock;
 use super::rpc::{RpcClient, RpcSettings};
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Node};
+use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, MempoolListing, Node};
 use crate::BlockId;
 
 /// Most bytes of a block: consensus allows a weight of 4,000,000, and a byte weighs at least 1.
@@ -450,6 +450,38 @@ impl Node for RestSource {
                 None => Err(no_credentials("broadcasting").into()),
             }
         })
+    }
+
+    fn mempool(&self) -> BoxFuture<'_, Result<MempoolListing, ChainError>> {
+        Box::pin(async { self.mempool_rpc()?.mempool().await })
+    }
+
+    fn entered_mempool<'a>(
+        &'a self,
+        txids: &'a [Txid],
+    ) -> BoxFuture<'a, Result<Vec<Option<u64>>, ChainError>> {
+        Box::pin(async { self.mempool_rpc()?.entered_mempool(txids).await })
+    }
+
+    fn raw_unconfirmed<'a>(
+        &'a self,
+        txids: &'a [Txid],
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, ChainError>> {
+        Box::pin(async { self.mempool_rpc()?.raw_unconfirmed(txids).await })
+    }
+
+    fn unspent_scripts<'a>(
+        &'a self,
+        outpoints: &'a [OutPoint],
+    ) -> BoxFuture<'a, Result<Vec<Option<ScriptBuf>>, ChainError>> {
+        Box::pin(async { self.mempool_rpc()?.unspent_scripts(outpoints).await })
+    }
+}
+
+impl RestSource {
+    fn mempool_rpc(&self) -> Result<&RpcClient, ChainError> {
+        let rpc = self.rpc.as_ref();
+        rpc.ok_or_else(|| no_credentials("following the mempool"))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod answer;
 mod auth;
+pub mod mempool;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -300,7 +301,7 @@ impl RpcClient {
         })
     }
 
-    /// The same call with each of these parameters, in one request; the answers in their order.
+    /// The same call with each of these parameters, in one request; the results in their order.
     ///
     /// # Errors
     /// Besides those of a call, `Mismatch` where an answer is missing or there are two.
@@ -309,11 +310,24 @@ impl RpcClient {
         method: &'static str,
         params: &[Value],
     ) -> Result<Vec<Result<T, CallError>>, ChainError> {
+        let answers = self.batch_answers(method, params, ANSWER_LIMIT_BYTES);
+        let answers = answers.await?.into_iter();
+        let results = answers.map(|answer| answer.into_result(&self.url, method));
+        Ok(results.collect())
+    }
+
+    /// The answers of [`RpcClient::batch`], of at most so many bytes together.
+    async fn batch_answers<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: &[Value],
+        limit_bytes: usize,
+    ) -> Result<Vec<Answer<T>>, ChainError> {
         let url = &self.url;
         let calls = (0..).zip(params);
         let calls: Vec<Value> = calls.map(|(id, one)| request(id, method, one)).collect();
         let (reply, _place) = self
-            .exchange(method, &Value::Array(calls), ANSWER_LIMIT_BYTES)
+            .exchange(method, &Value::Array(calls), limit_bytes)
             .await?;
         let Ok(answers) = serde_json::from_slice::<Vec<BatchAnswer<T>>>(&reply.body) else {
             // A node that refuses all of a batch answers as to one call.
@@ -326,12 +340,12 @@ impl RpcClient {
                 )),
             });
         };
-        let mut results: Vec<Option<Result<T, CallError>>> = Vec::new();
+        let mut results: Vec<Option<Answer<T>>> = Vec::new();
         results.resize_with(params.len(), || None);
         let counted = answers.len() == params.len();
         for BatchAnswer { id, answer } in answers {
             if let Some(slot) = results.get_mut(id) {
-                *slot = Some(answer.into_result(url, method));
+                *slot = Some(answer);
             }
         }
         let results: Option<Vec<_>> = results.into_iter().collect();

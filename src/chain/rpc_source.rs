@@ -22,7 +22,10 @@ use tokio::task;
 
 use super::info::{is_pruned, prune_cure};
 use super::rpc::{CallError, OUT_OF_RANGE, RpcClient, RpcSettings};
-use super::{BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Node, Prevouts, RawBlock};
+use super::{
+    BlockSource, BlockWithPrevouts, BroadcastError, ChainError, MempoolListing, Node, Prevouts,
+    RawBlock,
+};
 use crate::BlockId;
 
 /// Most bytes read of a block's JSON. A full block answers with some 20 MB; one that spends thousands of scripts of
@@ -379,6 +382,31 @@ impl Node for RpcSource {
 
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
         Box::pin(self.client.broadcast(tx))
+    }
+
+    fn mempool(&self) -> BoxFuture<'_, Result<MempoolListing, ChainError>> {
+        Box::pin(self.client.mempool())
+    }
+
+    fn entered_mempool<'a>(
+        &'a self,
+        txids: &'a [Txid],
+    ) -> BoxFuture<'a, Result<Vec<Option<u64>>, ChainError>> {
+        Box::pin(self.client.entered_mempool(txids))
+    }
+
+    fn raw_unconfirmed<'a>(
+        &'a self,
+        txids: &'a [Txid],
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, ChainError>> {
+        Box::pin(self.client.raw_unconfirmed(txids))
+    }
+
+    fn unspent_scripts<'a>(
+        &'a self,
+        outpoints: &'a [OutPoint],
+    ) -> BoxFuture<'a, Result<Vec<Option<ScriptBuf>>, ChainError>> {
+        Box::pin(self.client.unspent_scripts(outpoints))
     }
 }
 

@@ -1,31 +1,40 @@
-//! Word from the node, by ZMQ, that its tip has changed.
+//! Word from the node, by ZMQ, that its tip has changed, and of what comes into its mempool and leaves it.
 //!
 //! A subscriber of ZMTP 3.0 (<https://rfc.zeromq.org/spec/23/>) without security, which is all that Bitcoin Core speaks, in
 //! a few lines of its own: the `zeromq` crate makes room for frames of whatever length the other side announces.
 //!
-//! Messages only say that something happened. Lost ones cost nothing but time, since the indexer also looks by itself.
+//! Messages only say that something happened. Lost ones cost nothing but time, since whoever hears them also looks by himself.
 
 mod connection;
 mod journal;
+mod listening;
+mod mempool;
+mod message;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use self::connection::{Connection, Fault, Heard};
-use self::journal::Journal;
+use self::connection::Subscription;
+use self::listening::{Ear, keep_listening};
+pub use self::message::sequence_change;
+use self::message::{HASHBLOCK, Message, RAWTX, SEQUENCE};
 use super::ChainError;
 use super::http::one_line;
 use super::rpc::ZmqNotification;
 use super::tip_signal::{TipSignal, TipWord};
 
-/// Messages read in one go before others get their turn; a node with a full mempool sends some dozens a second.
-const MESSAGES_AT_ONCE: usize = 1000;
+/// What tells of tips. The longest body has 41 bytes.
+static TIPS: Subscription = Subscription {
+    topics: &[HASHBLOCK, SEQUENCE],
+    frame_limit_bytes: 4096,
+};
 
-/// Shortest time for so many messages. What a publisher cannot send meanwhile it drops, which costs nothing.
-const MESSAGES_TIME: Duration = Duration::from_millis(200);
+/// What tells of the mempool. The longest body is that of a transaction that fills a block.
+static MEMPOOL: Subscription = Subscription {
+    topics: &[RAWTX, SEQUENCE],
+    frame_limit_bytes: 4_000_000,
+};
 
 /// Where a node publishes, `tcp://` host and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +72,18 @@ impl FromStr for ZmqAddress {
 impl ZmqAddress {
     /// An address on this machine that a node here publishes new tips at, `sequence` before `hashblock`.
     pub fn local(notifications: &[ZmqNotification]) -> Option<Self> {
-        let kinds = ["pubsequence", "pubhashblock"];
-        let by_kind = kinds.into_iter().flat_map(|kind| {
-            let of_kind = move |n: &&ZmqNotification| n.kind == kind;
+        Self::local_of(notifications, &["pubsequence", "pubhashblock"])
+    }
+
+    /// An address on this machine that a node here tells of its mempool at.
+    pub fn local_mempool(notifications: &[ZmqNotification]) -> Option<Self> {
+        Self::local_of(notifications, &["pubsequence"])
+    }
+
+    /// The same for the first of these kinds that there is.
+    fn local_of(notifications: &[ZmqNotification], kinds: &[&str]) -> Option<Self> {
+        let by_kind = kinds.iter().flat_map(|kind| {
+            let of_kind = move |n: &&ZmqNotification| n.kind == *kind;
             notifications.iter().filter(of_kind)
         });
         let addresses = by_kind.filter_map(|n| n.address.parse::<Self>().ok());
@@ -133,68 +151,25 @@ impl TipSignal {
     /// Listens to a node, with other times than the usual ones. To be called on a tokio runtime.
     pub fn listen_with(address: ZmqAddress, settings: ZmqSettings) -> Self {
         Self::new(settings.gather, |word| {
-            keep_listening(address, settings, word)
+            keep_listening(address, settings, &TIPS, TipEar(word))
         })
     }
 }
 
-async fn keep_listening(address: ZmqAddress, settings: ZmqSettings, word: TipWord) {
-    let mut pause = settings.first_pause;
-    let mut journal = Journal::new(address.clone());
-    loop {
-        let connected = Connection::open(&address.host, address.port, settings.patience).await;
-        let reason = match connected {
-            Ok(connection) => {
-                let since = Instant::now();
-                let reason = pass_on(connection, &settings, &word, &mut journal).await;
-                if since.elapsed() >= settings.steady_after {
-                    pause = settings.first_pause;
-                    journal.forgive();
-                }
-                reason
-            }
-            Err(reason) => reason,
-        };
-        journal.complain(&reason);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(settings.longest_pause);
-    }
-}
+/// Passes on that the tip may have changed.
+struct TipEar(TipWord);
 
-/// Passes on what is heard until the connection ends.
-async fn pass_on(
-    mut connection: Connection,
-    settings: &ZmqSettings,
-    word: &TipWord,
-    journal: &mut Journal,
-) -> Fault {
-    // What was published before is lost, and so may be what is published until the node has read the subscriptions, of
-    // which it says nothing.
-    word.give();
-    let subscribed = async {
-        tokio::time::sleep(settings.subscribed_after).await;
-        journal.announce();
-        word.give();
-        std::future::pending::<Fault>().await
-    };
-    tokio::select! {
-        reason = hear(&mut connection, word) => reason,
-        reason = subscribed => reason,
+impl Ear for TipEar {
+    async fn may_have_missed(&self) {
+        self.0.give();
     }
-}
 
-/// Reads messages, no more at a time than costs little, until the connection ends.
-async fn hear(connection: &mut Connection, word: &TipWord) -> Fault {
-    loop {
-        let since = Instant::now();
-        for _ in 0..MESSAGES_AT_ONCE {
-            match connection.receive().await {
-                Ok(Heard::Tip) => word.give(),
-                Ok(Heard::Other) => {}
-                Err(reason) => return reason,
-            }
+    async fn cut_off(&self) {}
+
+    async fn hear(&self, message: Message) {
+        if message.tells_of_tip() {
+            self.0.give();
         }
-        tokio::time::sleep(MESSAGES_TIME.saturating_sub(since.elapsed())).await;
     }
 }
 

@@ -13,7 +13,9 @@ use super::config::{self, CommonSettings, ServerSettings, usage};
 use super::output::{progress_bar, write_stdout};
 use super::server::block_on;
 use super::wallet::WalletSource;
-use crate::client::{HttpSettings, LightSettings, Progress, Reports, WalletsClient};
+use crate::client::{
+    HttpSettings, LightSettings, NativeOracle, Progress, Reports, WalletsClient, WatchedState,
+};
 use crate::runtime::Stop;
 use connect::{Asked, Connected, Dialect};
 use witnesses::{OnDisagreement, Witnesses};
@@ -68,11 +70,19 @@ pub(super) struct ScanArgs {
     /// only if they carry a state id)
     #[arg(long, env = "SPINDEX_ASK_SPENDERS")]
     ask_spenders: bool,
+    /// Ask whether watched outpoints are there of which neither a making nor a spend was seen, by requests that name them
+    /// (native protocol; of the server of --fetch-from, if there is one). Without it their state is unknown
+    #[arg(
+        long,
+        env = "SPINDEX_ASK_OUTPOINTS",
+        conflicts_with_all = ["private", "follow"]
+    )]
+    ask_outpoints: bool,
     #[command(flatten)]
     wallet: WalletSource,
     /// Also look for who spends this taproot output, such as a process tip (may be repeated). Only those named in this
-    /// call are followed and printed; of others the state keeps how far they were followed. A server cannot tell
-    /// whether an output exists
+    /// call are followed and printed; of others the state keeps how far they were followed. Whether an output exists is
+    /// not known without a spend: see --ask-outpoints
     #[arg(long, value_name = "TXID:VOUT")]
     outpoint: Vec<OutPoint>,
     /// File with such outpoints, one a line; `#` begins a comment
@@ -206,10 +216,22 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         let oracle = connect(&args, &witnesses, http, network).await?;
         let engine = common.compute.engine()?;
         let teller = oracle.teller();
+        let knows_outpoints = oracle.knows_outpoints();
+        if args.ask_outpoints && knows_outpoints.is_none() {
+            return Err(usage!(
+                "--ask-outpoints is for the native protocol, which the server is not asked in"
+            ));
+        }
         let mut client = oracle.client(engine, members, settings)?;
         let before = client.known();
         let reports = tokio::select! {
-            reports = scan_and_compare(&mut client, &witnesses, args.on_disagreement) => reports?,
+            reports = async {
+                let mut reports = scan_and_compare(&mut client, &witnesses, args.on_disagreement).await?;
+                if let (true, Some(server)) = (args.ask_outpoints, &knows_outpoints) {
+                    ask_outpoints(server, &mut reports).await;
+                }
+                anyhow::Ok(reports)
+            } => reports?,
             () = stop.requested() => anyhow::bail!("stopped; the same command goes on from the last stored block"),
         };
         if args.follow {
@@ -260,6 +282,20 @@ async fn scan_and_compare(
         witnesses.compare_again(to, on_disagreement).await?;
     }
     Ok(reports)
+}
+
+/// Asks whether outputs are there of which nothing was seen. What cannot be had stays unknown.
+async fn ask_outpoints(server: &NativeOracle, reports: &mut Reports) {
+    let watched = reports.0.iter_mut().flat_map(|of| &mut of.report.watched);
+    for watched in watched.filter(|watched| watched.state == WatchedState::Unknown) {
+        match server.outpoint(watched.outpoint).await {
+            Ok(said) => said.iter().for_each(|said| watched.told(&said.state)),
+            Err(error) => {
+                tracing::warn!("{error}");
+                return;
+            }
+        }
+    }
 }
 
 /// Shows where a scan is.

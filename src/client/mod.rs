@@ -24,7 +24,7 @@ pub use light::{ClientError, LightClient, LightSettings, Progress, WalletScan, W
 pub use native::NativeOracle;
 pub use report::{
     Event, Found, Reports, ScanHead, ScanReport, Spend, Unresolved, WalletEvent, WalletReport,
-    Watched,
+    Watched, WatchedState,
 };
 pub use state::{Identity, State, StateError, WalletId};
 

@@ -11,6 +11,7 @@ mod events;
 mod files;
 mod group;
 mod headers;
+mod outpoint;
 mod parts;
 
 use std::fmt;
@@ -34,9 +35,9 @@ pub(crate) use chunk::Section;
 use chunk::{Cache, Came, Chunk};
 pub use events::{EventSettings, follow_events};
 use files::{Exported, Location};
+pub(crate) use group::Raw;
 #[cfg(feature = "index")]
-pub(crate) use group::untrue;
-pub(crate) use group::{Group, Raw, read_group};
+pub(crate) use group::{Group, read_group, untrue};
 pub(crate) use headers::{Broken, HeaderChain};
 pub(crate) use parts::{Next, Parts};
 
@@ -65,7 +66,7 @@ pub struct Extent {
     pub tip: BlockId,
     /// Whether it has tweaks alone: no outputs, no spends.
     pub tweaks_only: bool,
-    /// The height from which on it is known who spends what; `None` if that is so of all blocks.
+    /// The height from which on it knows who spends what; `None` if it does for all of its blocks.
     pub spenders_from: Option<u32>,
 }
 
@@ -199,21 +200,6 @@ impl NativeOracle {
         Ok(self.behind.is_some() && matches!(self.kind().await?, Kind::Server(_)))
     }
 
-    /// Who tells of what happens to the chain: the server, or the first one behind these files; `None` where all are files.
-    ///
-    /// # Errors
-    /// As all of [`Oracle`].
-    fn teller(&self) -> BoxFuture<'_, Result<Option<Arc<HttpOracle>>, OracleError>> {
-        async move {
-            match (self.kind().await?, &self.behind) {
-                (Kind::Server(http), _) => Ok(Some(http.clone())),
-                (Kind::Files(_), Some(behind)) => behind.teller().await,
-                (Kind::Files(_), None) => Ok(None),
-            }
-        }
-        .boxed()
-    }
-
     /// What answers, which is found out once.
     async fn kind(&self) -> Result<&Kind, OracleError> {
         let files = || {
@@ -251,9 +237,9 @@ impl NativeOracle {
                     let answer = http.get(&route("info"), INFO_BYTES).await?;
                     let info = Info::decode(&answer.body).map_err(|what| answer.malformed(what))?;
                     if info.chunk_blocks != CHUNK_BLOCKS {
+                        let other = info.chunk_blocks;
                         return Err(answer.malformed(format!(
-                            "chunk_blocks is {}, and this program knows chunks of {CHUNK_BLOCKS} blocks alone",
-                            info.chunk_blocks
+                            "chunk_blocks is {other}, and this program knows chunks of {CHUNK_BLOCKS} blocks alone"
                         )));
                     }
                     Ok(Extent {
@@ -351,6 +337,24 @@ impl NativeOracle {
                     Ok(Parts::new(http.open(&route).await?))
                 }
                 Kind::Files(files) => Exported::range(files, columns, from, to).await,
+            }
+        }
+        .boxed()
+    }
+
+    /// Who tells what files do not, such as what happens to the chain: the server, or the first one behind these files; `None`
+    /// where all are files.
+    ///
+    /// # Errors
+    /// As all of [`Oracle`].
+    fn teller(&self) -> BoxFuture<'_, Result<Option<Arc<HttpOracle>>, OracleError>> {
+        async move {
+            match self.kind().await? {
+                Kind::Server(http) => Ok(Some(http.clone())),
+                Kind::Files(files) => match files.behind() {
+                    Some(behind) => behind.teller().await,
+                    None => Ok(None),
+                },
             }
         }
         .boxed()

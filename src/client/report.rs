@@ -8,6 +8,8 @@ use bitcoin::hex::DisplayHex;
 use bitcoin::{BlockHash, Network, OutPoint, Txid};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::wire::native::OutpointState;
+
 pub use changes::Event;
 pub use wallets::{Reports, WalletEvent, WalletReport};
 
@@ -55,7 +57,19 @@ pub struct Spend {
     pub op_return: Vec<Vec<u8>>,
 }
 
-/// A watched outpoint. Whether there is such an output is not known: no server tells it.
+/// Whether an output is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchedState {
+    /// It is, and no block that was looked at spends it.
+    Unspent,
+    /// A block spends it.
+    Spent,
+    /// Nobody has seen it made, nor spent.
+    Unknown,
+}
+
+/// A watched outpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Watched {
     /// What is watched; as text `txid:vout`.
@@ -67,6 +81,22 @@ pub struct Watched {
     pub to: Option<u32>,
     /// The spend, `None` if there was none in the blocks between the two.
     pub spend: Option<Spend>,
+    /// Whether it is there: that is known of what is spent, of the wallet's own outputs, and otherwise only by the word of a
+    /// server that was asked ([`told`](Self::told)).
+    pub state: WatchedState,
+}
+
+impl Watched {
+    /// Takes a server's word for an output of which nothing was seen.
+    pub fn told(&mut self, said: &OutpointState) {
+        if self.state == WatchedState::Unknown {
+            self.state = match said {
+                OutpointState::Unspent(_) => WatchedState::Unspent,
+                OutpointState::Spent { .. } => WatchedState::Spent,
+                OutpointState::Unknown | OutpointState::SpentOrUnknown => WatchedState::Unknown,
+            };
+        }
+    }
 }
 
 /// A block with matches of its filter that the server lists no output for: outputs of the wallet that it does not list,

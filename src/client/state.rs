@@ -6,6 +6,7 @@
 
 mod contents;
 mod rows;
+mod unfinished;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -165,11 +166,11 @@ impl State {
     /// read or change.
     pub fn open(path: &Path, identity: Identity) -> Result<Self, StateError> {
         let storage = |error: redb::Error| storage_error(path, error);
-        let file = private_file::open_or_create(path)?;
-        let database = redb::backends::FileBackend::new(file)
-            .and_then(|backend| builder().create_with_backend(backend))
-            .map_err(|error| storage(error.into()))?;
-        Self::load(path.to_owned(), database, identity)
+        let mut file = private_file::open_or_create(path)?;
+        unfinished::empty_unfinished(&mut file, path).map_err(|error| storage(error.into()))?;
+        let backend =
+            redb::backends::FileBackend::new(file).map_err(|error| storage(error.into()))?;
+        Self::over(path.to_owned(), backend, identity)
     }
 
     /// A state that is gone when dropped.
@@ -178,8 +179,17 @@ impl State {
     /// Only if memory cannot be had.
     pub fn in_memory(identity: Identity) -> Result<Self, StateError> {
         let path = PathBuf::from("(state in memory)");
+        Self::over(path, redb::backends::InMemoryBackend::new(), identity)
+    }
+
+    /// What a backend holds, by the name of a file.
+    pub(super) fn over(
+        path: PathBuf,
+        backend: impl redb::StorageBackend,
+        identity: Identity,
+    ) -> Result<Self, StateError> {
         let database = builder()
-            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .create_with_backend(backend)
             .map_err(|error| storage_error(&path, error.into()))?;
         Self::load(path, database, identity)
     }

@@ -92,20 +92,19 @@ impl fmt::Display for Disagreement {
 /// # Errors
 /// A server that cannot be asked.
 pub async fn compare(
-    servers: &[Arc<NativeOracle>],
+    all: &[Arc<NativeOracle>],
     to: Option<u32>,
 ) -> Result<Option<Disagreement>, OracleError> {
     let mut attempt = 1;
     loop {
-        let infos = join_all(servers.iter().map(|server| server.info())).await;
-        let (mut compared, mut infos_there) = (Vec::new(), Vec::new());
-        for (position, (info, server)) in infos.into_iter().zip(servers).enumerate() {
+        let asked = join_all(all.iter().map(|server| server.info())).await;
+        let (mut servers, mut infos) = (Vec::new(), Vec::new());
+        for (position, (info, server)) in asked.into_iter().zip(all).enumerate() {
             if let Some(info) = told(server, info)? {
-                compared.push((position, server.as_ref()));
-                infos_there.push(info);
+                servers.push((position, server.as_ref()));
+                infos.push(info);
             }
         }
-        let (servers, infos) = (compared, infos_there);
         let Some(tip) = infos.iter().map(|info| info.tip.height).min() else {
             return Ok(None);
         };

@@ -119,6 +119,7 @@ impl Place {
     }
 
     /// The whole name of a file.
+    #[cfg(feature = "client")]
     pub(crate) fn full_name(&self, name: &str) -> String {
         match self {
             Self::Folder(root) => routes(root).join(name).display().to_string(),

@@ -70,13 +70,13 @@ pub struct HeadsDiffer {
 impl Upstream {
     /// An index of that kind, built from a server or exported files.
     pub fn new(
-        server: Arc<NativeOracle>,
+        server: impl Into<Arc<NativeOracle>>,
         engine: Arc<dyn Engine>,
         keep: Keep,
         tweak_form: TweakForm,
     ) -> Self {
         Self {
-            server,
+            server: server.into(),
             engine,
             keep,
             tweak_form,

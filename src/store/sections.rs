@@ -3,7 +3,7 @@
 use bitcoin::{BlockHash, Txid};
 use redb::TableDefinition;
 
-use super::block::{Block, CompressedTweak};
+use super::block::CompressedTweak;
 use super::error::{Fault, StoreError};
 use super::heads::first_height;
 use super::meta::{Keep, Meta};
@@ -13,11 +13,11 @@ use super::snapshot::Snapshot;
 use super::view::{Full, View};
 use crate::BlockId;
 use crate::curve::TweakPoint;
-use crate::wire::native::column::{CHUNK_BLOCKS, Column, PartWriter};
+use crate::wire::native::column::{CHUNK_BLOCKS, Column, PartHead, append_part};
 use crate::wire::native::section::{
     self, HeaderSection, Output, SectionHashes, Spends, SpentOutput, State, section_hash,
 };
-use crate::wire::native::selection::write_selected;
+use crate::wire::native::selection::{Selection, varies, write_selected};
 
 /// Height to [`Sections`], as bytes.
 pub const SECTIONS: TableDefinition<'static, u32, &[u8; Sections::BYTES]> =
@@ -337,33 +337,49 @@ impl Snapshot {
     /// # Errors
     /// [`StoreError::NotKept`] for any but `headers` and `tweaks` of an index that keeps tweaks only.
     pub fn part(&self, column: Column, from: u32, to: u32) -> Result<Option<Part>, StoreError> {
-        let write = |block: &Block<'_>, out: &mut Vec<u8>| block.write_section(column, out);
-        let written = self.write_part(from, to, write)?;
-        Ok(written.map(|(writer, last)| Part {
-            bytes: writer.finish(self.network(), column, from, last.hash),
-            last,
-        }))
+        let mut bytes = Vec::new();
+        let last = self.append_part(column, None, from, to, &mut bytes)?;
+        Ok(last.map(|last| Part { bytes, last }))
     }
 
-    /// The sections that `write` writes of the blocks at these heights, and the last block.
-    pub(super) fn write_part(
+    /// Appends a part, of a selection if one is given: by its rule at this commit, whatever tip it names. Its last block;
+    /// `None`, with nothing appended, if one of them is not indexed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotKept`] for any but `headers` and `tweaks` of an index that keeps tweaks only, and for a selection.
+    pub fn append_part(
         &self,
+        column: Column,
+        selection: Option<&Selection>,
         from: u32,
         to: u32,
-        write: impl Fn(&Block<'_>, &mut Vec<u8>) -> Result<(), StoreError>,
-    ) -> Result<Option<(PartWriter, BlockId)>, StoreError> {
+        out: &mut Vec<u8>,
+    ) -> Result<Option<BlockId>, StoreError> {
         let to = to.min(from.saturating_add(CHUNK_BLOCKS - 1));
-        let mut writer = PartWriter::default();
-        let mut last = None;
-        for height in from..=to {
+        let ends = (self.block(from)?, self.block(to)?);
+        let (Some(_), Some(last)) = ends else {
+            return Ok(None);
+        };
+        let selection = selection.filter(|_| varies(column));
+        let head = PartHead {
+            network: self.network(),
+            column: Some(column),
+            is_selection: selection.is_some(),
+            first: from,
+            blocks: to - from + 1,
+            bytes: 0,
+            last_hash: last.id().hash,
+        };
+        append_part(out, head, selection, |height, out| {
+            // An index has no gaps.
             let Some(block) = self.block(height)? else {
-                return Ok(None);
+                return self.read(|_| Err(Fault::row("blocks", height, "missing")));
             };
-            let mut written = Ok(());
-            writer.section(|out| written = write(&block, out));
-            written?;
-            last = Some(block.id());
-        }
-        Ok(last.map(|last| (writer, last)))
+            match selection {
+                Some(selection) => block.write_selected_section(column, selection.rule.into(), out),
+                None => block.write_section(column, out),
+            }
+        })?;
+        Ok(Some(last.id()))
     }
 }

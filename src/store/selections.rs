@@ -1,14 +1,13 @@
-//! Parts of selections: columns of the transactions of each block alone that a rule keeps at this commit.
+//! Selections: columns of the transactions of each block alone that a rule keeps at this commit.
 
 use super::block::{Block, Kept, RowFilter};
 use super::error::{Fault, StoreError};
 use super::schema::BlockRow;
-use super::sections::{self, Part};
-use super::snapshot::Snapshot;
+use super::sections;
 use super::view::View;
 use crate::wire::native::column::Column;
 use crate::wire::native::section;
-use crate::wire::native::selection::{Rule, Selection, varies, write_selected};
+use crate::wire::native::selection::{Rule, varies, write_selected};
 
 impl From<Rule> for RowFilter {
     fn from(rule: Rule) -> Self {
@@ -64,29 +63,5 @@ impl Block<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
         self.read(|view, row| write(view, self.id().height, row, column, filter, out))
-    }
-}
-
-impl Snapshot {
-    /// As [`part`](Self::part), of a selection: by its rule, at this commit; what it names as its tip is the caller's.
-    ///
-    /// # Errors
-    /// [`StoreError::NotKept`] for an index that keeps tweaks only.
-    pub fn selected_part(
-        &self,
-        column: Column,
-        selection: &Selection,
-        from: u32,
-        to: u32,
-    ) -> Result<Option<Part>, StoreError> {
-        let filter = selection.rule.into();
-        let write = |block: &Block<'_>, out: &mut Vec<u8>| {
-            block.write_selected_section(column, filter, out)
-        };
-        let written = self.write_part(from, to, write)?;
-        Ok(written.map(|(writer, last)| Part {
-            bytes: writer.finish_selection(self.network(), column, from, last.hash, selection),
-            last,
-        }))
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use bitcoin::hex::{Case, FromHex, buf_encoder::BufEncoder};
+use bitcoin::hex::FromHex;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -26,18 +26,24 @@ impl Serialize for HexOf<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // What most of a body consists of, in one piece: keys, tweaks, items.
         if self.0.len() <= PIECE {
-            let mut digits = BufEncoder::<{ 2 * PIECE }>::new();
-            digits.put_bytes(self.0, Case::Lower);
-            return serializer.serialize_str(digits.as_str());
+            let mut digits = [[0; 2]; PIECE];
+            let digits = write_digits(self.0, &mut digits);
+            return serializer.serialize_str(str::from_utf8(digits).unwrap_or_default());
         }
-        let mut text = String::with_capacity(2 * self.0.len());
-        for piece in self.0.chunks(PIECE) {
-            let mut digits = BufEncoder::<{ 2 * PIECE }>::new();
-            digits.put_bytes(piece, Case::Lower);
-            text.push_str(digits.as_str());
-        }
-        serializer.serialize_str(&text)
+        let mut text = vec![[0; 2]; self.0.len()];
+        let digits = write_digits(self.0, &mut text);
+        serializer.serialize_str(str::from_utf8(digits).unwrap_or_default())
     }
+}
+
+/// The digits of some bytes, written to as many pairs at least. Without branches, so that the compiler takes many at a time.
+fn write_digits<'p>(bytes: &[u8], pairs: &'p mut [[u8; 2]]) -> &'p [u8] {
+    let digit = |nibble: u8| nibble + b'0' + u8::from(nibble > 9) * (b'a' - b'9' - 1);
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 0xf)];
+    }
+    let digits = pairs.as_flattened();
+    digits.get(..2 * bytes.len()).unwrap_or(digits)
 }
 
 impl<const N: usize> Serialize for Hex<N> {
@@ -103,5 +109,21 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
 impl<'de> Deserialize<'de> for HexBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(HexVisitor::<Self>(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_written_as_its_two_digits() {
+        let all: Vec<u8> = (0..=255).collect();
+        for length in [0, 1, 63, 64, 65, 256] {
+            let bytes = &all[256 - length..];
+            let expected: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let written = serde_json::to_string(&HexOf(bytes)).unwrap();
+            assert_eq!(written, format!("\"{expected}\""));
+        }
     }
 }

@@ -21,10 +21,10 @@ use super::python_decoder::{FIRST_HEIGHT, Scene};
 use super::support::random_seed;
 
 /// Some of them are behind the first list.
-const CHUNKS: u32 = LIST_CHUNKS + 6;
+pub(crate) const CHUNKS: u32 = LIST_CHUNKS + 6;
 
 /// Blocks with work and nothing else.
-fn blocks() -> Vec<BlockRecord> {
+pub(crate) fn blocks() -> Vec<BlockRecord> {
     let tip = CHUNKS * 64 + 99;
     let mut before = BlockHash::all_zeros();
     let heights = FIRST_HEIGHT..=tip;

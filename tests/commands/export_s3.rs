@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
+use spindex::wire::native::manifest::Manifest;
 
 use super::export::{Home, command_of};
 use super::python_decoder::TIP;
@@ -20,9 +21,9 @@ const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=bob/20260101/us-east-1/s3/aws4
 const SECRET: &str = "hunter2-is-no-good-secret";
 
 /// A server that speaks S3, and keeps all in memory.
-struct S3 {
+pub(crate) struct S3 {
     server: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     client: reqwest::Client,
 }
 
@@ -35,13 +36,13 @@ impl Drop for S3 {
 
 impl S3 {
     /// `None`, said on stderr, where there is none to be had.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start(what: &str) -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/get-from-pypi.sh");
         let found = Command::new(script).arg("s3").output().unwrap();
         if found.status.code() == Some(75) {
             let why = stderr(&found);
             let mut stderr = std::io::stderr();
-            let _ = writeln!(stderr, "SKIPPED the export to an S3 server: {why}");
+            let _ = writeln!(stderr, "SKIPPED {what} an S3 server: {why}");
             return None;
         }
         assert!(found.status.success(), "{}", stderr(&found));
@@ -73,8 +74,22 @@ impl S3 {
         Some(s3)
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)
+    }
+
+    /// What has been exported to it.
+    pub(crate) async fn manifest(&self) -> Manifest {
+        let manifest = self.get("manifest.json").await.unwrap();
+        Manifest::decode(&manifest).unwrap()
+    }
+
+    /// Lets anybody read a file.
+    pub(crate) async fn publish(&self, name: &str) {
+        let url = self.url(&format!("bucket/of/spindex/spindex/v1/{name}?acl"));
+        let request = self.client.put(url).header("authorization", SIGNED);
+        let answer = request.header("x-amz-acl", "public-read").send().await;
+        assert_eq!(answer.unwrap().status(), 200, "{name}");
     }
 
     async fn get(&self, name: &str) -> Option<Vec<u8>> {
@@ -175,6 +190,12 @@ fn pass(mut client: TcpStream, mut upstream: TcpStream, way: &Mutex<Way>, tell: 
 fn export_to(home: &Home, place: &str, server: SocketAddr) -> Command {
     let mut command = command_of(home, place);
     command.arg("--json");
+    let_in(&mut command, server);
+    command
+}
+
+/// Gives a command what it takes to get into a bucket.
+pub(crate) fn let_in(command: &mut Command, server: SocketAddr) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("AWS_") {
             command.env_remove(name);
@@ -189,10 +210,9 @@ fn export_to(home: &Home, place: &str, server: SocketAddr) -> Command {
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", "bob")
         .env("AWS_SECRET_ACCESS_KEY", SECRET);
-    command
 }
 
-fn report(output: &Output) -> Value {
+pub(crate) fn report(output: &Output) -> Value {
     let log = stderr(output);
     assert!(output.status.success(), "{log}");
     assert!(
@@ -205,7 +225,9 @@ fn report(output: &Output) -> Value {
 #[tokio::test]
 async fn an_upload_that_is_cut_off_is_gone_on_with() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let Some(s3) = S3::start().await else { return };
+    let Some(s3) = S3::start("the export to").await else {
+        return;
+    };
     let place = "s3://bucket/of/spindex";
     let home = Home::new();
     home.fill(TIP);

@@ -6,6 +6,8 @@
     reason = "a test that cannot be set up has failed"
 )]
 
+#[path = "../client/native/between.rs"]
+mod between;
 mod check;
 mod compaction;
 mod comparison;
@@ -15,6 +17,8 @@ mod export;
 mod export_kills;
 mod export_lies;
 mod export_s3;
+mod files;
+mod files_served;
 mod heads_compared;
 mod kills;
 mod node_service;
@@ -30,6 +34,9 @@ mod replica;
 mod scan;
 mod scan_follow;
 mod scan_native;
+mod scan_outpoints;
+#[cfg(unix)]
+mod scan_wallets;
 #[path = "../support/sections.rs"]
 mod sections;
 mod spenders;

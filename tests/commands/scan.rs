@@ -159,7 +159,8 @@ async fn a_call_prints_the_outpoints_it_names_and_no_others() {
     let one = outpoint(200).to_string();
     let output = scan(home.path(), &url, false, &["--outpoint", &one]).await;
     let lines: Vec<String> = stdout(&output).lines().map(str::to_owned).collect();
-    assert_eq!(lines[0], format!("{one}  no spend in blocks 110 to 130"));
+    let unknown = format!("{one}  unknown, no spend in blocks 110 to 130");
+    assert_eq!(lines[0], unknown);
     assert_eq!(lines.len(), 2, "{lines:?}");
     let output = scan(home.path(), &url, false, &["--outpoint", &one, "--json"]).await;
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();

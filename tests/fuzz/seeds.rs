@@ -58,6 +58,33 @@ pub(crate) fn spent_outputs() -> Vec<Seed> {
     })
 }
 
+/// What a node says of its mempool, as Bitcoin Core writes it.
+pub(crate) fn mempool_answers() -> Vec<Seed> {
+    let hash = "00000000000000000001a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f6";
+    let body = |letter: u8, sequence: &[u8]| [&[0x5a; 32][..], &[letter], sequence].concat();
+    let output = r#"{"bestblock":"HASH","confirmations":3,"value":0.00054600,"scriptPubKey":{"asm":"1 00","desc":"rawtr(00)#aa","hex":"51200000000000000000000000000000000000000000000000000000000000000001","address":"bcrt1p","type":"witness_v1_taproot"},"coinbase":false}"#;
+    let entry = r#"{"vsize":111,"weight":444,"time":1764000000,"height":101,"fees":{"base":0.00010000},"depends":[],"spentby":[],"bip125-replaceable":true,"unbroadcast":true}"#;
+    let list = r#"{"txids":["HASH","HASH"],"mempool_sequence":18446744073709551615}"#;
+    let inputs: [(&str, u8, Vec<u8>); 9] = [
+        ("accepted", 0, body(b'A', &7u64.to_le_bytes())),
+        ("removed", 0, body(b'R', &u64::MAX.to_le_bytes())),
+        ("connected", 0, body(b'C', &[])),
+        ("disconnected", 0, body(b'D', &[])),
+        ("list", 1, list.replace("HASH", hash).into()),
+        (
+            "empty-list",
+            1,
+            r#"{"txids":[],"mempool_sequence":1}"#.into(),
+        ),
+        ("output", 2, output.replace("HASH", hash).into()),
+        ("no-output", 2, "null".into()),
+        ("entry", 3, entry.into()),
+    ];
+    let seed =
+        |(name, kind, rest): (&str, u8, Vec<u8>)| (name.to_owned(), [&[kind], &rest[..]].concat());
+    inputs.map(seed).into()
+}
+
 /// Undo records, some of the form before 0.15, and scripts that no simulated block has.
 pub(crate) fn undo() -> Vec<Seed> {
     let mut seeds = of_blocks(|block, heights| undo_record(block, heights, false));

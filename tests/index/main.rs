@@ -19,6 +19,7 @@ mod random_node;
 mod regtest;
 mod reorgs;
 mod replica;
+mod replica_files;
 mod replica_spenders;
 mod scene;
 mod spenders;

@@ -22,15 +22,15 @@ use crate::support::served::{chain, serve};
 use crate::support::{index, random_seed};
 
 /// A server over an index of a chain, and what stands in front of it.
-struct Served {
-    chain: Arc<SimulatedChain>,
-    store: Arc<Store>,
+pub(crate) struct Served {
+    pub(crate) chain: Arc<SimulatedChain>,
+    pub(crate) store: Arc<Store>,
     between: Between,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Served {
-    async fn new(seed: u64, blocks: u32, tweak_form: TweakForm) -> Self {
+    pub(crate) async fn new(seed: u64, blocks: u32, tweak_form: TweakForm) -> Self {
         let chain = chain(seed, blocks);
         let store = fresh_store_of(tweak_form, chain.clone()).await;
         let between = Between::default();
@@ -44,7 +44,7 @@ impl Served {
     }
 
     /// Follows its chain.
-    async fn catch_up(&self) {
+    pub(crate) async fn catch_up(&self) {
         fill(self.store.clone(), self.chain.clone()).await;
     }
 
@@ -56,7 +56,7 @@ impl Served {
         let http = HttpOracle::new(&self.url, settings).unwrap();
         let server = NativeOracle::new(Arc::new(http), Network::Regtest);
         Arc::new(Upstream::new(
-            Arc::new(server),
+            server,
             Arc::new(LibSecp256k1),
             store.keep(),
             store.tweak_form(),
@@ -72,7 +72,7 @@ impl Served {
     }
 }
 
-fn empty(keep: Keep, tweak_form: TweakForm) -> Arc<Store> {
+pub(crate) fn empty(keep: Keep, tweak_form: TweakForm) -> Arc<Store> {
     let options = StoreOptions {
         keep: Some(keep),
         tweak_form: Some(tweak_form),

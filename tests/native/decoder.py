@@ -430,37 +430,40 @@ def selects(rule, transaction, spent):
 
 def check_selections(fetch_range, groups, tip):
     """Holds selections of blocks up to the tip against all that there is of them."""
-    spent = {
-        (row["txid"], row["vout"])
+    blocks = {
+        group["first"] + index: {column: group["sections"][column][index] for column in COLUMNS}
         for group in groups
-        for section in group["spends"]
-        for row in read_spends(section)["spent"]
+        for index in range(group["blocks"])
     }
+    spent = {(row["txid"], row["vout"]) for block in blocks.values() for row in read_spends(block["spends"])["spent"]}
     found = []
     for dust_limit, cut_through in [(0, 1), (50_000, 0), (1_000_000, 1)]:
         rule = {"dust_limit": dust_limit, "cut_through": cut_through}
         query = f"&dust_limit={dust_limit}&cut_through={'true' if cut_through else 'false'}"
         *parts, end = read_parts(fetch_range("headers,selected,tweaks,prefixes", query))
-        ensure(end["column"] is None and len(parts) == 4 * len(groups), "a selection that was cut off")
-        count = 0
-        for at, group in zip(range(0, len(parts), 4), groups):
+        ensure(end["column"] is None and [end["first"], end["last_hash"]] == tip, "a selection that was cut off")
+        count, height = 0, groups[0]["first"]
+        for at in range(0, len(parts), 4):
             headers, *selected = parts[at : at + 4]
             ensure([part["column"] for part in selected] == SELECTED, "other columns of a selection")
-            ensure("selection" not in headers and headers["sections"] == group["headers"], "other headers")
+            ensure("selection" not in headers and headers["first"] == height, "other headers")
             for part in selected:
                 ensure(part["selection"] == rule | {"tip": tip}, "another selection than was asked for")
                 same = [part[name] == headers[name] for name in ["network", "first", "blocks", "last_hash"]]
                 ensure(all(same), "a selection of other blocks")
-            rows = zip(*(part["sections"] for part in selected))
-            for index, (flags, tweaks, prefixes) in enumerate(rows):
-                outputs = read_outputs(group["outputs"][index])
+            for header, flags, tweaks, prefixes in zip(headers["sections"], *(part["sections"] for part in selected)):
+                block = blocks[height]
+                height += 1
+                ensure(header == block["headers"], "another header")
+                outputs = read_outputs(block["outputs"])
                 flags = read_selected(flags, len(outputs))
                 ensure(flags == [selects(rule, row, spent) for row in outputs], "other transactions than the rule keeps")
                 pairs = [(read_tweaks(tweaks), "tweaks"), (read_prefixes(prefixes), "prefixes")]
                 for some, column in pairs:
-                    whole = DECODERS[column](group[column][index])
+                    whole = DECODERS[column](block[column])
                     ensure(some == [row for row, flag in zip(whole, flags) if flag], f"other {column} of a selection")
                 count += sum(flags)
+        ensure(height == tip[0] + 1, "a selection that ends early")
         found.append(count)
     return found
 
@@ -488,7 +491,8 @@ def of_server(url, first):
     for at in range(0, len(parts), width):
         group = parts[at : at + width]
         chain.append(group)
-        groups.append({part["column"]: part["sections"] for part in group})
+        sections = {part["column"]: part["sections"] for part in group}
+        groups.append({"first": group[0]["first"], "blocks": group[0]["blocks"], "sections": sections})
         if group[0]["blocks"] == CHUNK_BLOCKS:
             # The chunk is the same, whole and column by column.
             chunk = f"{base}/chunk/{group[0]['first'] // CHUNK_BLOCKS}"

@@ -13,6 +13,7 @@
 
 pub(crate) mod by_height;
 pub(crate) mod fake_node;
+pub(crate) mod files;
 pub(crate) mod index;
 pub(crate) mod log;
 pub(crate) mod node;

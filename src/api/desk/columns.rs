@@ -1,8 +1,10 @@
 //! Columns of consecutive blocks, as parts of the native protocol.
 
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+
 use super::{BlockReading, DeskError, Reading};
 use crate::BlockId;
-use crate::store::{Block, Part};
+use crate::store::Block;
 use crate::wire::native::column::{Column, PartHead};
 use crate::wire::native::section::HeaderSection;
 use crate::wire::native::selection::{Rule, Selection};
@@ -46,27 +48,100 @@ impl Reading<'_> {
         Ok(Selection { rule, tip })
     }
 
-    /// A part: a column of the blocks at these heights, a chunk of them at most; or what a selection has of it, which must
-    /// have been made at this tip if it hangs on one.
+    /// Up to which of these heights the parts of these columns take no more than so many bytes, one block at least, and how many
+    /// they take, about.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block).
+    pub fn fitting(
+        &self,
+        columns: &[Column],
+        from: u32,
+        to: u32,
+        most: u64,
+    ) -> Result<(u32, u64), DeskError> {
+        let mut weight = self.weight(columns, from, from)?;
+        for height in from + 1..=to {
+            let with = weight + self.weight(columns, height, height)?;
+            if with > most {
+                return Ok((height - 1, weight));
+            }
+            weight = with;
+        }
+        Ok((to, weight))
+    }
+
+    /// Appends a part and gives its last block: a column of the blocks at these heights, a chunk of them at most; or what a
+    /// selection has of it, which must have been made at this tip if it hangs on one.
     ///
     /// # Errors
     /// As [`block`](Self::block), and that the index does not keep the column.
-    pub fn part(
+    pub fn append_part(
         &self,
         column: Column,
         selection: Option<&Selection>,
         from: u32,
         to: u32,
-    ) -> Result<Part, DeskError> {
-        let part = match selection {
-            Some(selection) => self.snapshot.selected_part(column, selection, from, to)?,
-            None => self.snapshot.part(column, from, to)?,
-        };
-        match part {
-            Some(part) => Ok(part),
+        out: &mut Vec<u8>,
+    ) -> Result<BlockId, DeskError> {
+        let last = self
+            .snapshot
+            .append_part(column, selection, from, to, out)?;
+        match last {
+            Some(last) => Ok(last),
             None if self.snapshot.tip().is_none() => Err(DeskError::NothingIndexed),
             None => Err(DeskError::UnknownHeight { height: to }),
         }
+    }
+
+    /// What names the parts of these columns over these heights, and any other bytes not: by the hashes of their sections,
+    /// which cost less than a hash of all.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block).
+    pub fn name_parts(
+        &self,
+        columns: &[Column],
+        selection: Option<&Selection>,
+        from: u32,
+        to: u32,
+    ) -> Result<[u8; 32], DeskError> {
+        let mut name = sha256::Hash::engine();
+        let network = self.snapshot.network();
+        for column in columns {
+            let head = PartHead {
+                network,
+                column: Some(*column),
+                is_selection: selection.is_some(),
+                first: from,
+                blocks: to - from + 1,
+                bytes: 0,
+                last_hash: self.block(to)?.id().hash,
+            };
+            name.input(&head.encode());
+        }
+        name.input(
+            &selection
+                .map(Selection::encode)
+                .unwrap_or([0; Selection::BYTES]),
+        );
+        for height in from..=to {
+            let hashes = self.block(height)?.sections()?.hashes;
+            for column in columns {
+                match column {
+                    Column::Headers => name.input(&hashes.encode()),
+                    Column::Tweaks => name.input(&hashes.tweaks),
+                    Column::Prefixes => name.input(&hashes.prefixes),
+                    Column::Outputs => name.input(&hashes.outputs),
+                    Column::Spent => name.input(&hashes.spent),
+                    Column::Spends => name.input(&hashes.spends),
+                    Column::NewUtxos => name.input(&hashes.new_utxos),
+                    // It follows from the selection, which names the tip.
+                    Column::Selected => {}
+                }
+            }
+        }
+        Ok(sha256::Hash::from_engine(name).to_byte_array())
     }
 
     /// The mark at the end of a range that reaches to a block.

@@ -219,13 +219,12 @@ impl Encoded {
         )
     }
 
-    /// A body of parts; whether it can change though its blocks stay.
+    /// A body of parts, by what names them; whether it can change though its blocks stay.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub(super) fn octets(body: Bytes, may_change: bool) -> Result<Self, DeskError> {
-        let name = name_of(&body);
-        Self::named(body, Form::Octets { may_change }, &name)
+    pub(super) fn octets(body: Bytes, name: [u8; 32], may_change: bool) -> Result<Self, DeskError> {
+        Self::named(body, Form::Octets { may_change }, &shortened(name))
     }
 
     fn named(body: Bytes, form: Form, name: &str) -> Result<Self, DeskError> {
@@ -288,7 +287,10 @@ impl Encoded {
 
 /// Names these very bytes.
 fn name_of(bytes: &[u8]) -> String {
-    let hash = sha256::Hash::hash(bytes).to_byte_array();
+    shortened(sha256::Hash::hash(bytes).to_byte_array())
+}
+
+fn shortened(hash: [u8; 32]) -> String {
     hash[..12].to_lower_hex_string()
 }
 

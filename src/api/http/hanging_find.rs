@@ -28,7 +28,8 @@ async fn whoever_asks_for_the_same_as_others_waits_as_long_as_one_and_no_longer(
         receiver: Arc::new(Receiver::new(settings.body_timeout)),
         answers: Arc::new(Answers::new(settings.kept_answer_bytes, 100)),
         streams: Arc::new(Streams::new(&settings, None)),
-        outgoing: Outgoing::new(&settings),
+        chunk_room: Outgoing::for_chunks(&settings),
+        range_room: Outgoing::for_ranges(&settings),
         desk,
     };
     let (headers, timeout) = (HeaderMap::new(), Duration::from_secs(60));

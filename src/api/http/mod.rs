@@ -52,7 +52,8 @@ pub(super) fn router_until(
         streams: Arc::new(Streams::new(settings, is_stopping)),
         receiver: Arc::new(Receiver::new(settings.body_timeout)),
         answers: Arc::new(Answers::new(settings.kept_answer_bytes, desk.horizon())),
-        outgoing: Outgoing::new(settings),
+        chunk_room: Outgoing::for_chunks(settings),
+        range_room: Outgoing::for_ranges(settings),
         desk,
     };
     let mut router = Router::new();
@@ -135,7 +136,8 @@ struct Context {
     receiver: Arc<Receiver>,
     answers: Arc<Answers>,
     streams: Arc<Streams>,
-    outgoing: Outgoing,
+    chunk_room: Outgoing,
+    range_room: Outgoing,
 }
 
 impl Context {

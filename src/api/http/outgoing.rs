@@ -21,6 +21,12 @@ const PAGE_BYTES: u64 = 4 << 10;
 /// Of four quarters of the room, how many one peer may have.
 const OWN_QUARTERS: u32 = 3;
 
+/// How many pieces what is free is worth.
+const PIECES: u64 = 512;
+
+/// Smallest piece: some blocks, or one that is larger.
+const LEAST_PIECE: u64 = 32 << 10;
+
 /// The room.
 #[derive(Clone)]
 pub(super) struct Outgoing {
@@ -48,18 +54,48 @@ pub(super) struct Roomed(#[expect(dead_code, reason = "held")] OwnedSemaphorePer
 pub(super) struct Share(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit);
 
 impl Outgoing {
-    /// The room for what is under way, and for what is kept.
-    pub(super) fn new(settings: &ServeSettings) -> Self {
-        let pages = |bytes: u64| (bytes / PAGE_BYTES).clamp(1, 1 << 28) as u32;
+    /// Half of the room for what is under way, and the room for what is kept.
+    pub(super) fn for_chunks(settings: &ServeSettings) -> Self {
         // What is kept has its room as long as it is, and leaves the others theirs.
-        let all = pages(settings.outgoing_bytes) + pages(settings.kept_answer_bytes);
+        Self::new(
+            settings.outgoing_bytes / 2,
+            settings.kept_answer_bytes,
+            settings,
+        )
+    }
+
+    /// The other half.
+    pub(super) fn for_ranges(settings: &ServeSettings) -> Self {
+        Self::new(settings.outgoing_bytes / 2, 0, settings)
+    }
+
+    fn new(bytes: u64, kept: u64, settings: &ServeSettings) -> Self {
+        let pages = |bytes: u64| (bytes / PAGE_BYTES).min(1 << 28) as u32;
+        let own = (pages(bytes) / 4 * OWN_QUARTERS).max(1);
+        let all = (pages(bytes) + pages(kept)).max(own);
         Self {
             pages: Arc::new(Semaphore::new(all as usize)),
             all,
-            own: (pages(settings.outgoing_bytes) / 4 * OWN_QUARTERS).max(1),
+            own,
             shares: Arc::default(),
             patience: settings.outgoing_patience,
         }
+    }
+
+    /// How many bytes whoever takes one piece after the other is to take at a time: the more are under way, the fewer, so that
+    /// there is something for all.
+    pub(super) fn fitting(&self, peer: Option<Peer>) -> u64 {
+        (self.free(peer) / PIECES).max(LEAST_PIECE)
+    }
+
+    /// Whether there is less left than half of what a peer may have.
+    pub(super) fn is_scarce(&self, peer: Option<Peer>) -> bool {
+        self.free(peer) < u64::from(self.own) * PAGE_BYTES / 2
+    }
+
+    fn free(&self, peer: Option<Peer>) -> u64 {
+        let own = peer.map_or(usize::MAX, |peer| self.share_of(peer).available_permits());
+        self.pages.available_permits().min(own) as u64 * PAGE_BYTES
     }
 
     /// Room for an answer, when its turn comes; one alone may take more than there is.
@@ -116,25 +152,25 @@ impl Outgoing {
     }
 }
 
-struct WithRoom {
+struct WithRoom<T> {
     bytes: Vec<u8>,
     _room: Roomed,
-    _share: Option<Share>,
+    _held: T,
 }
 
-impl AsRef<[u8]> for WithRoom {
+impl<T> AsRef<[u8]> for WithRoom<T> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
 impl Roomed {
-    /// Bytes that have this room as long as they are somewhere, and with them a share.
-    pub(super) fn holding(self, bytes: Vec<u8>, share: Option<Share>) -> Bytes {
+    /// Bytes that have this room, and whatever else there is to hold, as long as they are somewhere.
+    pub(super) fn holding<T: Send + 'static>(self, bytes: Vec<u8>, held: T) -> Bytes {
         Bytes::from_owner(WithRoom {
             bytes,
             _room: self,
-            _share: share,
+            _held: held,
         })
     }
 }
@@ -170,11 +206,12 @@ mod tests {
     use super::*;
 
     fn outgoing(kept_pages: u64) -> Outgoing {
-        Outgoing::new(&ServeSettings {
-            outgoing_bytes: 8 * PAGE_BYTES,
+        let settings = ServeSettings {
+            outgoing_bytes: 16 * PAGE_BYTES,
             kept_answer_bytes: kept_pages * PAGE_BYTES,
             ..ServeSettings::default()
-        })
+        };
+        Outgoing::for_chunks(&settings)
     }
 
     fn peer(last: u8) -> Option<Peer> {
@@ -186,7 +223,7 @@ mod tests {
         let outgoing = outgoing(2);
         let first = outgoing.room(9 * PAGE_BYTES + 1).await.ok();
         assert!(matches!(outgoing.room(1).await, Err(NoRoom::Crowded)));
-        let bytes = first.expect("room").holding(vec![1, 2], None);
+        let bytes = first.expect("room").holding(vec![1, 2], ());
         let kept = bytes.clone();
         drop(bytes);
         assert!(outgoing.room(1).await.is_err());
@@ -224,6 +261,25 @@ mod tests {
         assert!(outgoing.share(peer(9), 1).await.is_ok());
         let shares = outgoing.shares.lock().expect("not poisoned");
         assert_eq!(shares.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn pieces_become_smaller_as_the_room_does() {
+        let settings = ServeSettings {
+            outgoing_bytes: 2 << 30,
+            ..ServeSettings::default()
+        };
+        let outgoing = Outgoing::for_ranges(&settings);
+        assert_eq!(outgoing.fitting(None), 2 << 20);
+        assert_eq!(outgoing.fitting(peer(1)), (2 << 20) / 4 * 3);
+        let share = outgoing.share(peer(1), 512 << 20).await;
+        assert!(share.is_ok());
+        assert_eq!(outgoing.fitting(peer(1)), 512 << 10);
+        assert!(outgoing.is_scarce(peer(1)) && !outgoing.is_scarce(peer(2)));
+        assert_eq!(outgoing.fitting(peer(2)), (2 << 20) / 4 * 3);
+        let room = outgoing.room(1020 << 20).await;
+        assert!(room.is_ok());
+        assert_eq!(outgoing.fitting(peer(2)), LEAST_PIECE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -93,6 +93,14 @@ impl RawAnswer {
 }
 
 impl<T> Answer<T> {
+    /// The result of a call that may answer with nothing.
+    pub(super) fn into_nullable(self, url: &str, method: &str) -> Result<Option<T>, CallError> {
+        match (&self.error, &self.result) {
+            (None, None) => Ok(None),
+            _ => self.into_result(url, method).map(Some),
+        }
+    }
+
     pub(super) fn into_result(self, url: &str, method: &str) -> Result<T, CallError> {
         match (self.error, self.result) {
             (None, Some(result)) => Ok(result),

@@ -7,10 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::message::Message;
 use crate::chain::http::one_line;
-
-/// Most bytes of a frame. What is subscribed to has at most 41.
-const FRAME_LIMIT_BYTES: u64 = 4096;
 
 /// Most frames of a message; the node sends three.
 const PARTS_LIMIT: usize = 8;
@@ -23,11 +21,13 @@ const MORE: u8 = 1;
 const LONG: u8 = 2;
 const COMMAND: u8 = 4;
 
-/// A new tip, but not while the node downloads the chain and not when a tip is taken back.
-const HASHBLOCK: &[u8] = b"hashblock";
-
-/// Every block connected (`C`) or disconnected (`D`), and the mempool's comings and goings.
-const SEQUENCE: &[u8] = b"sequence";
+/// What is subscribed to.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) topics: &'static [&'static [u8]],
+    /// Most bytes of a frame.
+    pub(super) frame_limit_bytes: u64,
+}
 
 /// Why a connection cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,39 +44,41 @@ fn protocol(what: impl Into<String>) -> Fault {
     Fault::Protocol(what.into())
 }
 
-/// What was read.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// The tip may have changed.
-    Tip,
-    /// Anything else.
-    Other,
-}
-
 /// A connection that is greeted and subscribed.
 #[derive(Debug)]
 pub(super) struct Connection<S = BufReader<TcpStream>> {
     stream: S,
+    subscription: &'static Subscription,
     patience: Duration,
 }
 
 impl Connection {
     /// Connects to the first address of a host that greets as it should, each of them within `patience`.
-    pub(super) async fn open(host: &str, port: u16, patience: Duration) -> Result<Self, Fault> {
+    pub(super) async fn open(
+        host: &str,
+        port: u16,
+        subscription: &'static Subscription,
+        patience: Duration,
+    ) -> Result<Self, Fault> {
         let addresses = in_time(patience, async { Ok(lookup_host((host, port)).await?) });
-        Self::open_any(addresses.await?, patience).await
+        Self::open_any(addresses.await?, subscription, patience).await
     }
 
     /// The same for addresses. The reason is that of the first one, which is as good as any.
     async fn open_any(
         addresses: impl IntoIterator<Item = SocketAddr>,
+        subscription: &'static Subscription,
         patience: Duration,
     ) -> Result<Self, Fault> {
         let mut first = None;
         for address in addresses {
             let opened = async {
                 let stream = connect(address).await?;
-                let mut connection = Self { stream, patience };
+                let mut connection = Self {
+                    stream,
+                    subscription,
+                    patience,
+                };
                 connection.greet().await?;
                 Ok(connection)
             };
@@ -102,6 +104,10 @@ async fn connect(address: SocketAddr) -> Result<BufReader<TcpStream>, Fault> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Greets and subscribes.
     async fn greet(&mut self) -> Result<(), Fault> {
+        let Subscription {
+            topics,
+            frame_limit_bytes,
+        } = *self.subscription;
         let stream = &mut self.stream;
         stream.write_all(&greeting()).await?;
         let mut theirs = [0; 64];
@@ -117,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         stream
             .write_all(b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03SUB")
             .await?;
-        let (flags, body) = read_frame(stream).await?;
+        let (flags, body) = read_frame(stream, frame_limit_bytes).await?;
         if flags & COMMAND == 0 {
             return Err(protocol("it is not ready"));
         }
@@ -134,24 +140,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             None => return Err(protocol("it does not say what socket it is")),
         }
-        for topic in [HASHBLOCK, SEQUENCE] {
+        for topic in topics {
             // A message that begins with 1 subscribes.
             let length = topic.len() as u8 + 1;
-            stream.write_all(&[&[0, length, 1], topic].concat()).await?;
+            stream
+                .write_all(&[&[0, length, 1], *topic].concat())
+                .await?;
         }
         Ok(())
     }
 
-    /// Reads one message or command, and answers a PING. The first byte is waited for without a limit.
-    pub(super) async fn receive(&mut self) -> Result<Heard, Fault> {
-        let Self { stream, patience } = self;
+    /// Reads one message, or a command, which gives none; a PING is answered. The first byte is waited for without a limit.
+    pub(super) async fn receive(&mut self) -> Result<Option<Message>, Fault> {
+        let Self {
+            stream,
+            subscription,
+            patience,
+        } = self;
+        let limit_bytes = subscription.frame_limit_bytes;
         let flags = stream.read_u8().await?;
         let rest = async {
-            let first = read_body(stream, flags).await?;
+            let first = read_body(stream, flags, limit_bytes).await?;
             if flags & COMMAND != 0 {
-                return obey(stream, &first).await;
+                obey(stream, &first).await?;
+                return Ok(None);
             }
-            read_message(stream, first, flags).await
+            read_message(stream, first, flags, limit_bytes)
+                .await
+                .map(Some)
         };
         in_time(*patience, rest).await
     }
@@ -182,7 +198,7 @@ fn socket_type(mut properties: &[u8]) -> Option<&[u8]> {
 }
 
 /// Does what a command asks for.
-async fn obey(stream: &mut (impl AsyncWrite + Unpin), command: &[u8]) -> Result<Heard, Fault> {
+async fn obey(stream: &mut (impl AsyncWrite + Unpin), command: &[u8]) -> Result<(), Fault> {
     if let Some(reason) = command.strip_prefix(b"\x05ERROR") {
         return Err(reported(reason));
     }
@@ -196,7 +212,7 @@ async fn obey(stream: &mut (impl AsyncWrite + Unpin), command: &[u8]) -> Result<
         let frame = [&[COMMAND, body.len() as u8][..], &body].concat();
         stream.write_all(&frame).await?;
     }
-    Ok(Heard::Other)
+    Ok(())
 }
 
 fn reported(reason: &[u8]) -> Fault {
@@ -207,44 +223,46 @@ fn reported(reason: &[u8]) -> Fault {
     protocol(format!("it reports an error: {reason}"))
 }
 
-/// Reads the further frames of a message; whether it is about a change of the tip.
+/// Reads the further frames of a message.
 async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     first: Vec<u8>,
     flags: u8,
-) -> Result<Heard, Fault> {
-    let mut parts = vec![first];
+    limit_bytes: u64,
+) -> Result<Message, Fault> {
+    let mut frames = vec![first];
     let mut more = flags & MORE != 0;
     while more {
-        if parts.len() == PARTS_LIMIT {
+        if frames.len() == PARTS_LIMIT {
             return Err(protocol("a message of too many parts"));
         }
-        let (flags, part) = read_frame(stream).await?;
-        parts.push(part);
+        let (flags, frame) = read_frame(stream, limit_bytes).await?;
+        frames.push(frame);
         more = flags & MORE != 0;
     }
-    // The topic, then its body: for `sequence` a hash of 32 bytes and a letter.
-    let body = parts.get(1).map_or(&[][..], Vec::as_slice);
-    Ok(match parts[0].as_slice() {
-        HASHBLOCK => Heard::Tip,
-        SEQUENCE if matches!(body.get(32), Some(b'C' | b'D')) => Heard::Tip,
-        _ => Heard::Other,
-    })
+    Ok(Message::new(frames))
 }
 
 /// One frame: flags and body.
-async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<(u8, Vec<u8>), Fault> {
+async fn read_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+    limit_bytes: u64,
+) -> Result<(u8, Vec<u8>), Fault> {
     let flags = stream.read_u8().await?;
-    Ok((flags, read_body(stream, flags).await?))
+    Ok((flags, read_body(stream, flags, limit_bytes).await?))
 }
 
 /// The rest of a frame.
-async fn read_body(stream: &mut (impl AsyncRead + Unpin), flags: u8) -> Result<Vec<u8>, Fault> {
+async fn read_body(
+    stream: &mut (impl AsyncRead + Unpin),
+    flags: u8,
+    limit_bytes: u64,
+) -> Result<Vec<u8>, Fault> {
     let length = match flags & LONG {
         0 => u64::from(stream.read_u8().await?),
         _ => stream.read_u64().await?,
     };
-    if length > FRAME_LIMIT_BYTES {
+    if length > limit_bytes {
         return Err(protocol("a frame of too many bytes"));
     }
     let mut body = vec![0; length as usize];

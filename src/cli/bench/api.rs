@@ -106,6 +106,9 @@ pub(super) struct ApiBenchArgs {
     /// Threads that serve, here and in nginx
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole(1, 256))]
     serving_threads: usize,
+    /// Only routes with this in their path, such as /chunk/
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Write the index to this folder and leave it there, for another server
     #[arg(long, value_name = "DIR")]
     index: Option<PathBuf>,
@@ -203,7 +206,8 @@ pub(super) fn bench_api(args: ApiBenchArgs) -> Result<()> {
 /// Every route of every subject in turn, round after round, after one round that does not count.
 fn measure(args: &ApiBenchArgs, subjects: &[Subject], height: u32) -> Result<Vec<Row>> {
     let mut kinds = Vec::new();
-    for route in ROUTES {
+    let asked = |route: &Route| route.template.contains(&args.only);
+    for route in ROUTES.into_iter().filter(asked) {
         if let Some(number) = route.number(height, args.blocks) {
             kinds.push((route, number, false));
             if !route.is_of_chunk {

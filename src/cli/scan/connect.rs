@@ -222,6 +222,16 @@ impl Connected {
         }
     }
 
+    /// Who is told the names of outpoints, if that is asked for.
+    pub(super) fn knows_outpoints(&self) -> Option<Arc<NativeOracle>> {
+        match self {
+            Self::V1(_) => None,
+            Self::Native { server, follow_ups } => {
+                Some(follow_ups.as_ref().unwrap_or(server).clone())
+            }
+        }
+    }
+
     /// A client over it.
     pub(super) fn client(
         self,

@@ -5,7 +5,7 @@ use std::io::Write;
 use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
 
-use crate::client::{Reports, ScanReport, Spend, WalletReport};
+use crate::client::{Reports, ScanReport, Spend, WalletReport, WatchedState};
 
 /// The reports of several wallets, each under its name.
 pub(super) fn print_reports(out: &mut dyn Write, reports: &Reports) -> std::io::Result<()> {
@@ -48,14 +48,17 @@ fn print_report(out: &mut dyn Write, report: &ScanReport) -> std::io::Result<()>
         }
     }
     for watched in &report.watched {
-        // Whether the output exists is not known, so it is not said to be unspent.
-        let spent = watched.spend.as_ref().map_or_else(
-            || match watched.to {
-                Some(to) => format!("no spend in blocks {} to {to}", watched.from),
-                None => "no block scanned".to_owned(),
-            },
-            |spend| format!("spent {}", spend_text(spend)),
-        );
+        let seen = match watched.to {
+            Some(to) => format!("no spend in blocks {} to {to}", watched.from),
+            None => "no block scanned".to_owned(),
+        };
+        let spent = match (watched.state, &watched.spend) {
+            (_, Some(spend)) => format!("spent {}", spend_text(spend)),
+            (WatchedState::Unspent, None) => format!("unspent, {seen}"),
+            (WatchedState::Spent, None) => format!("spent, as the server says, {seen}"),
+            // Whether the output exists is not known, so it is not said to be unspent.
+            (WatchedState::Unknown, None) => format!("unknown, {seen}"),
+        };
         writeln!(out, "{}  {spent}", watched.outpoint)?;
     }
     print_unresolved(out, report)?;

@@ -27,6 +27,9 @@ fn start(network: Network, first_height: u32) -> u32 {
     }
 }
 
+/// Heads by height.
+type Heads = Vec<(u32, HeadRow)>;
+
 impl WalletsClient {
     /// The heads at these blocks for each of these members, on top of its own below the first of them. None where nobody
     /// knows that, or below the start of the chain.
@@ -34,7 +37,7 @@ impl WalletsClient {
         &self,
         members: &[usize],
         blocks: &[FetchedBlock],
-    ) -> Result<BTreeMap<usize, Vec<(u32, HeadRow)>>, Interrupted> {
+    ) -> Result<BTreeMap<usize, Heads>, Interrupted> {
         let mut heads = BTreeMap::new();
         let Server::Native { server, first, .. } = &self.server else {
             return Ok(heads);
@@ -51,7 +54,7 @@ impl WalletsClient {
         // What the server tells, which it is asked for once.
         let mut told: Option<Option<[u8; 32]>> = None;
         // Members that are equally far have the same.
-        let mut rolled: BTreeMap<(u32, [u8; 32]), Vec<(u32, HeadRow)>> = BTreeMap::new();
+        let mut rolled: BTreeMap<(u32, [u8; 32]), Heads> = BTreeMap::new();
         for at in members {
             let Some(member) = self.members.get(*at) else {
                 continue;
@@ -118,7 +121,7 @@ impl WalletsClient {
 }
 
 /// The heads at blocks on top of one.
-fn roll(from: u32, mut head: [u8; 32], blocks: &[FetchedBlock]) -> Vec<(u32, HeadRow)> {
+fn roll(from: u32, mut head: [u8; 32], blocks: &[FetchedBlock]) -> Heads {
     let blocks = blocks.iter().filter_map(FetchedBlock::native);
     let heads = blocks.map(|block| {
         head = block.header.hashes.next_head(&head, &block.hash);

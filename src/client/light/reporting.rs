@@ -2,7 +2,7 @@
 
 use bitcoin::Network;
 
-use super::super::report::{Found, ScanHead, ScanReport, Unresolved, Watched};
+use super::super::report::{Found, ScanHead, ScanReport, Unresolved, Watched, WatchedState};
 use super::Member;
 
 impl Member {
@@ -43,15 +43,23 @@ impl Member {
             spends_known_to: lagging.map(|next| next.saturating_sub(1)).min(),
             watched: self
                 .followed()
-                .map(|(outpoint, row)| Watched {
-                    outpoint: *outpoint,
-                    from: row.from,
-                    to: match row.next {
-                        Some(next) => next.checked_sub(1),
-                        None => self.state.scanned_to(),
+                .map(|(outpoint, row)| {
+                    let spend = contents.spends.get(outpoint).cloned();
+                    Watched {
+                        outpoint: *outpoint,
+                        from: row.from,
+                        to: match row.next {
+                            Some(next) => next.checked_sub(1),
+                            None => self.state.scanned_to(),
+                        }
+                        .filter(|to| *to >= row.from),
+                        state: match &spend {
+                            Some(_) => WatchedState::Spent,
+                            None if contents.found.contains_key(outpoint) => WatchedState::Unspent,
+                            None => WatchedState::Unknown,
+                        },
+                        spend,
                     }
-                    .filter(|to| *to >= row.from),
-                    spend: contents.spends.get(outpoint).cloned(),
                 })
                 .collect(),
             unresolved: contents

@@ -367,8 +367,7 @@ impl WalletsClient {
 
     /// Fills in who spent what for spends found when the server could not tell, as far as it can now.
     pub(super) async fn complete_details(&mut self) -> Result<(), Interrupted> {
-        let mut lacking: BTreeMap<(u32, BlockHash), Vec<(usize, OutPoint, Spend)>> =
-            BTreeMap::new();
+        let mut lacking: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (at, member) in self.members.iter().enumerate() {
             for (outpoint, spend) in &member.state.contents.spends {
                 if spend.spending_txid.is_none() {

@@ -2,12 +2,13 @@
 //! learn.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt};
 
 use super::super::{HttpOracle, OracleError, off_worker};
-use super::group::{Raw, hash_of, read_group, untrue};
+use super::group::{Group, Raw, hash_of, read_group, untrue};
 use super::{Kind, NativeBlock, NativeOracle, Next, Parts, names, route};
 use crate::wire::native::Code;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column};
@@ -152,32 +153,81 @@ impl NativeOracle {
                 }) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let reason = match parts.next(columns).await? {
-                Next::Group(group) => {
-                    let (url, network) = (parts.url(), self.network);
-                    let columns: Arc<[Column]> = columns.into();
-                    let read = {
-                        let columns = columns.clone();
-                        move || read_group(&url, network, &columns, group, first)
-                    };
-                    let blocks = off_worker(read).await?;
-                    // The route for whole chunks has no mark: their end is known.
-                    let end = blocks.last().filter(|_| !is_whole).map(Raw::id);
-                    match parts.finish(&columns, end).await? {
-                        None => {
-                            let url = parts.url();
-                            return Ok(Some(Came { url, blocks }));
+            let came = |parts: &Parts, blocks| {
+                let url = parts.url();
+                Ok(Some(Came { url, blocks }))
+            };
+            let reason = match is_whole {
+                true => match parts.next(columns).await? {
+                    Next::Group(group) => {
+                        let blocks = self.read(&parts, columns, group, first).await?;
+                        // The route for whole chunks has no mark: their end is known.
+                        match parts.finish(columns, None).await? {
+                            None => return came(&parts, blocks),
+                            Some(reason) => reason,
                         }
-                        Some(reason) => reason,
                     }
-                }
-                Next::End(_) => return Err(parts.malformed("an answer without blocks")),
-                Next::Cut(reason) => reason,
+                    Next::End(_) => return Err(parts.malformed("an answer without blocks")),
+                    Next::Cut(reason) => reason,
+                },
+                false => match self.groups(&mut parts, columns, first..=last).await? {
+                    Ok(blocks) => return came(&parts, blocks),
+                    Err(reason) => reason,
+                },
             };
             failed += 1;
             match self.wait(failed) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return Err(parts.cut(failed, reason)),
+            }
+        }
+    }
+}
+
+impl NativeOracle {
+    async fn read(
+        &self,
+        parts: &Parts,
+        columns: &[Column],
+        group: Group,
+        first: u32,
+    ) -> Result<Vec<Raw>, OracleError> {
+        let (url, network, columns) = (parts.url(), self.network, columns.to_vec());
+        off_worker(move || read_group(&url, network, &columns, group, first)).await
+    }
+
+    /// All groups of an answer for these heights, up to its mark; or why it broke off.
+    async fn groups(
+        &self,
+        parts: &mut Parts,
+        columns: &[Column],
+        heights: RangeInclusive<u32>,
+    ) -> Result<Result<Vec<Raw>, String>, OracleError> {
+        let (mut next, last) = heights.into_inner();
+        let mut blocks: Vec<Raw> = Vec::new();
+        loop {
+            let group = match parts.next(columns).await? {
+                Next::Group(group) => group,
+                Next::End(mark) if blocks.last().map(Raw::id) == Some(mark) => {
+                    return Ok(Ok(blocks));
+                }
+                Next::End(_) => {
+                    return Err(parts.malformed("an end mark of another block than its last"));
+                }
+                Next::Cut(reason) => return Ok(Err(reason)),
+            };
+            let more = self.read(parts, columns, group, next).await?;
+            for block in more {
+                let before = blocks.last().map(|block| block.hash);
+                if before.is_some_and(|before| before != block.header.header.prev_blockhash) {
+                    let what = "a header that is not on top of the one before it";
+                    return Err(untrue(&parts.url(), block.height, Column::Headers, what));
+                }
+                if block.height > last {
+                    return Err(parts.malformed("more blocks than were asked for"));
+                }
+                next = block.height.saturating_add(1);
+                blocks.push(block);
             }
         }
     }

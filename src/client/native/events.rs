@@ -101,6 +101,10 @@ async fn listen(
     told: &mut (impl FnMut(&Event) + Send),
     journal: &mut Journal,
 ) -> Unheard {
+    let route = match cursor {
+        Some(cursor) => route(&format!("events?cursor={}", write_cursor(cursor))),
+        None => route("events"),
+    };
     let over = |reason, is_passing| Unheard {
         reason,
         is_passing,
@@ -108,12 +112,9 @@ async fn listen(
     };
     let http = match server.teller().await {
         Ok(Some(http)) => http,
-        Ok(None) => return over("files tell of nothing".to_owned(), false),
+        // Files tell nobody when there are more of them.
+        Ok(None) => std::future::pending().await,
         Err(error) => return over(error.to_string(), true),
-    };
-    let route = match cursor {
-        Some(cursor) => route(&format!("events?cursor={}", write_cursor(cursor))),
-        None => route("events"),
     };
     let mut incoming = match http.listen(&route, EVENT_STREAM, silence).await {
         Ok(incoming) => incoming,

@@ -1,6 +1,6 @@
 //! What a server has, exported as files ([`export`](crate::export)): the same answers without anybody who answers.
 //!
-//! Every file is held against the list that names it, and a chunk against itself, before anybody is given it ([`check`]); what
+//! Every file is held against the list that names it, and a chunk against itself, before anybody is given it (`check`); what
 //! is missing, broken or contradicts itself is named, and taken from whoever is behind these files, where somebody is.
 
 mod check;
@@ -10,9 +10,11 @@ mod range;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bitcoin::Network;
 use futures::future::try_join_all;
+use tokio::time::Instant;
 
 use super::super::http::HttpOracle;
 use super::super::{OracleError, off_worker};
@@ -30,6 +32,9 @@ pub(super) use range::FileRange;
 
 /// Faults that are remembered, so that each is said once.
 const TOLD: usize = 4096;
+
+/// How long files are not asked for whose server does not answer, as long as somebody is behind them.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// Whether an address has exported files behind it, by their manifest.
 ///
@@ -58,6 +63,8 @@ pub(super) struct Exported {
     behind: Option<Arc<NativeOracle>>,
     /// Faults that were said.
     told: Mutex<BTreeSet<String>>,
+    /// Until when they are left alone.
+    away: Mutex<Option<Instant>>,
 }
 
 impl Exported {
@@ -66,6 +73,7 @@ impl Exported {
             listed: Listed::new(at, network),
             behind,
             told: Mutex::default(),
+            away: Mutex::default(),
         }
     }
 
@@ -78,8 +86,21 @@ impl Exported {
         self.behind.as_ref()
     }
 
+    /// Whether they did not answer a moment ago, and somebody else is asked.
+    fn are_away(&self) -> bool {
+        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        self.behind.is_some() && away.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Says what is wrong, once, and who is asked instead.
     pub(super) fn tell(&self, error: &OracleError, behind: &NativeOracle) {
+        if matches!(
+            error,
+            OracleError::Unreachable { .. } | OracleError::Busy { .. }
+        ) {
+            let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+            *away = Instant::now().checked_add(AWAY);
+        }
         let what = match error {
             OracleError::File(fault) => fault.to_string(),
             error => error.to_string(),
@@ -95,6 +116,9 @@ impl Exported {
 
     /// What there is: of the files, and up to where somebody behind them goes on.
     pub(super) async fn extent(&self) -> Result<Extent, OracleError> {
+        if let Some(behind) = self.behind.as_ref().filter(|_| self.are_away()) {
+            return behind.info().await;
+        }
         let own = self.listed.renew().await.map(|manifest| Extent {
             network: manifest.network,
             first_height: manifest.first_height,
@@ -122,11 +146,7 @@ impl Exported {
             ))),
             Ok(there) if there.tip.height > own.tip.height => Ok(Extent {
                 tip: there.tip,
-                // Below the end of the files nobody else is asked.
-                spenders_from: there
-                    .spenders_from
-                    .filter(|from| *from > own.tip.height)
-                    .max(own.spenders_from),
+                spenders_from: own.spenders_from.max(there.spenders_from),
                 ..own
             }),
             Ok(_) => Ok(own),
@@ -169,6 +189,9 @@ impl Exported {
         height: u32,
         column: Column,
     ) -> Result<Option<Came>, OracleError> {
+        if self.are_away() {
+            return Ok(None);
+        }
         let manifest = self.listed.manifest().await?;
         let begin = height / CHUNK_BLOCKS * CHUNK_BLOCKS;
         let first = begin.max(manifest.first_height.min(height));
@@ -207,7 +230,7 @@ impl Exported {
             Err(error) => self.tell(&error, behind),
         }
         let head = behind.links(height).await?;
-        let (Some(head), Ok(manifest)) = (head, self.listed.manifest().await) else {
+        let (Some(head), Some(manifest)) = (head, self.listed.known()) else {
             return Ok(head);
         };
         // The heads of indexes that begin at different heights are not the same, but on mainnet.
@@ -226,8 +249,13 @@ impl Exported {
         from: u32,
         to: u32,
     ) -> Result<Parts, OracleError> {
-        let end = match (this.listed.manifest().await, &this.behind) {
-            (Ok(manifest), _) => {
+        let manifest = match this.are_away() {
+            true => Ok(None),
+            false => this.listed.manifest().await.map(Some),
+        };
+        let end = match (manifest, &this.behind) {
+            (Ok(None), _) => None,
+            (Ok(Some(manifest)), _) => {
                 let end = manifest.last_block.height;
                 Some(end).filter(|end| (manifest.first_height..=*end).contains(&from))
             }
@@ -288,6 +316,9 @@ impl Exported {
         first: u32,
         last: u32,
     ) -> Result<Option<Came>, OracleError> {
+        if self.are_away() {
+            return Ok(None);
+        }
         let manifest = self.listed.manifest().await?;
         if first < manifest.first_height || last > manifest.last_block.height {
             return Ok(None);
@@ -300,6 +331,9 @@ impl Exported {
     }
 
     async fn own_head(&self, height: u32) -> Result<Option<ColumnsHead>, OracleError> {
+        if self.are_away() {
+            return Ok(None);
+        }
         let manifest = self.listed.manifest().await?;
         if height < manifest.first_height || height > manifest.last_block.height {
             return Ok(None);

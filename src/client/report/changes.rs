@@ -103,7 +103,7 @@ mod tests {
     use bitcoin::{BlockHash, Network, Txid};
 
     use super::*;
-    use crate::client::Watched;
+    use crate::client::{Watched, WatchedState};
 
     fn outpoint(number: u8) -> OutPoint {
         OutPoint::new(Txid::from_byte_array([number; 32]), 1)
@@ -147,6 +147,10 @@ mod tests {
                 outpoint: outpoint(9),
                 from: 1,
                 to: Some(to),
+                state: match watched {
+                    Some(_) => WatchedState::Spent,
+                    None => WatchedState::Unknown,
+                },
                 spend: watched,
             }],
             unresolved: Vec::new(),

@@ -4,6 +4,7 @@
 //! sections ([`section`](super::section)). Chunks, ranges and exported files are parts, one after the other; a range ends
 //! with an end mark, a part without column. All numbers are little-endian, hashes in internal order.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use bitcoin::hashes::Hash;
@@ -301,7 +302,7 @@ impl PartWriter {
         first: u32,
         last_hash: BlockHash,
     ) -> Vec<u8> {
-        self.finish_with(network, column, first, last_hash, &[])
+        self.finish_with(network, column, first, last_hash, None)
     }
 
     /// As [`finish`](Self::finish), of a selection, where the column [varies](super::selection::varies) with one.
@@ -314,7 +315,7 @@ impl PartWriter {
         selection: &Selection,
     ) -> Vec<u8> {
         match varies(column) {
-            true => self.finish_with(network, column, first, last_hash, &selection.encode()),
+            true => self.finish_with(network, column, first, last_hash, Some(selection)),
             false => self.finish(network, column, first, last_hash),
         }
     }
@@ -325,27 +326,61 @@ impl PartWriter {
         column: Column,
         first: u32,
         last_hash: BlockHash,
-        selection: &[u8],
+        selection: Option<&Selection>,
     ) -> Vec<u8> {
-        let body = selection.len() + 4 * self.lengths.len() + self.sections.len();
         let head = PartHead {
             network,
             column: Some(column),
-            is_selection: !selection.is_empty(),
+            is_selection: selection.is_some(),
             first,
             blocks: self.lengths.len() as u32,
-            bytes: body as u64,
+            bytes: 0,
             last_hash,
         };
-        let mut bytes = Vec::with_capacity(PartHead::BYTES + body);
-        bytes.extend_from_slice(&head.encode());
-        bytes.extend_from_slice(selection);
-        for length in &self.lengths {
-            bytes.extend_from_slice(&length.to_le_bytes());
+        let (mut bytes, mut rest) = (Vec::new(), &self.sections[..]);
+        let mut lengths = self.lengths.iter();
+        let written = append_part(&mut bytes, head, selection, |_, out| {
+            let length = lengths.next().map_or(0, |length| *length as usize);
+            let (section, after) = rest.split_at(length);
+            out.extend_from_slice(section);
+            rest = after;
+            Ok::<_, Infallible>(())
+        });
+        match written {
+            Ok(()) => bytes,
+            Err(never) => match never {},
         }
-        bytes.extend_from_slice(&self.sections);
-        bytes
     }
+}
+
+/// Appends a part to bytes in which there may be others. `head` says what it is, its length apart; `write` appends the section of
+/// the block at a height.
+///
+/// # Errors
+/// The first one of `write`; what was appended then is no part.
+pub fn append_part<E>(
+    out: &mut Vec<u8>,
+    mut head: PartHead,
+    selection: Option<&Selection>,
+    mut write: impl FnMut(u32, &mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let start = out.len();
+    let body = start + PartHead::BYTES;
+    out.resize(body, 0);
+    out.extend(selection.iter().flat_map(|selection| selection.encode()));
+    let mut place = out.len();
+    out.resize(place + 4 * head.blocks as usize, 0);
+    for index in 0..head.blocks {
+        let before = out.len();
+        write(head.first + index, out)?;
+        // Of one block, so far below 4 GiB.
+        let length = (out.len() - before) as u32;
+        out[place..place + 4].copy_from_slice(&length.to_le_bytes());
+        place += 4;
+    }
+    head.bytes = (out.len() - body) as u64;
+    out[start..body].copy_from_slice(&head.encode());
+    Ok(())
 }
 
 /// The sections of a part, by its head and what follows it, in order of height. What a selection begins with is left to

@@ -131,7 +131,8 @@ async fn infos_say_what_there_is() {
                 "outputs",
                 "spent",
                 "spends",
-                "new-utxos"
+                "new-utxos",
+                "selected"
             ]),
             false => json!(["headers", "tweaks"]),
         };

@@ -3,6 +3,9 @@
 pub(crate) mod between;
 mod cuts;
 mod events;
+mod files;
+mod files_damaged;
+mod files_growing;
 mod finding;
 mod liar;
 mod lies;

@@ -9,6 +9,7 @@ mod info;
 mod lookup;
 mod openapi;
 mod process;
+mod ranges;
 mod selection;
 
 use std::str::FromStr;
@@ -31,7 +32,7 @@ pub(super) fn routes() -> Vec<Route> {
         get("/block/{block}", on_get(block::block)),
         get("/digest/{height}", on_get(block::digest)),
         get("/chunk/{n}/{columns}", on_get(chunks::chunk)),
-        get("/range/{columns}", on_get(chunks::range)),
+        get("/range/{columns}", on_get(ranges::range)),
         get("/commitments", on_get(commitments::commitments)),
         get("/outpoint/{outpoint}", on_get(lookup::outpoint)),
         get("/tx/{txid}", on_get(lookup::transaction)),

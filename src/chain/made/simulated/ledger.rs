@@ -9,6 +9,7 @@ use bitcoin::{Amount, BlockHash, OutPoint, Transaction, TxOut, Txid};
 use secp256k1::{Message, SECP256K1, SecretKey, XOnlyPublicKey};
 
 use super::builder::{InputKind, SpendableOutput, sum_sat};
+use super::changes::MempoolChanges;
 use super::{PaidOutput, SimulatedBlock};
 use crate::BlockId;
 use crate::bip352::inputs::taproot_output_key;
@@ -76,6 +77,7 @@ pub(super) struct Ledger {
     mempool: Vec<Pending>,
     mempool_coins: HashMap<OutPoint, Coin>,
     mempool_spends: HashSet<OutPoint>,
+    pub(super) changes: MempoolChanges,
 }
 
 impl Ledger {
@@ -94,6 +96,7 @@ impl Ledger {
             mempool: Vec::new(),
             mempool_coins: HashMap::new(),
             mempool_spends: HashSet::new(),
+            changes: MempoolChanges::default(),
         }
     }
 
@@ -123,6 +126,11 @@ impl Ledger {
     /// The confirmed coins, in order of outpoint.
     pub(super) fn coins(&self) -> impl Iterator<Item = (&OutPoint, &Coin)> {
         self.coins.iter()
+    }
+
+    /// A coin that is unspent on the chain, whatever the mempool says.
+    pub(super) fn confirmed(&self, outpoint: &OutPoint) -> Option<&Coin> {
+        self.coins.get(outpoint)
     }
 
     /// A coin that the next block may spend: unspent on the chain and in the mempool, and mature.
@@ -196,6 +204,7 @@ impl Ledger {
         self.mempool_coins.extend(created.iter().cloned());
         self.mempool_spends
             .extend(spent.iter().map(|(outpoint, _)| *outpoint));
+        self.changes.accepted(&tx, txid);
         self.mempool.push(Pending {
             tx,
             txid,
@@ -205,6 +214,37 @@ impl Ledger {
             payments,
         });
         Ok(txid)
+    }
+
+    /// The transactions of the mempool that spend these outpoints, or are these, and what builds on them.
+    pub(super) fn family(&self, outpoints: &[OutPoint], txids: &[Txid]) -> HashSet<Txid> {
+        let mut family: HashSet<Txid> = txids.iter().copied().collect();
+        // Parents are in front of their children.
+        for pending in &self.mempool {
+            let mut spent = pending.spent.iter().map(|(outpoint, _)| outpoint);
+            if spent.any(|o| outpoints.contains(o) || family.contains(&o.txid)) {
+                family.insert(pending.txid);
+            }
+        }
+        family
+    }
+
+    /// Takes transactions, and whatever builds on them, out of the mempool.
+    pub(super) fn remove(&mut self, family: &HashSet<Txid>) {
+        let (gone, stay) = std::mem::take(&mut self.mempool)
+            .into_iter()
+            .partition(|pending| family.contains(&pending.txid));
+        self.mempool = stay;
+        let gone: Vec<Pending> = gone;
+        for pending in gone {
+            for (outpoint, _) in &pending.created {
+                self.mempool_coins.remove(outpoint);
+            }
+            for (outpoint, _) in &pending.spent {
+                self.mempool_spends.remove(outpoint);
+            }
+            self.changes.removed(pending.txid);
+        }
     }
 
     /// Empties the mempool.

@@ -115,6 +115,7 @@ impl State {
             vec![Some(owner)],
         );
         let data = SimulatedBlock::new(id, block, prevouts);
+        self.ledger.changes.mined(id.hash, transactions.len());
         self.ledger.extend(StoredBlock {
             data: Arc::new(data),
             coinbase: coinbase_coins,

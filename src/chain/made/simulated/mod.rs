@@ -15,7 +15,9 @@
 //! ```
 
 pub mod builder;
+mod changes;
 mod ledger;
+mod mempool;
 mod mining;
 mod payment;
 mod traffic;
@@ -35,7 +37,8 @@ use crate::BlockId;
 use crate::bip352::address::Address;
 use crate::bip352::send::SendError;
 use crate::chain::{
-    BlockSource, BlockWithPrevouts, BroadcastError, ChainError, Node, Prevouts, RawBlock,
+    BlockSource, BlockWithPrevouts, BroadcastError, ChainError, MempoolListing, Node, Prevouts,
+    RawBlock,
 };
 use ledger::{Ledger, Pending};
 
@@ -401,6 +404,7 @@ impl State {
         if depth > height {
             return Err(SimulationError::TooDeep { depth, height });
         }
+        let before = self.hold_changes();
         let waiting = self.ledger.take_mempool();
         let mut disconnected: Vec<BlockId> = Vec::new();
         for _ in 0..depth {
@@ -414,6 +418,7 @@ impl State {
             }
         }
         self.ledger.accept_again(waiting);
+        self.tell_changes(before, &disconnected, &[]);
         self.collect_pool();
         Ok(disconnected)
     }
@@ -433,6 +438,7 @@ impl State {
             branch.push(id);
             hash = block.data.block.header.prev_blockhash;
         };
+        let before = self.hold_changes();
         let waiting = self.ledger.take_mempool();
         let depth = self.ledger.tip().height - fork.height;
         let disconnected = self.disconnect(depth, Orphaned::Drop)?;
@@ -442,6 +448,7 @@ impl State {
             self.ledger.connect(id.hash);
         }
         self.ledger.accept_again(waiting);
+        self.tell_changes(before, &disconnected, &branch);
         self.collect_pool();
         Ok(Reorganization {
             fork,
@@ -509,6 +516,31 @@ impl Node for SimulatedChain {
 
     fn broadcast<'a>(&'a self, tx: &'a Transaction) -> BoxFuture<'a, Result<Txid, BroadcastError>> {
         Box::pin(ready(self.submit(tx)))
+    }
+
+    fn mempool(&self) -> BoxFuture<'_, Result<MempoolListing, ChainError>> {
+        Box::pin(ready(Ok(self.mempool_listing())))
+    }
+
+    fn entered_mempool<'a>(
+        &'a self,
+        txids: &'a [Txid],
+    ) -> BoxFuture<'a, Result<Vec<Option<u64>>, ChainError>> {
+        Box::pin(ready(Ok(self.entered(txids))))
+    }
+
+    fn raw_unconfirmed<'a>(
+        &'a self,
+        txids: &'a [Txid],
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, ChainError>> {
+        Box::pin(ready(Ok(self.raw_transactions(txids))))
+    }
+
+    fn unspent_scripts<'a>(
+        &'a self,
+        outpoints: &'a [OutPoint],
+    ) -> BoxFuture<'a, Result<Vec<Option<ScriptBuf>>, ChainError>> {
+        Box::pin(ready(Ok(self.unspent(outpoints))))
     }
 }
 

@@ -3,6 +3,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::chain::zmq::message::{HASHBLOCK, SEQUENCE};
+
+static SUBSCRIPTION: Subscription = Subscription {
+    topics: &[HASHBLOCK, SEQUENCE],
+    frame_limit_bytes: 4096,
+};
 
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -21,23 +27,26 @@ fn message(parts: &[&[u8]]) -> Vec<u8> {
 async fn sent(bytes: &[u8]) -> (Connection<DuplexStream>, DuplexStream) {
     let (stream, mut other) = duplex(1 << 16);
     other.write_all(bytes).await.unwrap();
-    let patience = PATIENCE;
-    (Connection { stream, patience }, other)
+    let connection = Connection {
+        stream,
+        subscription: &SUBSCRIPTION,
+        patience: PATIENCE,
+    };
+    (connection, other)
+}
+
+fn framed(frames: &[&[u8]]) -> Message {
+    Message::new(frames.iter().map(|frame| frame.to_vec()).collect())
 }
 
 #[tokio::test]
-async fn messages_about_blocks_are_told_from_others() {
+async fn messages_are_read_whole() {
     let hash = [7; 32];
-    let with = |letter: u8| [&hash[..], &[letter], &[0; 8]].concat();
-    for (parts, wanted) in [
-        (vec![HASHBLOCK, &hash, &[0; 4]], Heard::Tip),
-        (vec![SEQUENCE, &with(b'C'), &[0; 4]], Heard::Tip),
-        (vec![SEQUENCE, &with(b'D'), &[0; 4]], Heard::Tip),
-        (vec![SEQUENCE, &with(b'A'), &[0; 4]], Heard::Other),
-        (vec![SEQUENCE, &with(b'R'), &[0; 4]], Heard::Other),
-        (vec![SEQUENCE, &hash, &[0; 4]], Heard::Other),
-        (vec![SEQUENCE], Heard::Other),
-        (vec![b"hashtx", &hash, &[0; 4]], Heard::Other),
+    for parts in [
+        vec![HASHBLOCK, &hash, &[0; 4]],
+        vec![SEQUENCE, &hash, &[0; 4]],
+        vec![SEQUENCE],
+        vec![b"hashtx", &hash, &[1, 2, 3, 4]],
     ] {
         // Something before it, something after it.
         let mut bytes = b"\x04\x06\x05OTHER".to_vec();
@@ -45,8 +54,9 @@ async fn messages_about_blocks_are_told_from_others() {
         bytes.extend(b"\x02");
         let (mut connection, other) = sent(&bytes).await;
         drop(other);
-        assert_eq!(connection.receive().await.unwrap(), Heard::Other);
-        assert_eq!(connection.receive().await.unwrap(), wanted, "{parts:?}");
+        assert_eq!(connection.receive().await.unwrap(), None);
+        let read = connection.receive().await.unwrap();
+        assert_eq!(read, Some(framed(&parts)), "{parts:?}");
         assert!(connection.receive().await.is_err());
     }
     // A long frame is read by its length of 8 bytes.
@@ -54,7 +64,8 @@ async fn messages_about_blocks_are_told_from_others() {
     long.extend(HASHBLOCK);
     long.extend([0, 0]);
     let (mut connection, _other) = sent(&long).await;
-    assert_eq!(connection.receive().await.unwrap(), Heard::Tip);
+    let read = connection.receive().await.unwrap();
+    assert_eq!(read, Some(framed(&[HASHBLOCK])));
 }
 
 #[tokio::test]
@@ -76,7 +87,8 @@ async fn nothing_is_read_or_kept_without_bounds() {
     }
     let eight = message(&[b"x".as_slice(); PARTS_LIMIT]);
     let (mut connection, _other) = sent(&eight).await;
-    assert_eq!(connection.receive().await.unwrap(), Heard::Other);
+    let read = connection.receive().await.unwrap();
+    assert_eq!(read, Some(framed(&[b"x".as_slice(); PARTS_LIMIT])));
 }
 
 #[tokio::test]
@@ -85,7 +97,7 @@ async fn a_ping_is_answered_with_what_it_wants_back() {
         let body = [b"\x04PING\x00\x64", context].concat();
         let bytes = [&[COMMAND, body.len() as u8][..], &body].concat();
         let (mut connection, mut other) = sent(&bytes).await;
-        assert_eq!(connection.receive().await.unwrap(), Heard::Other);
+        assert_eq!(connection.receive().await.unwrap(), None);
         drop(connection);
         let mut answer = Vec::new();
         other.read_to_end(&mut answer).await.unwrap();
@@ -105,7 +117,7 @@ async fn a_message_that_has_begun_ends_in_time() {
     let late = tokio::spawn(async move { connection.receive().await.unwrap() });
     tokio::time::sleep(100 * PATIENCE).await;
     other.write_all(&message(&[HASHBLOCK])).await.unwrap();
-    assert_eq!(late.await.unwrap(), Heard::Tip);
+    assert_eq!(late.await.unwrap(), Some(framed(&[HASHBLOCK])));
 }
 
 /// A command READY with these properties.
@@ -180,7 +192,7 @@ async fn each_address_of_a_host_has_its_own_time() {
         listener.local_addr().unwrap()
     };
     let open = |addresses: Vec<SocketAddr>| async {
-        let opened = Connection::open_any(addresses, Duration::from_secs(3)).await;
+        let opened = Connection::open_any(addresses, &SUBSCRIPTION, Duration::from_secs(3)).await;
         opened.map(|connection| connection.stream.get_ref().peer_addr().unwrap())
     };
     let (after_silence, after_others, in_vain) = tokio::join!(

@@ -39,9 +39,10 @@ fn keys_of(number: u32) -> [[u8; 32]; 3] {
     let scan = scanner().scan(
         &[tweak(number)],
         |_| Vec::new(),
-        |keys, chunk| match chunk.wallet {
-            PAID => keys.extend_from_slice(chunk.keys),
-            _ => {}
+        |keys, chunk| {
+            if chunk.wallet == PAID {
+                keys.extend_from_slice(chunk.keys);
+            }
         },
     );
     scan.concat().try_into().expect("three candidates")

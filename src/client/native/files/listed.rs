@@ -7,6 +7,7 @@ use bitcoin::Network;
 
 use super::super::super::OracleError;
 use super::location::Location;
+use crate::BlockId;
 use crate::export::FaultKind;
 use crate::wire::native::manifest::{List, ListedChunk, MANIFEST, Manifest};
 
@@ -24,6 +25,8 @@ pub(super) struct Listed {
     manifest: Mutex<Option<Arc<Manifest>>>,
     /// By their SHA-256.
     lists: Mutex<BTreeMap<[u8; 32], Arc<List>>>,
+    /// The end of an older manifest that was named in the log.
+    older: Mutex<Option<BlockId>>,
 }
 
 impl Listed {
@@ -33,19 +36,20 @@ impl Listed {
             network,
             manifest: Mutex::default(),
             lists: Mutex::default(),
+            older: Mutex::default(),
         }
     }
 
     /// The manifest as it was read last.
     pub(super) async fn manifest(&self) -> Result<Arc<Manifest>, OracleError> {
-        let known = self.known();
-        match known {
+        match self.known() {
             Some(manifest) => Ok(manifest),
             None => self.renew().await,
         }
     }
 
-    fn known(&self) -> Option<Arc<Manifest>> {
+    /// The same, if it has been read.
+    pub(super) fn known(&self) -> Option<Arc<Manifest>> {
         let known = self.manifest.lock();
         known.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -62,6 +66,13 @@ impl Listed {
             let what = format!("it is of {}, and not of {}", manifest.network, self.network);
             return Err(broken(what));
         }
+        // A list that cannot be read is named where its chunks are asked for.
+        if let Ok(listed) = self.chunk(&manifest, manifest.last_chunk()).await
+            && (listed.block_hash, listed.head) != (manifest.last_block.hash, manifest.head)
+        {
+            let what = "its last block or head is not that of its lists";
+            return Err(broken(what.to_owned()));
+        }
         let last = manifest.last_block;
         let kept = {
             let mut known = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,6 +86,10 @@ impl Listed {
                 }
             }
         };
+        let mut older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        if older.replace(last) == Some(last) {
+            return Ok(kept);
+        }
         tracing::warn!(
             "{} is an older one, which ends with block {last}, and not with {}: the one that was there before counts",
             self.at.name_of(MANIFEST),

@@ -12,20 +12,6 @@ const RULE: Rule = Rule {
     cut_through: true,
 };
 
-#[test]
-fn columns_are_named_once() {
-    let named = columns("headers,tweaks,new-utxos", None).ok();
-    let expected = vec![Column::Headers, Column::Tweaks, Column::NewUtxos];
-    assert_eq!(named, Some(expected));
-    for wrong in ["", "tweaks,", "Tweaks", "tweaks,tweaks", "tweaks headers"] {
-        assert!(columns(wrong, None).is_err(), "{wrong:?}");
-    }
-    let rule = Some(RULE);
-    let expected = vec![Column::Selected, Column::Spent];
-    assert_eq!(columns("selected,spent", rule).ok(), Some(expected));
-    assert!(columns("selected,spent", None).is_err());
-}
-
 /// Blocks without anything in them, on top of a block.
 fn empty_blocks(
     mut parent: BlockHash,
@@ -108,8 +94,9 @@ async fn a_selection_is_made_at_one_tip() {
         let tip = blocks[199].id;
         let mut range = Range {
             desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
-            outgoing: Outgoing::new(&ServeSettings::default()),
+            outgoing: Outgoing::for_ranges(&ServeSettings::default()),
             peer: None,
+            turn: Arc::new(Semaphore::new(TURNS as usize)),
             columns: vec![Column::Headers, Column::Tweaks].into(),
             rule: Some(rule),
             selection: None,
@@ -168,8 +155,9 @@ async fn a_range_ends_where_the_chain_has_changed_below_it() {
         apply(0, &blocks);
         let mut range = Range {
             desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
-            outgoing: Outgoing::new(&ServeSettings::default()),
+            outgoing: Outgoing::for_ranges(&ServeSettings::default()),
             peer: None,
+            turn: Arc::new(Semaphore::new(TURNS as usize)),
             columns: vec![Column::Headers, Column::Tweaks].into(),
             rule: None,
             selection: None,

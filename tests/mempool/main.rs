@@ -1,0 +1,16 @@
+//! The view of unconfirmed transactions: of a real node, with and without its words, and of simulated ones.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
+
+mod bounds;
+mod crowd;
+mod histories;
+mod lists;
+mod scene;
+#[path = "../support/mod.rs"]
+mod support;
+mod tweaks;
+mod words;
