@@ -24,7 +24,7 @@ use tokio::sync::OnceCell;
 use super::http::HttpOracle;
 use super::{Oracle, OracleError, SpendDetails};
 use crate::BlockId;
-use crate::export::Place;
+use crate::exported::Place;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column};
 use crate::wire::native::{Code, Info, PREFIX};
 
