@@ -16,7 +16,7 @@ const P2TR: &[InputKind] = &[InputKind::P2tr];
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_is_heard_of_and_why_it_goes() {
     let mut scene = Scene::new(&[]);
-    let mut following = scene.follow(Some(signal(&scene.zmq)), by_words());
+    let mut following = scene.follow_words().await;
 
     // A chain of 25.
     let chain = scene.chain(25);
@@ -123,7 +123,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_mempool_evicts_and_an_old_transaction_expires() {
     let mut scene = Scene::new(&["-maxmempool=5"]);
-    let mut following = scene.follow(Some(signal(&scene.zmq)), by_words());
+    let mut following = scene.follow_words().await;
 
     // It waits for longer than two weeks, and so does what builds on it as long as it does.
     let (old, outputs) = spend(&[scene.coin()], P2TR, FEE_SAT);
