@@ -58,7 +58,7 @@ async fn lists_alone_tell_the_same() {
     let before = scene.in_mempool();
     assert!(before.contains(&by) && before.len() >= chain.len());
     following.until_only(&before).await;
-    let other = scene.mine();
+    let other = scene.mine_to(InputKind::P2pkh);
     following.until_only(&scene.in_mempool()).await;
     for txid in txids(&chain) {
         assert_eq!(following.gone[&txid], Departure::Confirmed { block: other });

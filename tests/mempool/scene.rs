@@ -181,8 +181,12 @@ impl Scene {
     }
 
     pub(crate) fn mine(&self) -> BlockId {
-        self.node
-            .mine(1, &InputKind::P2wpkh.script_pubkey(&secret()));
+        self.mine_to(InputKind::P2wpkh)
+    }
+
+    /// A block that is another one than that to other outputs, though it has the same transactions.
+    pub(crate) fn mine_to(&self, kind: InputKind) -> BlockId {
+        self.node.mine(1, &kind.script_pubkey(&secret()));
         self.node.tip()
     }
 
@@ -299,10 +303,12 @@ impl Following {
 
     /// Hears until this one went.
     pub(crate) async fn until_gone(&mut self, txid: Txid) -> Departure {
-        while self.here.contains_key(&txid) {
+        loop {
+            if let Some(why) = self.gone.get(&txid) {
+                return *why;
+            }
             self.hear().await;
         }
-        self.gone[&txid]
     }
 
     /// Hears until these are here and nothing else.

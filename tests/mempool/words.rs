@@ -84,7 +84,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
     following.until_only(&scene.in_mempool()).await;
     assert_eq!(following.here.len(), before.len());
     // And go into another block.
-    let other = scene.mine();
+    let other = scene.mine_to(InputKind::P2pkh);
     assert_ne!(other, block);
     following.until_only(&scene.in_mempool()).await;
     for txid in &before {
