@@ -27,7 +27,7 @@ use spindex::chain::{
     BlockSource, BlockWithPrevouts, BroadcastError, ChainError, MempoolListing, Node,
 };
 use spindex::curve::{self, EngineKind};
-use spindex::mempool::{Mempool, MempoolSettings, UnconfirmedTweak};
+use spindex::mempool::{Mempool, MempoolSettings, Snapshot, UnconfirmedTweak};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
@@ -131,6 +131,18 @@ impl Crowd {
         MempoolChange::Removed {
             txid,
             sequence: state.sequence - 1,
+        }
+    }
+}
+
+impl Crowd {
+    /// Only what is here is in the snapshot, with a tweak if it is eligible.
+    fn agrees_with(&self, snapshot: Snapshot) {
+        let state = self.state.lock().unwrap();
+        for tx in &snapshot.transactions {
+            let n = state.by_txid[&tx.txid];
+            let is_eligible = matches!(tx.tweak, UnconfirmedTweak::Tweak(_));
+            assert_eq!(is_eligible, n.is_multiple_of(2));
         }
     }
 }
@@ -308,14 +320,7 @@ async fn a_crowd_is_held_and_followed() {
         churned.1,
         status.lists,
     );
-    let (snapshot, _) = view.subscribe();
-    let state = crowd.state.lock().unwrap();
-    for tx in &snapshot.transactions {
-        let n = state.by_txid[&tx.txid];
-        let is_eligible = matches!(tx.tweak, UnconfirmedTweak::Tweak(_));
-        assert_eq!(is_eligible, n.is_multiple_of(2));
-    }
-    drop(state);
+    crowd.agrees_with(view.subscribe().0);
 
     let rounds = number("SPINDEX_CROWD_ROUNDS", 0);
     if rounds > 0 {
