@@ -219,8 +219,9 @@ async fn the_node_is_not_asked_for_what_the_index_has() {
     });
     let engine = Arc::new(LibSecp256k1);
     let view = Mempool::follow(node.clone(), None, engine, Some(store), by_lists());
-    let (_, mut listener) = view.subscribe();
-    let mut heard = BTreeSet::new();
+    let (snapshot, mut listener) = view.subscribe();
+    let held = snapshot.transactions.iter().map(|tx| tx.txid);
+    let mut heard: BTreeSet<Txid> = held.collect();
     while heard.len() < 4 {
         heard.insert(listener.next().await.unwrap().txid());
     }
