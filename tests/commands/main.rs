@@ -19,6 +19,8 @@ mod export_lies;
 mod export_s3;
 mod files;
 mod files_served;
+#[path = "../watch/forest.rs"]
+mod forest;
 mod heads_compared;
 mod kills;
 mod node_service;
@@ -45,3 +47,4 @@ mod stopping;
 mod support;
 #[cfg(unix)]
 mod wallet_files;
+mod watch_verify;

@@ -9,6 +9,7 @@ mod info;
 mod lookup;
 pub mod manifest;
 mod process;
+mod proof;
 pub mod section;
 pub mod selection;
 
@@ -27,6 +28,7 @@ pub use lookup::{
     Birthday, CarriedState, Created, Outpoint, OutpointState, Output, Spend, Spender, Transaction,
 };
 pub use process::{Process, Step};
+pub use proof::{PROOF_BYTES_MAX, read_proof, write_proof};
 
 /// Where its routes stand.
 pub const PREFIX: &str = "/spindex/v1";
