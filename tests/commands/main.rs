@@ -19,6 +19,7 @@ mod export_lies;
 mod export_s3;
 mod files;
 mod files_served;
+#[allow(dead_code, reason = "not all of it is used here")]
 #[path = "../watch/forest.rs"]
 mod forest;
 mod heads_compared;

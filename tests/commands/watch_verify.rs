@@ -265,7 +265,7 @@ const LIES: [Lie; 20] = [
     (
         "a step's height",
         "/process/",
-        |process| process["steps"][1]["height"] = json!(1),
+        |process| process["steps"][1]["height"] = json!(109),
         "the proof is for height",
     ),
     (
