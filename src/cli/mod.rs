@@ -64,7 +64,7 @@ enum Command {
     Export(export::ExportArgs),
     /// Check the index: against itself, the node, another server; and repair it
     Check(check::CheckArgs),
-    /// Audit processes: what servers say of them against what is in the blocks
+    /// Watch outpoints and processes through a server: register, list, follow, audit
     Watch(watch::WatchArgs),
     /// Print `txid tweak` for each eligible transaction of one block
     Tweaks(tweaks::TweaksArgs),

@@ -6,8 +6,11 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bitcoin::Network;
 use clap::Args;
+use zeroize::Zeroizing;
 
+use super::token::TokenSource;
 use crate::cli::config::usage;
+use crate::client::watching::WatchServer;
 use crate::client::{HttpOracle, HttpSettings, NativeOracle};
 
 #[derive(Args)]
@@ -41,25 +44,30 @@ impl Transport {
         }
     }
 
-    /// The servers at these addresses, and the network that all of them are of.
+    /// The servers at these addresses, all of one network.
     ///
     /// # Errors
     /// An address that is none, a server that does not answer in the native protocol, servers of two networks.
     pub(super) async fn servers(
         &self,
         addresses: &[String],
-    ) -> Result<(Network, Vec<Arc<NativeOracle>>)> {
+        token: Option<Zeroizing<String>>,
+    ) -> Result<Vec<(Arc<HttpOracle>, Arc<NativeOracle>)>> {
         let mut servers = Vec::new();
         let mut network: Option<Network> = None;
         for address in addresses {
-            let http = HttpOracle::new(address, self.settings())
-                .map_err(|error| usage!("--oracle: {error}"))?;
+            let settings = HttpSettings {
+                token: token.clone(),
+                ..self.settings()
+            };
+            let http =
+                HttpOracle::new(address, settings).map_err(|error| usage!("--oracle: {error}"))?;
             let http = Arc::new(http);
             let theirs = NativeOracle::new(http.clone(), Network::Bitcoin)
                 .info()
                 .await?
                 .network;
-            let server = NativeOracle::new(http, theirs);
+            let server = NativeOracle::new(http.clone(), theirs);
             match network.replace(theirs) {
                 Some(other) if other != theirs => bail!(
                     "{} is of {}, and the server before it of {}: name servers of one network",
@@ -67,12 +75,42 @@ impl Transport {
                     theirs.to_core_arg(),
                     other.to_core_arg()
                 ),
-                _ => servers.push(Arc::new(server)),
+                _ => servers.push((http, Arc::new(server))),
             }
         }
-        match network {
-            Some(network) => Ok((network, servers)),
-            None => Err(usage!("name a server: --oracle URL")),
-        }
+        Ok(servers)
+    }
+}
+
+/// A server that watches, asked for somebody.
+#[derive(Args)]
+pub(super) struct OneServer {
+    /// Base address of the server
+    #[arg(
+        long,
+        env = "SPINDEX_ORACLE",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000"
+    )]
+    oracle: String,
+    #[command(flatten)]
+    transport: Transport,
+    #[command(flatten)]
+    token: TokenSource,
+}
+
+impl OneServer {
+    /// The server; nothing has been asked of it yet.
+    ///
+    /// # Errors
+    /// An address that is none, a token that cannot be read.
+    pub(super) fn connect(&self) -> Result<WatchServer> {
+        let settings = HttpSettings {
+            token: self.token.token()?,
+            ..self.transport.settings()
+        };
+        let http =
+            HttpOracle::new(&self.oracle, settings).map_err(|error| usage!("--oracle: {error}"))?;
+        Ok(WatchServer::new(Arc::new(http)))
     }
 }

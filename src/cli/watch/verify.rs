@@ -9,12 +9,16 @@ use clap::Args;
 use serde::Serialize;
 
 use super::asked::Transport;
-use crate::cli::config::ComputeSettings;
+use super::token::TokenSource;
+use crate::cli::config::{ComputeSettings, usage};
 use crate::cli::output::write_stdout;
 use crate::cli::server::block_on;
-use crate::client::watching::{Audit, AuditedStep, audit, compare, told};
-use crate::client::{NativeOracle, OracleError};
+use crate::client::NativeOracle;
+use crate::client::watching::{
+    Audit, AuditedStep, Claims, WatchServer, audit, compare, logged, told, watch_of,
+};
 use crate::process::{End, Rule};
+use crate::wire::native::Follow;
 
 /// Audits of one server, where its chain changes while it is asked.
 const TRIES: u32 = 3;
@@ -34,6 +38,12 @@ pub(super) struct VerifyArgs {
     oracle: Vec<String>,
     #[command(flatten)]
     transport: Transport,
+    /// Audit what the servers' logs say of the caller's watch of this process, instead of what they tell everybody: so also tips that are
+    /// not taproot, and processes by another rule
+    #[arg(long)]
+    log: bool,
+    #[command(flatten)]
+    token: TokenSource,
     /// Print a JSON object a line: the steps of each server, what could not be verified, what is wrong, and a summary
     #[arg(long)]
     json: bool,
@@ -44,13 +54,24 @@ pub(super) fn verify(args: VerifyArgs) -> Result<()> {
         outpoint,
         oracle,
         transport,
+        log,
+        token,
         json,
     } = args;
+    // A token is of one server, and no other is to see it.
+    if log && oracle.len() > 1 {
+        return Err(usage!(
+            "--log is about the watches of one server: name one --oracle"
+        ));
+    }
+    let token = if log { token.token()? } else { None };
     let audits = block_on(&ComputeSettings::default(), async {
-        let (_, servers) = transport.servers(&oracle).await?;
+        let servers = transport.servers(&oracle, token).await?;
         let mut audits = Vec::with_capacity(servers.len());
-        for server in &servers {
-            audits.push((server.as_ref(), audited(server, outpoint).await?));
+        for (http, server) in &servers {
+            let watching = log.then(|| WatchServer::new(http.clone()));
+            let audit = audited(server, watching.as_ref(), outpoint).await?;
+            audits.push((server.as_ref(), audit));
         }
         compare(&mut audits).await?;
         let named = audits.into_iter();
@@ -76,15 +97,25 @@ pub(super) fn verify(args: VerifyArgs) -> Result<()> {
 }
 
 /// The audit of a server. Where something is wrong and its chain has changed meanwhile, it is asked anew.
-async fn audited(server: &NativeOracle, outpoint: OutPoint) -> Result<Audit, OracleError> {
+async fn audited(
+    server: &NativeOracle,
+    watching: Option<&WatchServer>,
+    outpoint: OutPoint,
+) -> Result<Audit> {
     let mut tries = 1..TRIES;
     loop {
-        let audit = match told(server, outpoint).await? {
-            Some(claims) => audit(server, outpoint, Rule::default(), claims).await?,
-            None => {
-                let unverified = "the server keeps nothing of processes".to_owned();
+        let claimed = match watching {
+            Some(watching) => of_log(watching, outpoint).await?,
+            None => match told(server, outpoint).await? {
+                Some(claims) => Ok((Rule::default(), claims)),
+                None => Err("the server keeps nothing of processes"),
+            },
+        };
+        let audit = match claimed {
+            Ok((rule, claims)) => audit(server, outpoint, rule, claims).await?,
+            Err(why) => {
                 return Ok(Audit {
-                    unverified: vec![unverified],
+                    unverified: vec![why.to_owned()],
                     ..Audit::default()
                 });
             }
@@ -94,6 +125,23 @@ async fn audited(server: &NativeOracle, outpoint: OutPoint) -> Result<Audit, Ora
             return Ok(audit);
         }
     }
+}
+
+/// What a log says of the caller's watch, and by which rule; or why it says nothing.
+async fn of_log(
+    server: &WatchServer,
+    outpoint: OutPoint,
+) -> Result<std::result::Result<(Rule, Claims), &'static str>> {
+    let Some(watch) = watch_of(server, &outpoint).await? else {
+        return Ok(Err("there is no watch of this process, of this caller"));
+    };
+    let rule = match watch.follow {
+        Follow::Process(rule) => rule,
+        Follow::Outpoint => Rule::default(),
+    };
+    let claims = logged(server, &watch).await?;
+    let gone = "the log does not go back to the first step any more";
+    Ok(claims.map(|claims| (rule, claims)).ok_or(gone))
 }
 
 const fn word(end: End) -> &'static str {
