@@ -16,6 +16,7 @@ mod sources;
 mod tweaks;
 mod upstream;
 mod wallet;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Check the index: against itself, the node, another server; and repair it
     Check(check::CheckArgs),
+    /// Watch outpoints and processes through a server: register, list, follow, audit
+    Watch(watch::WatchArgs),
     /// Print `txid tweak` for each eligible transaction of one block
     Tweaks(tweaks::TweaksArgs),
 }
@@ -77,7 +80,8 @@ impl Command {
             | Self::Scan(_)
             | Self::Wallet(_)
             | Self::Export(_)
-            | Self::Check(_) => true,
+            | Self::Check(_)
+            | Self::Watch(_) => true,
             // The demo's keys follow from its seed.
             Self::Demo(_) | Self::Bench(_) | Self::Tweaks(_) => false,
         }
@@ -101,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::export(args),
         Command::Check(args) => check::check(args),
         Command::Tweaks(args) => tweaks::tweaks(args),
+        Command::Watch(args) => watch::watch(args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

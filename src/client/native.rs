@@ -13,6 +13,7 @@ mod group;
 mod headers;
 mod outpoint;
 mod parts;
+mod proof;
 
 use std::fmt;
 use std::sync::Arc;

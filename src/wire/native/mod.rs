@@ -9,8 +9,11 @@ mod info;
 mod lookup;
 pub mod manifest;
 mod process;
+mod proof;
 pub mod section;
 pub mod selection;
+mod watch_events;
+mod watches;
 
 use std::fmt;
 
@@ -27,6 +30,14 @@ pub use lookup::{
     Birthday, CarriedState, Created, Outpoint, OutpointState, Output, Spend, Spender, Transaction,
 };
 pub use process::{Process, Step};
+pub use proof::{PROOF_BYTES_MAX, read_proof, write_proof};
+pub use watch_events::{
+    ConfirmedSpend, EVENTS_PAGE_MAX, EventPage, GoneWhy, SeenSpend, WatchEvent, WatchHappening,
+};
+pub use watches::{
+    Follow, REGISTRATION_BYTES_MAX, REGISTRATIONS_MAX, REMOVAL_BYTES_MAX, Registered, Registration,
+    Removal, TAG_BYTES_MAX, WATCHES_PAGE_MAX, Watch, WatchPage,
+};
 
 /// Where its routes stand.
 pub const PREFIX: &str = "/spindex/v1";
