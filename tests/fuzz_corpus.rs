@@ -50,6 +50,8 @@ mod undo;
 mod v1_answers;
 #[path = "fuzz/checks/wallets.rs"]
 mod wallets;
+#[path = "fuzz/checks/watch_answers.rs"]
+mod watch_answers;
 #[path = "fuzz/checks/watch_rows.rs"]
 mod watch_rows;
 #[path = "fuzz/watch_seeds.rs"]
@@ -170,6 +172,15 @@ fn v1_answers_inputs() {
 #[test]
 fn watch_rows_inputs() {
     replay("watch_rows", watch_rows::check, &watch_seeds::watch_rows());
+}
+
+#[test]
+fn watch_answers_inputs() {
+    replay(
+        "watch_answers",
+        watch_answers::check,
+        &watch_seeds::watch_answers(),
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod output;
 mod scan;
 mod server;
 mod sources;
+mod token;
 mod tweaks;
 mod upstream;
 mod wallet;
@@ -63,6 +64,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Check the index: against itself, the node, another server; and repair it
     Check(check::CheckArgs),
+    /// Make, list and revoke tokens of those who may watch
+    Token(token::TokenArgs),
     /// Print `txid tweak` for each eligible transaction of one block
     Tweaks(tweaks::TweaksArgs),
 }
@@ -77,7 +80,8 @@ impl Command {
             | Self::Scan(_)
             | Self::Wallet(_)
             | Self::Export(_)
-            | Self::Check(_) => true,
+            | Self::Check(_)
+            | Self::Token(_) => true,
             // The demo's keys follow from its seed.
             Self::Demo(_) | Self::Bench(_) | Self::Tweaks(_) => false,
         }
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(args),
         Command::Export(args) => export::export(args),
         Command::Check(args) => check::check(args),
+        Command::Token(args) => token::token(args),
         Command::Tweaks(args) => tweaks::tweaks(args),
     });
     match result {

@@ -43,5 +43,6 @@ mod spenders;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
+mod token;
 #[cfg(unix)]
 mod wallet_files;

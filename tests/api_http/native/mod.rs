@@ -7,6 +7,8 @@ mod lookups;
 mod openapi;
 mod selections;
 mod slow_readers;
+mod watch_log;
+mod watches;
 
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};
