@@ -57,6 +57,17 @@ pub enum WatchError {
     /// More was found by looking back than one registration may write.
     #[error("more than {STEPS_MAX} spends were found by looking back: register fewer at a time")]
     TooManySteps,
+    /// Events that were cut off the log.
+    #[error("the events behind {after} were cut off the log: the first that is kept is {first}")]
+    Cut {
+        /// The cursor behind which they stood.
+        after: u64,
+        /// Cursor of the first one that is kept, or of the next one there will be.
+        first: u64,
+    },
+    /// Who reads the log was stopped.
+    #[error("the log was not read: {0}")]
+    Unread(String),
     /// A cursor beyond the end of the log.
     #[error("there is no event {cursor} yet: the last one is {last}")]
     NoEvent {

@@ -7,14 +7,17 @@
 
 mod catch_up;
 mod error;
+pub mod feed;
 mod follower;
 mod lineage;
 mod pass;
 mod registration;
 mod registry;
 mod tips;
+mod told;
 
 pub use error::WatchError;
 pub use lineage::Looked;
 pub use registration::{NewWatch, REGISTER_MAX, Registered, STEPS_MAX};
 pub use registry::Registry;
+pub use told::{told, watch};

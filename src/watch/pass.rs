@@ -113,14 +113,15 @@ impl<'p, 'w> Pass<'p, 'w> {
         Ok(self.touched.get_mut(&watch).and_then(Option::as_mut))
     }
 
-    fn append(&mut self, watch: u64, what: Happening) -> Result<u64, StoreError> {
-        self.log.append(&Event { watch, what })
+    fn append(&mut self, owner: u32, watch: u64, what: Happening) -> Result<u64, StoreError> {
+        self.log.append(&Event { watch, owner, what })
     }
 
     /// Takes back what was said of the block at a height.
     pub(super) fn disconnect(&mut self, height: u32) -> Result<(), StoreError> {
-        for (of, Event { watch, what }) in self.log.take_events_of(height)? {
-            self.append(watch, Happening::Reorged { of })?;
+        for (of, event) in self.log.take_events_of(height)? {
+            let Event { watch, owner, what } = event;
+            self.append(owner, watch, Happening::Reorged { of })?;
             let Happening::Confirmed(confirmed) = what else {
                 continue;
             };
@@ -217,12 +218,12 @@ impl<'p, 'w> Pass<'p, 'w> {
             };
             touched.is_changed = true;
             let (confirmed, end) = step(&mut touched.row, spend);
-            let next = waits_for(&touched.row);
+            let (owner, next) = (touched.row.owner, waits_for(&touched.row));
             if let Some(next) = next {
                 let mark = self.tips.mark(&next);
                 self.added.entry(mark).or_default().push(watch);
             }
-            self.say(watch, confirmed, end)?;
+            self.say(owner, watch, confirmed, end)?;
         }
         Ok(())
     }
@@ -230,14 +231,15 @@ impl<'p, 'w> Pass<'p, 'w> {
     /// Writes down a spend.
     fn say(
         &mut self,
+        owner: u32,
         watch: u64,
         confirmed: Confirmed,
         end: Option<End>,
     ) -> Result<(), StoreError> {
         let block = confirmed.block;
-        let of = self.append(watch, Happening::Confirmed(confirmed))?;
+        let of = self.append(owner, watch, Happening::Confirmed(confirmed))?;
         if let Some(end) = end {
-            self.append(watch, Happening::Ended { of, block, end })?;
+            self.append(owner, watch, Happening::Ended { of, block, end })?;
         }
         Ok(())
     }
@@ -259,7 +261,7 @@ impl<'p, 'w> Pass<'p, 'w> {
             if let Some(block) = event.block()
                 && self.row(event.watch)?.is_some()
             {
-                self.append(event.watch, Happening::Deep { of, block, tip })?;
+                self.append(event.owner, event.watch, Happening::Deep { of, block, tip })?;
             }
         }
         Ok(())
@@ -273,7 +275,7 @@ impl<'p, 'w> Pass<'p, 'w> {
         row: WatchRow,
     ) -> Result<(), StoreError> {
         for (confirmed, end) in steps {
-            self.say(watch, confirmed, end)?;
+            self.say(row.owner, watch, confirmed, end)?;
         }
         if let Some(touched) = self.row(watch)?
             && touched.row != row
@@ -292,7 +294,7 @@ impl<'p, 'w> Pass<'p, 'w> {
     ) -> Result<u64, StoreError> {
         let watch = self.log.add(&row)?;
         for (confirmed, end) in steps {
-            self.say(watch, confirmed, end)?;
+            self.say(row.owner, watch, confirmed, end)?;
         }
         let from = None;
         let to = waits_for(&row);

@@ -205,7 +205,7 @@ impl Registry {
         }
     }
 
-    /// Adds a token under its SHA-256, or changes what it allows; gives its number, by which it owns watches.
+    /// Adds a token under its SHA-256, or changes what it allows; gives its number. It owns watches by that, unless the row says for whom it is.
     ///
     /// # Errors
     /// [`WatchError::Store`].

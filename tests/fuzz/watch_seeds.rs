@@ -97,7 +97,8 @@ pub(crate) fn watch_rows() -> Vec<Seed> {
     ];
     let mut seeds: Vec<Seed> = Vec::new();
     for (name, what) in events {
-        let row = Event { watch: 2, what }.encode();
+        let (watch, owner) = (2, 1);
+        let row = Event { watch, owner, what }.encode();
         seeds.push((name.to_owned(), [&[0], &row[..]].concat()));
     }
     for (name, subject) in [
@@ -120,7 +121,9 @@ pub(crate) fn watch_rows() -> Vec<Seed> {
     let token = TokenRow {
         number: 1,
         scopes: 3,
+        owner: None,
         watches_max: 10_000,
+        streams_max: 4,
         name: "a relay".to_owned(),
     };
     seeds.push(("token".to_owned(), [&[2], &token.encode()[..]].concat()));

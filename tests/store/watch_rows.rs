@@ -85,11 +85,13 @@ fn watch_row() {
 fn confirmed_event() {
     let event = Event {
         watch: 7,
+        owner: 9,
         what: Happening::Confirmed(confirmed(0x0102)),
     };
     let expected = [
         "01",
         "0700000000000000",
+        "09000000",
         "02010000",
         &counting(0x20),
         "0a0b",
@@ -121,7 +123,8 @@ fn nothing() -> Committed {
 fn fill(store: &Store) {
     let filled = store.write_watches(|_, log| {
         let (first, second) = (log.add(&row(0, 1))?, log.add(&row(0, 2))?);
-        let mut say = |watch, what| log.append(&Event { watch, what });
+        let owner = 0;
+        let mut say = |watch, what| log.append(&Event { watch, owner, what });
         let of = say(first, Happening::Confirmed(confirmed(8)))?;
         let gone = say(second, Happening::Confirmed(confirmed(9)))?;
         say(second, Happening::Reorged { of: gone })?;
@@ -133,6 +136,8 @@ fn fill(store: &Store) {
             number: 1,
             scopes: 1,
             watches_max: 5,
+            owner: Some(2),
+            streams_max: 3,
             name: "x".to_owned(),
         };
         log.put_token(&[9; 32], &token)?;
@@ -180,6 +185,7 @@ fn odd_rows_are_named_and_nothing_else_is_touched() {
             let mut table = write.open_table(EVENTS).expect("table");
             let later = Event {
                 watch: 1,
+                owner: 0,
                 what: Happening::Reorged { of: 3 },
             };
             table.insert(3, later.encode().as_slice()).expect("insert");

@@ -24,7 +24,7 @@ struct Sum {
 impl Sum {
     fn add(&mut self, scene: &Scene) {
         let mut last = None;
-        for Event { watch, what } in &scene.twin.log {
+        for Event { watch, what, .. } in &scene.twin.log {
             match what {
                 Happening::Confirmed(confirmed) => {
                     self.confirmed += 1;

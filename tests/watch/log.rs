@@ -89,6 +89,7 @@ async fn a_cursor_is_never_given_twice() {
     let watch = *scene.twin.watches.keys().next().unwrap();
     let seen = Event {
         watch,
+        owner: 0,
         what: Happening::Seen(Seen {
             txid: Txid::all_zeros(),
             spent: scene.twin.watches[&watch].tip,
@@ -98,6 +99,7 @@ async fn a_cursor_is_never_given_twice() {
     };
     let gone = Event {
         watch,
+        owner: 0,
         what: Happening::Evicted {
             of: after,
             why: Gone::Expired,
@@ -133,6 +135,8 @@ async fn tokens_have_numbers_of_their_own() {
         number: 1,
         scopes: 3,
         watches_max: 100,
+        owner: Some(2),
+        streams_max: 3,
         name: "a relay".to_owned(),
     };
     let registry = &scene.registry;

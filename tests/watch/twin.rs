@@ -54,7 +54,8 @@ impl Twin {
     }
 
     fn say(&mut self, watch: u64, what: Happening) -> u64 {
-        self.log.push(Event { watch, what });
+        let owner = self.watches.get(&watch).map_or(0, |row| row.owner);
+        self.log.push(Event { watch, owner, what });
         self.log.len() as u64
     }
 

@@ -122,6 +122,8 @@ pub enum Happening {
 pub struct Event {
     /// The watch that it is of. It may have been removed since.
     pub watch: u64,
+    /// Whom that belongs to.
+    pub owner: u32,
     /// What happened.
     pub what: Happening,
 }
@@ -158,7 +160,7 @@ impl Event {
         }
     }
 
-    /// The row's bytes: kind 1, watch u64 LE, then what `docs/schema.md` says of the kind.
+    /// The row's bytes: kind 1, watch u64 LE, owner u32 LE, then what `docs/schema.md` says of the kind.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(192);
         let kind = match &self.what {
@@ -173,6 +175,7 @@ impl Event {
         };
         bytes.push(kind);
         bytes.extend_from_slice(&self.watch.to_le_bytes());
+        bytes.extend_from_slice(&self.owner.to_le_bytes());
         match &self.what {
             Happening::Confirmed(confirmed) => {
                 push_block(&mut bytes, &confirmed.block);
@@ -231,6 +234,7 @@ impl Event {
         let mut fields = Fields::over(bytes);
         let [kind] = fields.take()?;
         let watch = u64::from_le_bytes(fields.take()?);
+        let owner = u32::from_le_bytes(fields.take()?);
         let what = match kind {
             CONFIRMED => Happening::Confirmed(confirmed(&mut fields)?),
             ENDED => Happening::Ended {
@@ -282,7 +286,7 @@ impl Event {
             _ => return Err(RowError::Value("no such event")),
         };
         fields.end()?;
-        Ok(Self { watch, what })
+        Ok(Self { watch, owner, what })
     }
 }
 

@@ -122,26 +122,41 @@ pub fn start_key(owner: u32, start: &OutPoint) -> StartKey {
     key
 }
 
-/// What the bearer of a token may do. Row of `tokens`, 20 bytes and its name: number u32, scopes u64, most watches u64, all LE.
+/// What the bearer of a token may do. Row of `tokens`, 28 bytes and its name: number u32, owner u32 (ffffffff for the number),
+/// scopes u64, most watches u64, most streams u32, all LE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
-    /// Names it as the owner of watches; above 0, never given to another.
+    /// Its name for programs; above 0, never given to another.
     pub number: u32,
+    /// Whose watches it is about, if not those of its own number.
+    pub owner: Option<u32>,
     /// A bit for each thing that it allows.
     pub scopes: u64,
-    /// How many watches it may have.
+    /// How many watches its owner may have.
     pub watches_max: u64,
+    /// How many streams it may have open at a time.
+    pub streams_max: u32,
     /// For people, at most [`TOKEN_NAME_BYTES_MAX`] bytes.
     pub name: String,
 }
 
+/// In the place of an owner: none but the token itself.
+const OWN: u32 = u32::MAX;
+
 impl TokenRow {
+    /// Whose watches it is about.
+    pub fn owner(&self) -> u32 {
+        self.owner.unwrap_or(self.number)
+    }
+
     /// The row's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(20 + self.name.len());
+        let mut bytes = Vec::with_capacity(28 + self.name.len());
         bytes.extend_from_slice(&self.number.to_le_bytes());
+        bytes.extend_from_slice(&self.owner.unwrap_or(OWN).to_le_bytes());
         bytes.extend_from_slice(&self.scopes.to_le_bytes());
         bytes.extend_from_slice(&self.watches_max.to_le_bytes());
+        bytes.extend_from_slice(&self.streams_max.to_le_bytes());
         bytes.extend_from_slice(self.name.as_bytes());
         bytes
     }
@@ -153,8 +168,10 @@ impl TokenRow {
     pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
         let mut fields = Fields::over(bytes);
         let number = u32::from_le_bytes(fields.take()?);
+        let owner = Some(u32::from_le_bytes(fields.take()?)).filter(|owner| *owner != OWN);
         let scopes = u64::from_le_bytes(fields.take()?);
         let watches_max = u64::from_le_bytes(fields.take()?);
+        let streams_max = u32::from_le_bytes(fields.take()?);
         let name = std::str::from_utf8(fields.rest()).ok();
         let name = name.filter(|name| name.len() <= TOKEN_NAME_BYTES_MAX);
         if number == 0 {
@@ -162,8 +179,10 @@ impl TokenRow {
         }
         Ok(Self {
             number,
+            owner,
             scopes,
             watches_max,
+            streams_max,
             name: name.ok_or(RowError::Value("no name"))?.to_owned(),
         })
     }

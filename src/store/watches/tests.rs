@@ -87,7 +87,7 @@ fn event() -> impl Strategy<Value = Event> {
         (any::<u64>(), why).prop_map(|(of, why)| Happening::Evicted { of, why }),
         (any::<u64>(), txid()).prop_map(|(of, by)| Happening::Conflict { of, by }),
     ];
-    (any::<u64>(), what).prop_map(|(watch, what)| Event { watch, what })
+    (any::<u64>(), any::<u32>(), what).prop_map(|(watch, owner, what)| Event { watch, owner, what })
 }
 
 fn watch() -> impl Strategy<Value = WatchRow> {
@@ -169,6 +169,8 @@ fn tokens_come_back() {
         number: 7,
         scopes: 1 << 40 | 3,
         watches_max: 1_000_000,
+        owner: Some(2),
+        streams_max: 3,
         name: "a relay".to_owned(),
     };
     assert_eq!(TokenRow::decode(&row.encode()), Ok(row.clone()));

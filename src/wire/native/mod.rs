@@ -11,6 +11,8 @@ pub mod manifest;
 mod process;
 pub mod section;
 pub mod selection;
+mod watch_events;
+mod watches;
 
 use std::fmt;
 
@@ -27,6 +29,13 @@ pub use lookup::{
     Birthday, CarriedState, Created, Outpoint, OutpointState, Output, Spend, Spender, Transaction,
 };
 pub use process::{Process, Step};
+pub use watch_events::{
+    ConfirmedSpend, EVENTS_PAGE_MAX, EventPage, GoneWhy, SeenSpend, WatchEvent, WatchHappening,
+};
+pub use watches::{
+    Follow, REGISTRATION_BYTES_MAX, REGISTRATIONS_MAX, REMOVAL_BYTES_MAX, Registered, Registration,
+    Removal, TAG_BYTES_MAX, WATCHES_PAGE_MAX, Watch, WatchPage,
+};
 
 /// Where its routes stand.
 pub const PREFIX: &str = "/spindex/v1";
