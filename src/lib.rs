@@ -12,15 +12,16 @@
 //! | [`process`] | what a spend of a process tip means | `scan` |
 //! | [`mod@scan`] | which outputs are a wallet's | `scan` |
 //! | [`wire`] | the bytes of the dialects | `client`, `server` |
+//! | [`exported`] | files that an index was exported as | `client`, `index` |
 //! | [`store`] | the index file | `index` |
 //! | [`chain`] | where blocks come from | `index` |
 //! | [`index`] | a chain made into an index | `index` |
 //! | [`mempool`] | what is unconfirmed | `index` |
 //! | [`watch`] | outpoints and processes followed, and the log of what happened to them | `index` |
 //! | [`api`] | an index served | `server` |
-//! | [`export`] | an index as files | `index`, to read them `client` |
 //! | [`client`] | a light client | `client` |
 //! | [`replica`] | an index made from another one | `client` with `index` |
+//! | [`export`] | an index as files | `index` |
 //! | [`check`] | whether an index is right | `client` with `index` |
 //! | [`cli`] | the program | `cli` |
 
@@ -39,8 +40,10 @@ pub mod cli;
 pub mod client;
 #[cfg(feature = "scan")]
 pub mod curve;
-#[cfg(any(feature = "client", feature = "index"))]
+#[cfg(feature = "index")]
 pub mod export;
+#[cfg(any(feature = "client", feature = "index"))]
+pub mod exported;
 #[cfg(feature = "scan")]
 pub mod filter;
 #[cfg(feature = "index")]

@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::config::{self, CommonSettings, ServerSettings, usage, whole};
 use super::output::{progress_bar, write_stdout};
 use super::server::{block_on, open_store};
-use crate::export::{ExportSettings, Exported, Place, PlaceError, export as export_to};
+use crate::export::{ExportSettings, Exported, export as export_to};
+use crate::exported::{Place, PlaceError};
 use crate::store::Store;
 
 #[derive(Args)]

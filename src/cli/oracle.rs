@@ -9,7 +9,7 @@ use reqwest::Url;
 
 use super::config::usage;
 use crate::client::{HttpOracle, HttpSettings, NativeOracle};
-use crate::export::Place;
+use crate::exported::Place;
 
 /// What a name stands for; nothing has been asked of it yet.
 pub(super) enum Named {

@@ -48,7 +48,7 @@ use bitcoin::{Network, OutPoint};
 use super::native::NativeOracle;
 use super::report::{Reports, WalletReport};
 use super::state::State;
-use super::{Oracle, OracleError};
+use super::{Oracle, OracleError, off_worker};
 use crate::bip352::keys::ReceiverKeys;
 use crate::curve::Engine;
 use crate::scan::SharedScanner;
@@ -249,10 +249,6 @@ impl WalletsClient {
         });
         let mut client = Self::over(server, members.collect(), settings)?;
         client.engine = Some(engine);
-        // The pass of most scans.
-        let wallets = client.members.iter().enumerate();
-        let wallets = wallets.filter(|(_, member)| member.keys.is_some());
-        client.pass(wallets.map(|(at, _)| at).collect())?;
         Ok(client)
     }
 
@@ -372,7 +368,7 @@ impl WalletsClient {
     }
 
     /// The pass for these members, all of which have keys; `None` if there are none.
-    fn pass(&mut self, members: Vec<usize>) -> Result<Option<Pass>, ClientError> {
+    async fn pass(&mut self, members: Vec<usize>) -> Result<Option<Pass>, ClientError> {
         let (Some(engine), false) = (&self.engine, members.is_empty()) else {
             return Ok(None);
         };
@@ -386,7 +382,9 @@ impl WalletsClient {
             let keys = members
                 .iter()
                 .filter_map(|at| self.members.get(*at)?.keys.clone());
-            let scanner = Arc::new(SharedScanner::new(engine.clone(), keys.collect())?);
+            let (engine, keys) = (engine.clone(), keys.collect());
+            let scanner = off_worker(move || SharedScanner::new(engine, keys)).await?;
+            let scanner = Arc::new(scanner);
             self.pass = Some(Pass {
                 members,
                 scanner,

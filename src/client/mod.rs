@@ -15,7 +15,7 @@ use bitcoin::{BlockHash, Transaction, Txid};
 use futures::future::BoxFuture;
 
 use crate::curve::TweakPoint;
-use crate::export::Fault;
+use crate::exported::Fault;
 use crate::wire::native::Code;
 use crate::wire::native::column::Column;
 

@@ -24,7 +24,7 @@ use tokio::sync::OnceCell;
 use super::http::HttpOracle;
 use super::{Oracle, OracleError, SpendDetails};
 use crate::BlockId;
-use crate::export::Place;
+use crate::exported::Place;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column};
 use crate::wire::native::{Code, Info, PREFIX};
 
@@ -35,9 +35,9 @@ pub(crate) use chunk::Section;
 use chunk::{Cache, Came, Chunk};
 pub use events::{EventSettings, follow_events};
 use files::{Exported, Location};
+pub(crate) use group::Raw;
 #[cfg(feature = "index")]
-pub(crate) use group::untrue;
-pub(crate) use group::{Group, Raw, read_group};
+pub(crate) use group::{Group, read_group, untrue};
 pub(crate) use headers::{Broken, HeaderChain};
 pub(crate) use parts::{Next, Parts};
 

@@ -1,7 +1,7 @@
 //! Why an export fails.
 
-use super::place::PlaceError;
 use crate::BlockId;
+use crate::exported::PlaceError;
 use crate::store::StoreError;
 
 /// An export that failed. What was written before stays, and is gone on from.

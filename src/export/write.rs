@@ -8,8 +8,8 @@ use bitcoin::Network;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::error::ExportError;
-use super::place::Place;
 use crate::BlockId;
+use crate::exported::Place;
 use crate::store::{Keep, Snapshot};
 use crate::wire::native::column::{CHUNK_BLOCKS, Column, chunk_heights};
 use crate::wire::native::manifest::{

@@ -6,7 +6,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::place::{Place, PlaceError, blocking, failed, routes};
+use crate::exported::{Place, PlaceError, blocking, failed, routes};
 
 /// What begins the name of a file that is being written.
 const UNFINISHED: &str = ".writing-";

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use spindex::curve::libsecp256k1::LibSecp256k1;
-use spindex::export::{FaultKind, Place, verify};
+use spindex::exported::{FaultKind, Place, verify};
 use spindex::index::derive_records;
 use spindex::store::{BlockRecord, Keep, Store, StoreOptions, TweakForm, Update};
 use tempfile::TempDir;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use spindex::export::FaultKind;
+use spindex::exported::FaultKind;
 use spindex::wire::native::column::{Column, PartHead};
 use spindex::wire::native::manifest::{FileSum, List, ListName, MANIFEST, Manifest, chunk_file};
 

@@ -17,7 +17,7 @@ async fn lists_alone_tell_the_same() {
     let mut scene = Scene::new(&[]);
     let mut following = scene.follow(None, by_lists());
     let coin = scene.coin();
-    let (first, outputs) = spend(&[coin.clone()], P2TR, FEE_SAT);
+    let (first, outputs) = spend(std::slice::from_ref(&coin), P2TR, FEE_SAT);
     let (child, _) = spend(&outputs, P2TR, FEE_SAT);
     let (second, _) = spend(&[coin], P2TR, 9 * FEE_SAT);
     let chain = scene.chain(25);
@@ -39,12 +39,14 @@ async fn lists_alone_tell_the_same() {
     }
 
     let coin = scene.coin();
-    let (ours, _) = spend(&[coin.clone()], P2TR, FEE_SAT);
+    let (ours, _) = spend(std::slice::from_ref(&coin), P2TR, FEE_SAT);
     let (theirs, _) = spend(&[coin], &[InputKind::P2wpkh], FEE_SAT);
     scene.send(&ours);
     following.until_here([ours.compute_txid()]).await;
     let script = InputKind::P2wpkh.script_pubkey(&secret());
-    let in_block = scene.node.generate_block(&script, &[theirs.clone()]);
+    let in_block = scene
+        .node
+        .generate_block(&script, std::slice::from_ref(&theirs));
     in_block.unwrap();
     let conflicted = Departure::Conflicted {
         by: theirs.compute_txid(),

@@ -36,7 +36,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
 
     // Replaced, and all that builds on it.
     let coin = scene.coin();
-    let (first, outputs) = spend(&[coin.clone()], P2TR, FEE_SAT);
+    let (first, outputs) = spend(std::slice::from_ref(&coin), P2TR, FEE_SAT);
     let (child, _) = spend(&outputs, P2TR, FEE_SAT);
     let (second, _) = spend(&[coin], P2TR, 9 * FEE_SAT);
     for tx in [&first, &child, &second] {
@@ -56,7 +56,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
 
     // Replaced by a package of two, of which the first pays less than what it replaces.
     let coin = scene.coin();
-    let (old, _) = spend(&[coin.clone()], P2TR, 2 * FEE_SAT);
+    let (old, _) = spend(std::slice::from_ref(&coin), P2TR, 2 * FEE_SAT);
     let (parent, outputs) = spend(&[coin], &[InputKind::P2tr, InputKind::P2tr], FEE_SAT);
     let (child, _) = spend(&outputs[..1], P2TR, 20 * FEE_SAT);
     scene.send(&old);
@@ -98,7 +98,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
 
     // A block has something else that spends the same.
     let coin = scene.coin();
-    let (ours, outputs) = spend(&[coin.clone()], P2TR, FEE_SAT);
+    let (ours, outputs) = spend(std::slice::from_ref(&coin), P2TR, FEE_SAT);
     let (child, _) = spend(&outputs, P2TR, FEE_SAT);
     let (theirs, _) = spend(&[coin], &[InputKind::P2wpkh], FEE_SAT);
     scene.send(&ours);
@@ -109,7 +109,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
     let script = InputKind::P2wpkh.script_pubkey(&super::scene::secret());
     scene
         .node
-        .generate_block(&script, &[theirs.clone()])
+        .generate_block(&script, std::slice::from_ref(&theirs))
         .unwrap();
     let conflicted = Departure::Conflicted {
         by: theirs.compute_txid(),

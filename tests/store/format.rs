@@ -44,9 +44,12 @@ fn check_rows(multiples: bool) {
 
     let meta = read.open_table(META).expect("meta");
     let value = |name| meta.get(name).expect("meta").expect(name).value().to_vec();
-    assert_eq!(value("schema"), 6_u32.to_le_bytes());
+    assert_eq!(value("schema"), 7_u32.to_le_bytes());
     assert!(meta.get("spenders_from").expect("meta").is_none());
     assert!(meta.get("located").expect("meta").is_none());
+    for name in ["next_watch", "next_event", "next_token", "watched_to"] {
+        assert!(meta.get(name).expect("meta").is_none(), "{name}");
+    }
     assert_eq!(value("keep"), b"full");
     assert_eq!(value("tweak_form"), b"point");
     let power = meta.get("multiples").expect("meta");

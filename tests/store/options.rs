@@ -40,7 +40,19 @@ fn forms() -> Vec<(StoreOptions, Vec<&'static str>)> {
     for keep in [Keep::Full, Keep::Tweaks] {
         for tweak_form in TweakForm::ALL {
             let mut tables = vec![
-                "blocks", "digest", "heads_v1", "heights", "meta", "sections",
+                "blocks",
+                "consumers",
+                "deep_due",
+                "digest",
+                "event_blocks",
+                "events",
+                "heads_v1",
+                "heights",
+                "meta",
+                "sections",
+                "tokens",
+                "watch_starts",
+                "watches",
             ];
             tables.extend(match tweak_form {
                 TweakForm::Compressed => &["compressed"][..],

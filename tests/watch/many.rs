@@ -1,17 +1,20 @@
 //! What many watches cost. Prints, and asserts nothing about time: a million with `SPINDEX_WATCHES=1000000`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
+use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::index::derive_records;
 use spindex::process::State;
-use spindex::store::Update;
 use spindex::store::watches::{BlockInputs, Happening, InputSpan, Inputs};
-use spindex::watch::NewWatch;
+use spindex::store::{BlockRecord, Store, StoreOptions, Update};
+use spindex::watch::{NewWatch, REGISTER_MAX, Registry};
 
 use crate::forest::Forest;
-use crate::scene::{MANY, Scene, process};
-use crate::twin::Knowing;
+use crate::scene::{MANY, process, sync};
+use crate::support::index::options;
 
 /// Inputs of the block that is matched.
 const INPUTS: u32 = 10_000;
@@ -29,56 +32,39 @@ fn resident() -> u64 {
     kib.unwrap_or_default() * 1024
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_block_is_matched_with_many_watches() {
-    let asked = std::env::var("SPINDEX_WATCHES").ok();
-    let count: u64 = asked.map_or(20_000, |count| count.parse().unwrap());
-    let scene = Scene::new(Forest::new(1, 0), Knowing::Blocks);
-    scene.sync(96 << 20).await.unwrap();
-    let before = resident();
-    let started = Instant::now();
-    let mut registering = Duration::ZERO;
-    for from in (0..count).step_by(100_000) {
-        let numbers = from..count.min(from + 100_000);
-        let watches: Vec<NewWatch> = numbers.map(|number| process(outpoint(number), 6)).collect();
-        let started = Instant::now();
-        let registered = scene.registry.register(0, 2 * MANY, &watches, |_| ());
-        registering += started.elapsed();
-        assert_eq!(registered.unwrap().len(), watches.len());
-    }
-    eprintln!(
-        "{count} watches registered in {registering:?} (with making them {:?}), {:.0} bytes more of memory each",
-        started.elapsed(),
-        (resident().saturating_sub(before)) as f64 / count as f64
-    );
-    let space = scene.store.space().unwrap();
-    for table in space
-        .tables
-        .iter()
-        .filter(|table| table.name.starts_with("watch"))
-    {
-        let bytes = table.allocated_bytes as f64 / count as f64;
-        eprintln!("{}: {bytes:.0} bytes of disk each", table.name);
-    }
-
-    // An empty block, which the inputs are made up for: one in a hundred is watched.
-    let id = scene.forest.chain.mine(1)[0];
-    let block = scene.forest.chain.stored_block(id.hash).unwrap();
+/// The rows of an empty block on top of the chain.
+fn next_block(forest: &Forest, store: &Store) -> Vec<BlockRecord> {
+    let id = forest.chain.mine(1)[0];
+    let block = forest.chain.stored_block(id.hash).unwrap();
     let block = block.with_prevouts().unwrap();
-    let engine = spindex::curve::libsecp256k1::LibSecp256k1;
-    let records = spindex::index::derive_records(&engine, &[block], scene.store.tweak_form());
+    derive_records(&LibSecp256k1, &[block], store.tweak_form())
+}
+
+/// Commits a block with these inputs, which are made up.
+fn commit(forest: &Forest, store: &Store, inputs: BlockInputs) -> Duration {
+    let records = next_block(forest, store);
+    let update = Update {
+        disconnect: 0,
+        connect: &records,
+    };
+    let started = Instant::now();
+    store.apply_with(update, Inputs::All(&[inputs])).unwrap();
+    started.elapsed()
+}
+
+/// Two inputs for each transaction, every `watched`th of which somebody waits for.
+fn inputs(watched: u64) -> BlockInputs {
     let mut inputs = BlockInputs::default();
     for number in 1..=INPUTS {
-        let spent = match number % 100 {
+        let spent = match u64::from(number) % watched {
             0 => outpoint(u64::from(number)),
             _ => outpoint(u64::MAX - u64::from(number)),
         };
         inputs.spent.push(spent);
         if number % 2 == 0 {
-            inputs.states.push(State {
-                vout: 1,
-                id: [number as u8; 32],
-            });
+            let vout = 1;
+            let id = [number as u8; 32];
+            inputs.states.push(State { vout, id });
             inputs.transactions.push(InputSpan {
                 txid: outpoint(u64::MAX / 2 - u64::from(number)).txid,
                 inputs_end: number,
@@ -87,18 +73,66 @@ async fn a_block_is_matched_with_many_watches() {
             });
         }
     }
-    let update = Update {
-        disconnect: 0,
-        connect: &records,
+    inputs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_matched_with_many_watches() {
+    let asked = std::env::var("SPINDEX_WATCHES").ok();
+    let count: u64 = asked.map_or(20_000, |count| count.parse().unwrap());
+    let forest = Forest::new(1, 0);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index.redb");
+    let options = StoreOptions {
+        cache_bytes: 64 << 20,
+        ..options()
     };
-    let started = Instant::now();
-    let all = std::slice::from_ref(&inputs);
-    scene.store.apply_with(update, Inputs::All(all)).unwrap();
+    let store = Arc::new(Store::open(&path, &options).unwrap());
+    let registry = Registry::attach(store.clone()).unwrap();
+    sync(&forest, &store, 96 << 20).await.unwrap();
+    let mut registering = Duration::ZERO;
+    for from in (0..count).step_by(REGISTER_MAX) {
+        let numbers = from..count.min(from + REGISTER_MAX as u64);
+        let watches: Vec<NewWatch> = numbers.map(|number| process(outpoint(number), 6)).collect();
+        let started = Instant::now();
+        let registered = registry.register(0, 2 * MANY, &watches, |_| ());
+        registering += started.elapsed();
+        assert_eq!(registered.unwrap().len(), watches.len());
+    }
+    let rate = count as f64 / registering.as_secs_f64();
+    eprintln!("{count} watches registered in {registering:?}, {rate:.0} a second");
+    let space = store.space().unwrap();
+    for table in space
+        .tables
+        .iter()
+        .filter(|table| table.name.starts_with("watch"))
+    {
+        let bytes = table.allocated_bytes as f64 / count as f64;
+        eprintln!("{}: {bytes:.0} bytes of disk each", table.name);
+    }
+    // What of it lasts: opened anew, nothing is left of the registration.
+    drop((registry, store));
+    let store = Arc::new(Store::open(&path, &options).unwrap());
+    let (before, started) = (resident(), Instant::now());
+    let registry = Registry::attach(store.clone()).unwrap();
     eprintln!(
-        "a block of {INPUTS} inputs committed in {:?}",
-        started.elapsed()
+        "read in {:?}, {} bytes more of memory for all of them and the pages they were read from",
+        started.elapsed(),
+        resident().saturating_sub(before)
     );
-    let snapshot = scene.store.snapshot().unwrap();
+    assert_eq!(registry.waiting() as u64, count);
+
+    for _ in 0..3 {
+        let empty = commit(&forest, &store, BlockInputs::default());
+        let strangers = commit(&forest, &store, inputs(u64::MAX));
+        eprintln!(
+            "a block without inputs in {empty:?}, of {INPUTS} that nobody waits for in {strangers:?}"
+        );
+    }
+    let watched = commit(&forest, &store, inputs(100));
+    eprintln!("of {INPUTS} of which one in a hundred is watched in {watched:?}");
+
+    let snapshot = store.snapshot().unwrap();
     let events = snapshot.events_after(0, usize::MAX).unwrap();
     let confirmed = events
         .iter()
@@ -109,21 +143,4 @@ async fn a_block_is_matched_with_many_watches() {
         let row = snapshot.watch(watch).unwrap().unwrap();
         assert_eq!(row.steps, 1, "{number}");
     }
-
-    // The same, of which nobody watches anything: what remains is the commit.
-    let id = scene.forest.chain.mine(1)[0];
-    let block = scene.forest.chain.stored_block(id.hash).unwrap();
-    let block = block.with_prevouts().unwrap();
-    let records = spindex::index::derive_records(&engine, &[block], scene.store.tweak_form());
-    let update = Update {
-        disconnect: 0,
-        connect: &records,
-    };
-    let started = Instant::now();
-    let none = [BlockInputs::default()];
-    scene.store.apply_with(update, Inputs::All(&none)).unwrap();
-    eprintln!(
-        "a block without inputs committed in {:?}",
-        started.elapsed()
-    );
 }

@@ -6,7 +6,10 @@ use bitcoin::OutPoint;
 use bitcoin::Txid;
 use bitcoin::hashes::Hash;
 use spindex::chain::made::simulated::builder::InputKind;
+use spindex::curve::libsecp256k1::LibSecp256k1;
+use spindex::index::derive_records;
 use spindex::process::{End, Rule};
+use spindex::store::Update;
 use spindex::store::watches::{Happening, Subject};
 use spindex::watch::{NewWatch, Registered, Registry, WatchError};
 
@@ -217,4 +220,38 @@ async fn the_past_is_followed_as_far_as_it_is_known() {
         .filter(|(_, event)| matches!(event.what, Happening::Ended { .. }));
     assert_eq!(ended.count(), 2);
     let _ = (id, txid);
+}
+
+/// A replica whose upstream does not know who spends: the tip is gone, and where to nobody can say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spend_by_nobody_known_is_not_followed() {
+    let mut scene = Scene::new(Forest::new(13, 8), Knowing::Rows);
+    scene.sync(1).await.unwrap();
+    let unspent = scene.forest.unspent();
+    let tip = unspent
+        .iter()
+        .find(|coin| coin.txout.script_pubkey.is_p2tr())
+        .unwrap();
+    let registered = scene.register(0, &[process(tip.outpoint, 1)]).unwrap();
+    let tr = Output::Coin(InputKind::P2tr);
+    let outputs = [tr, Output::State([5; 32])];
+    scene.forest.spend(&[tip.clone()], &outputs).unwrap();
+    let id = scene.forest.chain.mine(1)[0];
+    let block = scene.forest.chain.stored_block(id.hash).unwrap();
+    let block = block.with_prevouts().unwrap();
+    let mut records = derive_records(&LibSecp256k1, &[block], scene.store.tweak_form());
+    records[0].states.clear();
+    for spend in &mut records[0].spends {
+        spend.spender = None;
+    }
+    let update = Update {
+        disconnect: 0,
+        connect: &records,
+    };
+    scene.store.apply(update).unwrap();
+    let snapshot = scene.store.snapshot().unwrap();
+    assert_eq!(snapshot.last_event().unwrap(), 0);
+    let row = snapshot.watch(registered[0].watch).unwrap().unwrap();
+    assert_eq!((row.tip, row.is_over), (tip.outpoint, false));
+    assert_eq!(row.unknown_below, id.height + 1);
 }

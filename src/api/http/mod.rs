@@ -33,8 +33,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
-/// The version 1 routes at the root and under `/v1`, beside them the native ones, with default bounds. Answers that are streams
-/// go on when what came of them has been dropped.
+/// The version 1 routes at the root and under `/v1`, beside them the native ones, with default bounds.
 pub fn router(desk: Arc<Desk>) -> Router {
     router_with(desk, &ServeSettings::default())
 }

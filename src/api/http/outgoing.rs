@@ -85,9 +85,17 @@ impl Outgoing {
     /// How many bytes whoever takes one piece after the other is to take at a time: the more are under way, the fewer, so that
     /// there is something for all.
     pub(super) fn fitting(&self, peer: Option<Peer>) -> u64 {
+        (self.free(peer) / PIECES).max(LEAST_PIECE)
+    }
+
+    /// Whether there is less left than half of what a peer may have.
+    pub(super) fn is_scarce(&self, peer: Option<Peer>) -> bool {
+        self.free(peer) < u64::from(self.own) * PAGE_BYTES / 2
+    }
+
+    fn free(&self, peer: Option<Peer>) -> u64 {
         let own = peer.map_or(usize::MAX, |peer| self.share_of(peer).available_permits());
-        let free = self.pages.available_permits().min(own) as u64 * PAGE_BYTES;
-        (free / PIECES).max(LEAST_PIECE)
+        self.pages.available_permits().min(own) as u64 * PAGE_BYTES
     }
 
     /// Room for an answer, when its turn comes; one alone may take more than there is.
@@ -267,6 +275,7 @@ mod tests {
         let share = outgoing.share(peer(1), 512 << 20).await;
         assert!(share.is_ok());
         assert_eq!(outgoing.fitting(peer(1)), 512 << 10);
+        assert!(outgoing.is_scarce(peer(1)) && !outgoing.is_scarce(peer(2)));
         assert_eq!(outgoing.fitting(peer(2)), (2 << 20) / 4 * 3);
         let room = outgoing.room(1020 << 20).await;
         assert!(room.is_ok());

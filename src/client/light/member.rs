@@ -235,3 +235,32 @@ pub(super) fn first_spends(
     }
     first.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::Txid;
+    use bitcoin::hashes::Hash;
+
+    use super::*;
+
+    #[test]
+    fn of_several_spends_the_first_from_its_height_on_counts() {
+        let outpoint = |number| OutPoint::new(Txid::from_byte_array([number; 32]), 0);
+        let spend = |height: u32| Spend {
+            height,
+            block_hash: BlockHash::from_byte_array([height as u8; 32]),
+            spending_txid: None,
+            input: None,
+            op_return: Vec::new(),
+        };
+        let spends = [(1, 50), (2, 51), (1, 60), (1, 70)];
+        let spends = spends.map(|(number, height)| (outpoint(number), spend(height)));
+        // What another member looks for is nothing to this one.
+        for (from, first) in [(50, Some(50)), (51, Some(60)), (60, Some(60)), (71, None)] {
+            let unspent = Unspent::from([(outpoint(1), from), (outpoint(3), 1)]);
+            let expected = first.map(|height| (outpoint(1), spend(height)));
+            let expected: Vec<_> = expected.into_iter().collect();
+            assert_eq!(first_spends(&unspent, &spends), expected, "from {from}");
+        }
+    }
+}

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::BlockHash;
 use futures::{StreamExt, TryStreamExt};
+use rayon::prelude::*;
 
-use super::super::state::{Change, KEPT_HASHES};
+use super::super::state::{Change, KEPT_HASHES, StateError};
 use super::fetch::FetchedBlock;
 use super::{ClientError, Interrupted, Member, WalletsClient};
 
@@ -108,19 +109,21 @@ impl WalletsClient {
     }
 
     /// Applies changes, each as one durable transaction of a member's state: one that fails keeps no other from being stored.
+    /// They wait for the disk at the same time.
     ///
     /// # Errors
     /// The first that failed.
     pub(super) fn apply(&mut self, changes: Vec<(usize, Change)>) -> Result<(), Interrupted> {
-        let mut failed = None;
-        for (at, change) in changes {
-            if let Some(member) = self.members.get_mut(at)
-                && let Err(error) = member.state.apply(change)
-            {
-                failed.get_or_insert(error);
-            }
-        }
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        let mut changes: BTreeMap<usize, Change> = changes.into_iter().collect();
+        let members = self.members.iter_mut().enumerate();
+        let changing: Vec<_> = members
+            .filter_map(|(at, member)| Some((member, changes.remove(&at)?)))
+            .collect();
+        let applied = changing
+            .into_par_iter()
+            .map(|(member, change)| member.state.apply(change));
+        let applied: Vec<Result<(), StateError>> = applied.collect();
+        Ok(applied.into_iter().collect::<Result<(), _>>()?)
     }
 
     /// Whether the blocks of a window, and the stored ones before it, are in the server's chain after all their data

@@ -38,7 +38,7 @@ impl WalletsClient {
             }
         }
         let heights: BTreeSet<u32> = only.iter().flatten().copied().collect();
-        let Some(pass) = self.pass(members)? else {
+        let Some(pass) = self.pass(members).await? else {
             return Ok(());
         };
         let pass = Pass {

@@ -61,7 +61,7 @@ impl WalletsClient {
             let first = *first.get_or_insert(segment.first);
             let wallets = self.wallets_of(&segment);
             let for_wallet = !wallets.is_empty();
-            let pass = self.pass(wallets)?;
+            let pass = self.pass(wallets).await?;
             let mut current = match source.take() {
                 Some(source) if source.next == segment.first && source.for_wallet == for_wallet => {
                     source

@@ -1,6 +1,6 @@
-//! What a server has, exported as files ([`export`](crate::export)): the same answers without anybody who answers.
+//! What a server has, exported as files ([`export`](crate::exported)): the same answers without anybody who answers.
 //!
-//! Every file is held against the list that names it, and a chunk against itself, before anybody is given it ([`check`]); what
+//! Every file is held against the list that names it, and a chunk against itself, before anybody is given it (`check`); what
 //! is missing, broken or contradicts itself is named, and taken from whoever is behind these files, where somebody is.
 
 mod check;
@@ -21,7 +21,7 @@ use super::super::{OracleError, off_worker};
 use super::chunk::Came;
 use super::parts::Parts;
 use super::{ColumnsHead, Extent, NativeOracle, route};
-use crate::export::FaultKind;
+use crate::exported::FaultKind;
 use crate::wire::native::column::{CHUNK_BLOCKS, Column};
 use crate::wire::native::manifest::{MANIFEST, Manifest, chunk_file};
 

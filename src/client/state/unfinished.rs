@@ -44,3 +44,6 @@ fn never_held_anything(file: &mut File) -> io::Result<bool> {
     let rest = bytes.iter().skip(HEADER_BYTES);
     Ok(start.chain(rest).all(|byte| *byte == 0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -305,7 +305,7 @@ impl PartWriter {
         self.finish_with(network, column, first, last_hash, None)
     }
 
-    /// As [`finish`](Self::finish), of a selection, where the column [varies](super::selection::varies) with one.
+    /// As [`finish`](Self::finish), of a selection, where the column [`varies`] with one.
     pub fn finish_selection(
         self,
         network: Network,

@@ -205,7 +205,7 @@ async fn selections_are_not_kept_for_ever_and_follow_the_tip() {
     });
     let before = chain.tip().id();
     let block = chain.mine(&[sweeps(&[unspent.expect("one")])]);
-    store.connect(&[block.record.clone()]);
+    store.connect(std::slice::from_ref(&block.record));
     let changed = ask(&etag).await;
     assert_eq!(changed.status(), 200);
     let records = chain.records();

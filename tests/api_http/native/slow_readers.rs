@@ -105,7 +105,7 @@ struct Served {
 impl Served {
     fn start(readers: usize) -> Self {
         let program = std::env::current_exe().expect("this program");
-        let name = "slow_readers::the_server_of_slow_readers";
+        let name = "native::slow_readers::the_server_of_slow_readers";
         let mut child = Command::new(program)
             .args([name, "--exact", "--nocapture", "--test-threads=1"])
             .env(IS_SERVER, readers.to_string())

@@ -187,7 +187,8 @@ async fn what_contradicts_itself_is_named_though_it_is_listed() {
         (Column::Outputs, None, Column::Outputs),
         (Column::Spent, None, Column::Spent),
         (Column::Spends, None, Column::Spends),
-        // Its heights, network, column, last block.
+        // That it is a selection; its heights, network, column, last block.
+        (Column::Headers, Some(6), Column::Headers),
         (Column::Tweaks, Some(12), Column::Tweaks),
         (Column::Spent, Some(8), Column::Spent),
         (Column::Prefixes, Some(5), Column::Prefixes),

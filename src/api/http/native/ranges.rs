@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures::stream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::outgoing::Outgoing;
 use super::super::{Context, OCTETS};
@@ -61,7 +61,7 @@ async fn begin(
         desk: context.desk.clone(),
         outgoing: context.range_room.clone(),
         peer,
-        turn: Arc::new(Semaphore::new(1)),
+        turn: Arc::new(Semaphore::new(TURNS as usize)),
         columns,
         rule,
         selection: None,
@@ -96,12 +96,15 @@ fn log_cut(error: &NativeError) {
     tracing::debug!("a range was cut off: {error}");
 }
 
+/// More groups than a connection takes ahead.
+const TURNS: u32 = 1 << 10;
+
 /// A range that is being sent.
 struct Range {
     desk: Arc<Desk>,
     outgoing: Outgoing,
     peer: Option<Peer>,
-    /// Of the group that has been made, until it is taken.
+    /// Of groups that have been made, until they are taken.
     turn: Arc<Semaphore>,
     columns: Arc<[Column]>,
     /// Which transactions; `None` for all.
@@ -118,11 +121,21 @@ struct Range {
 }
 
 impl Range {
-    /// The parts of the next blocks of a chunk, of as many as there is room for; with the mark if they are the last ones. The one
-    /// before has been taken then, as far as this program sees.
+    /// What a group holds until it is taken. Where room is scarce, it is waited for until all before it are.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, DeskError> {
+        let turns = match self.outgoing.is_scarce(self.peer) {
+            true => TURNS,
+            false => 1,
+        };
+        let turn = self.turn.clone().acquire_many_owned(turns).await;
+        let mut turn = turn.map_err(|error| DeskError::Internal(error.to_string()))?;
+        let one = turn.split(1);
+        one.ok_or_else(|| DeskError::Internal("a turn of nothing".to_owned()))
+    }
+
+    /// The parts of the next blocks of a chunk, of as many as there is room for; with the mark if they are the last ones.
     async fn group(&mut self) -> Result<Bytes, NativeError> {
-        let turn = self.turn.clone().acquire_owned().await;
-        let turn = turn.map_err(|error| DeskError::Internal(error.to_string()))?;
+        let turn = self.turn().await?;
         let most = self.outgoing.fitting(self.peer);
         let (from, reached, selection) = (self.next, self.reached, self.selection);
         let to = self.to.min(from - from % CHUNK_BLOCKS + (CHUNK_BLOCKS - 1));

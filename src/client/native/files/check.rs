@@ -8,7 +8,7 @@ use super::super::NativeBlock;
 use super::super::group::{Group, Raw, read_group};
 use super::super::parts::{PART_BYTES_MAX, Part};
 use super::location::Location;
-use crate::export::{FaultKind, fault_of, heads_from, part};
+use crate::exported::{FaultKind, fault_of, heads_from, part};
 use crate::wire::native::column::{Column, PartHead};
 use crate::wire::native::manifest::{FileSum, ListedChunk, Manifest, chunk_file};
 

@@ -8,7 +8,7 @@ use bitcoin::Network;
 use super::super::super::OracleError;
 use super::location::Location;
 use crate::BlockId;
-use crate::export::FaultKind;
+use crate::exported::FaultKind;
 use crate::wire::native::manifest::{List, ListedChunk, MANIFEST, Manifest};
 
 /// Longest manifest that is read: of a chain a hundred times as long as any there is.

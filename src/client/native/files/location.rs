@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::super::http::HttpOracle;
 use super::super::super::{Oracle, OracleError};
 use super::super::route;
-use crate::export::{Fault, FaultKind, Place, PlaceError};
+use crate::exported::{Fault, FaultKind, Place, PlaceError};
 
 /// Where files are.
 #[derive(Clone)]

@@ -96,7 +96,7 @@ async fn a_selection_is_made_at_one_tip() {
             desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
             outgoing: Outgoing::for_ranges(&ServeSettings::default()),
             peer: None,
-            turn: Arc::new(Semaphore::new(1)),
+            turn: Arc::new(Semaphore::new(TURNS as usize)),
             columns: vec![Column::Headers, Column::Tweaks].into(),
             rule: Some(rule),
             selection: None,
@@ -105,12 +105,12 @@ async fn a_selection_is_made_at_one_tip() {
             reached: None,
             is_over: false,
         };
-        let mut groups = vec![range.group().await.expect("a group").to_vec()];
+        let mut groups = vec![range.group().await.expect("a group")];
         let parent = blocks[blocks.len() - 1 - disconnect as usize].id;
         let above = parent.height + 1..parent.height + 1 + connect;
         apply(disconnect, &empty_blocks(parent.hash, above, 1));
         while !range.is_over {
-            groups.push(range.group().await.expect("a group").to_vec());
+            groups.push(range.group().await.expect("a group"));
         }
         let answer = groups.concat();
         let mut heads = part_heads(&answer);
@@ -157,7 +157,7 @@ async fn a_range_ends_where_the_chain_has_changed_below_it() {
             desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
             outgoing: Outgoing::for_ranges(&ServeSettings::default()),
             peer: None,
-            turn: Arc::new(Semaphore::new(1)),
+            turn: Arc::new(Semaphore::new(TURNS as usize)),
             columns: vec![Column::Headers, Column::Tweaks].into(),
             rule: None,
             selection: None,
@@ -166,8 +166,7 @@ async fn a_range_ends_where_the_chain_has_changed_below_it() {
             reached: None,
             is_over: false,
         };
-        // A copy: the next group is made when this one is taken.
-        let first = range.group().await.expect("a group").to_vec();
+        let first = range.group().await.expect("a group");
         let (head, sections, rest) = split_part(&first).expect("a part");
         assert_eq!((head.first, head.last()), (70, 127));
         assert_eq!((head.column, sections.len()), (Some(Column::Headers), 58));

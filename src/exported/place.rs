@@ -51,7 +51,7 @@ pub enum PlaceError {
     },
 }
 
-pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PlaceError {
+pub(crate) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PlaceError {
     let path = path.to_path_buf();
     move |source| PlaceError::File { what, path, source }
 }
@@ -88,7 +88,7 @@ impl Place {
     }
 
     /// A file, `None` if it is not there.
-    pub(super) async fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PlaceError> {
+    pub(crate) async fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PlaceError> {
         self.read_up_to(name, u64::MAX).await
     }
 
@@ -130,11 +130,11 @@ impl Place {
 }
 
 /// The folder of the routes.
-pub(super) fn routes(root: &Path) -> PathBuf {
+pub(crate) fn routes(root: &Path) -> PathBuf {
     root.join(&PREFIX[1..])
 }
 
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PlaceError> + Send + 'static,
 ) -> Result<T, PlaceError> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -104,7 +104,7 @@ impl Bucket {
     }
 
     /// In their order: stores show an object with all of its bytes or not at all.
-    pub(super) async fn write(&self, files: Vec<(String, Vec<u8>)>) -> Result<(), PlaceError> {
+    pub(crate) async fn write(&self, files: Vec<(String, Vec<u8>)>) -> Result<(), PlaceError> {
         for (name, bytes) in files {
             let put = self.client.put(&self.path(&name), bytes.into()).await;
             put.map_err(self.failed("write", &name))?;
@@ -112,7 +112,7 @@ impl Bucket {
         Ok(())
     }
 
-    pub(super) async fn lengths(&self, folder: &str) -> Result<BTreeMap<String, u64>, PlaceError> {
+    pub(crate) async fn lengths(&self, folder: &str) -> Result<BTreeMap<String, u64>, PlaceError> {
         let below = format!("{}/", self.folder);
         let objects = self.client.list(Some(&self.path(folder)));
         let lengths = objects.try_filter_map(|object| {
@@ -124,7 +124,7 @@ impl Bucket {
         lengths.map_err(self.failed("list", folder))
     }
 
-    pub(super) async fn remove(&self, name: &str) -> Result<(), PlaceError> {
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), PlaceError> {
         match self.client.delete(&self.path(name)).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failed("remove", name)(error)),
