@@ -46,6 +46,7 @@ mod spenders;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
+mod token;
 #[cfg(unix)]
 mod wallet_files;
 mod watch_verify;
