@@ -54,6 +54,8 @@ mod undo;
 mod v1_answers;
 #[path = "fuzz/checks/wallets.rs"]
 mod wallets;
+#[path = "fuzz/checks/watch_answers.rs"]
+mod watch_answers;
 #[path = "fuzz/checks/watch_rows.rs"]
 mod watch_rows;
 #[path = "fuzz/watch_seeds.rs"]
@@ -179,6 +181,15 @@ fn watch_rows_inputs() {
 #[test]
 fn proofs_inputs() {
     replay("proofs", proofs::check, &proof_seeds::proofs());
+}
+
+#[test]
+fn watch_answers_inputs() {
+    replay(
+        "watch_answers",
+        watch_answers::check,
+        &watch_seeds::watch_answers(),
+    );
 }
 
 #[test]

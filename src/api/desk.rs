@@ -13,6 +13,7 @@ mod process;
 mod proofs;
 mod since;
 mod spends;
+mod watches;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -32,6 +33,7 @@ use crate::proof::Proof;
 use crate::store::{
     Applied, Block, Commitments, Heads, Keep, RowFilter, Sections, Snapshot, SpendRow, Store, Utxo,
 };
+use crate::watch::Registry;
 pub use birthday::BEHIND_SECONDS;
 pub use error::{Blame, DeskError};
 pub use lookup::{BlockCounts, CreatedOutput, FoundTransaction, OutpointState};
@@ -41,6 +43,7 @@ use since::SharedLeft;
 pub use since::Since;
 use spends::SpendAnswers;
 pub use spends::{SpendDetail, SpendDetails};
+pub use watches::{Bearer, Credential, Watching, WatchingError};
 
 /// Broadcasts that the node is asked for at the same time.
 const MAX_BROADCASTS: usize = 16;
@@ -57,6 +60,8 @@ pub struct DeskSettings {
     pub node_timeout: Duration,
     /// What tells output keys that are points from others; a batched one is cheaper.
     pub engine: Arc<dyn Engine>,
+    /// What is watched in the index; `None` where nobody follows it.
+    pub watches: Option<Registry>,
 }
 
 impl Default for DeskSettings {
@@ -66,6 +71,7 @@ impl Default for DeskSettings {
             max_reading: 4 * std::thread::available_parallelism().map_or(4, usize::from),
             node_timeout: Duration::from_secs(60),
             engine: Arc::new(LibSecp256k1),
+            watches: None,
         }
     }
 }
@@ -125,6 +131,7 @@ pub struct Desk {
     clock: Arc<Clock>,
     left: SharedLeft,
     changes: broadcast::Sender<Applied>,
+    watching: Option<Watching>,
 }
 
 impl Desk {
@@ -171,6 +178,7 @@ impl Desk {
             clock,
             left,
             changes,
+            watching: settings.watches.map(Watching::new),
         })
     }
 

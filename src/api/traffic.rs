@@ -28,6 +28,17 @@ pub(super) struct Bounds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Peer(IpAddr);
 
+impl Peer {
+    /// Whether it is this machine.
+    pub(super) fn is_loopback(self) -> bool {
+        match self.0 {
+            IpAddr::V4(address) => address.is_loopback(),
+            // The network of ::1, in which there is nobody else.
+            IpAddr::V6(address) => address.is_unspecified(),
+        }
+    }
+}
+
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Self {
         Self(match address.ip().to_canonical() {

@@ -163,6 +163,7 @@ async fn run(args: DemoArgs) -> Result<()> {
         Some(chain.clone()),
         Some(chain.clone()),
         engine.clone(),
+        None,
     );
     let serving = serve_api(listener, desk, None, stop.clone());
     let serving = tokio::spawn(serving);

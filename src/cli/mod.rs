@@ -13,6 +13,7 @@ mod output;
 mod scan;
 mod server;
 mod sources;
+mod token;
 mod tweaks;
 mod upstream;
 mod wallet;
@@ -66,6 +67,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Watch outpoints and processes through a server: register, list, follow, audit
     Watch(watch::WatchArgs),
+    /// Make, list and revoke tokens of those who may watch
+    Token(token::TokenArgs),
     /// Print `txid tweak` for each eligible transaction of one block
     Tweaks(tweaks::TweaksArgs),
 }
@@ -81,6 +84,7 @@ impl Command {
             | Self::Wallet(_)
             | Self::Export(_)
             | Self::Check(_)
+            | Self::Token(_)
             | Self::Watch(_) => true,
             // The demo's keys follow from its seed.
             Self::Demo(_) | Self::Bench(_) | Self::Tweaks(_) => false,
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(args),
         Command::Export(args) => export::export(args),
         Command::Check(args) => check::check(args),
+        Command::Token(args) => token::token(args),
         Command::Tweaks(args) => tweaks::tweaks(args),
         Command::Watch(args) => watch::watch(args),
     });

@@ -26,7 +26,7 @@ use crate::runtime::{self, Stop};
 use crate::store::{self, Keep, Store, StoreError, StoreOptions, TweakForm};
 use crate::watch::Registry;
 
-const DEFAULT_BIND: &str = "127.0.0.1:8000";
+pub(super) const DEFAULT_BIND: &str = "127.0.0.1:8000";
 const DEFAULT_UNDO_DEPTH: u32 = 288;
 /// Files besides the connections of clients: the index, block files, the node's connections, the log, the runtime's own.
 const OTHER_FILES: u64 = 96;
@@ -75,7 +75,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
     let (common, server) = config::complete(args.common, args.server)?;
     block_on(&common.compute, async {
         let store = Arc::new(open_store(&common, &server, Store::open)?);
-        Registry::attach(store.clone())?;
+        let watches = Registry::attach(store.clone())?;
         let stop = Stop::new();
         stop.on_signal()?;
         let engine = common.compute.engine()?;
@@ -98,7 +98,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         let serving = async {
             let served = serve_api(
                 listener,
-                desk(store.clone(), blocks, node, engine.clone()),
+                desk(store.clone(), blocks, node, engine.clone(), Some(watches)),
                 server.answers_mib,
                 stop.clone(),
             )
@@ -215,7 +215,8 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
         let engine = common.compute.engine()?;
         serve_api(
             listener,
-            desk(store, blocks, node, engine),
+            // Nothing is followed here, so that nothing would come of a watch.
+            desk(store, blocks, node, engine, None),
             server.answers_mib,
             stop,
         )
@@ -277,9 +278,11 @@ pub(super) fn desk(
     blocks: Option<Arc<dyn BlockSource>>,
     node: Option<Arc<dyn Node>>,
     engine: Arc<dyn Engine>,
+    watches: Option<Registry>,
 ) -> Arc<Desk> {
     let settings = DeskSettings {
         engine,
+        watches,
         ..DeskSettings::default()
     };
     Desk::new(store, blocks, node, settings)

@@ -14,10 +14,12 @@ mod pass;
 mod registration;
 mod registry;
 mod tips;
+mod token;
 mod told;
 
 pub use error::WatchError;
 pub use lineage::Looked;
 pub use registration::{NewWatch, REGISTER_MAX, Registered, STEPS_MAX};
 pub use registry::Registry;
+pub use token::{Token, allows, token_entry, token_row};
 pub use told::{told, watch};

@@ -221,6 +221,21 @@ impl Registry {
         self.write(|_, log| Ok(log.remove_token(hash)?))
     }
 
+    /// Revokes the token of a number; `false` if there is none. Its watches stay.
+    ///
+    /// # Errors
+    /// [`WatchError::Store`].
+    pub fn revoke_token_of(&self, number: u32) -> Result<bool, WatchError> {
+        self.write(|snapshot, log| {
+            let tokens = snapshot.tokens()?;
+            let token = tokens.iter().find(|(_, row)| row.number == number);
+            match token {
+                Some((hash, _)) => Ok(log.remove_token(hash)?),
+                None => Ok(false),
+            }
+        })
+    }
+
     /// A change after which everybody waits for what they waited for.
     fn write<T>(
         &self,

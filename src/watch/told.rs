@@ -2,10 +2,26 @@
 
 use bitcoin::OutPoint;
 
+use super::registration::NewWatch;
 use crate::store::watches::{Event, Gone, Happening, Subject, WatchRow};
 use crate::wire::native::{
-    ConfirmedSpend, Follow, GoneWhy, SeenSpend, Watch, WatchEvent, WatchHappening,
+    ConfirmedSpend, Follow, GoneWhy, Registration, SeenSpend, Watch, WatchEvent, WatchHappening,
 };
+
+impl From<Registration> for NewWatch {
+    fn from(registration: Registration) -> Self {
+        Self {
+            subject: match registration.follow {
+                Follow::Outpoint => Subject::Outpoint,
+                Follow::Process(rule) => Subject::Process(rule),
+            },
+            outpoint: registration.outpoint,
+            created: registration.created,
+            confirmations: registration.confirmations,
+            tag: registration.tag.into_bytes(),
+        }
+    }
+}
 
 /// An event under its cursor; `row` is its watch, if that is still there.
 pub fn told(cursor: u64, event: &Event, row: Option<&WatchRow>) -> WatchEvent {

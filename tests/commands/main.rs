@@ -46,6 +46,8 @@ mod spenders;
 mod stopping;
 #[path = "../support/mod.rs"]
 mod support;
+mod token;
 #[cfg(unix)]
 mod wallet_files;
+mod watch;
 mod watch_verify;

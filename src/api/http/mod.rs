@@ -1,5 +1,6 @@
 //! HTTP: the router, and what all dialects over it share: frame, compression, kept answers, refusals.
 
+mod access;
 mod answers;
 mod encoding;
 mod frame;
@@ -108,6 +109,11 @@ impl Route {
 /// GET alone; the router by itself would answer HEAD too and other methods with 405.
 fn on_get<T: 'static>(handler: impl Handler<T, Context>) -> MethodRouter<Context> {
     any(not_found).get(handler).head(not_found)
+}
+
+/// DELETE alone.
+fn on_delete<T: 'static>(handler: impl Handler<T, Context>) -> MethodRouter<Context> {
+    any(not_found).delete(handler)
 }
 
 /// POST alone.
@@ -246,6 +252,10 @@ impl Context {
     fn refuse(&self, headers: &HeaderMap, error: &impl Refusal) -> Response {
         error.log();
         let mut response = self.json(headers, error.status(), error.body());
+        if error.status() == StatusCode::UNAUTHORIZED {
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(wait) = error.retry_after() {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));

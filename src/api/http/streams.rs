@@ -1,6 +1,7 @@
 //! Answers that go on for as long as a client likes: how many there may be, and what ends them.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::api::ServeSettings;
 use crate::api::connection::Traffic;
+use crate::api::desk::Bearer;
 use crate::api::traffic::{Activity, Peer};
 
 /// Longest time for which a stream says nothing: less than what proxies take for a dead connection.
@@ -22,7 +24,24 @@ pub(super) struct Streams {
     pub(super) heartbeat: Duration,
     /// `None` if nothing ends them.
     is_stopping: Option<watch::Receiver<bool>>,
-    open: Mutex<HashMap<Option<Peer>, usize>>,
+    open: Mutex<Open>,
+}
+
+/// How many are open.
+#[derive(Default)]
+struct Open {
+    by_peer: HashMap<Option<Peer>, usize>,
+    by_token: HashMap<u32, usize>,
+}
+
+/// One less.
+fn leave<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
 }
 
 impl Streams {
@@ -43,14 +62,45 @@ impl Streams {
 
     /// A place for a stream over a connection; `None` if there is none.
     pub(super) fn take(self: &Arc<Self>, traffic: Option<&Traffic>) -> Option<StreamPlace> {
+        self.take_some(traffic, None)
+    }
+
+    /// A place for somebody's stream over a connection; `None` if there is none, or the token has as many as it may.
+    pub(super) fn take_for(
+        self: &Arc<Self>,
+        traffic: Option<&Traffic>,
+        bearer: &Bearer,
+    ) -> Option<StreamPlace> {
+        let token = bearer.token.map(|token| (token, bearer.streams_max));
+        self.take_some(traffic, token)
+    }
+
+    fn take_some(
+        self: &Arc<Self>,
+        traffic: Option<&Traffic>,
+        token: Option<(u32, u32)>,
+    ) -> Option<StreamPlace> {
         let activity = traffic.map(|Traffic(activity)| activity.clone());
         let peer = activity.as_ref().map(|activity| activity.peer());
         let mut open = self.lock();
-        let own = open.get(&peer).copied().unwrap_or_default();
-        if own >= self.own_places || open.values().sum::<usize>() >= self.places {
+        let own = open.by_peer.get(&peer).copied().unwrap_or_default();
+        let all = open.by_peer.values().sum::<usize>();
+        // Whoever has a token counts by that: many of them may stand behind one address.
+        let has_share = match token {
+            Some((token, most)) => {
+                let own = open.by_token.get(&token).copied().unwrap_or_default();
+                u32::try_from(own).is_ok_and(|own| own < most)
+            }
+            None => own < self.own_places,
+        };
+        if !has_share || all >= self.places {
             return None;
         }
-        open.insert(peer, own + 1);
+        let token = token.map(|(token, _)| token);
+        *open.by_peer.entry(peer).or_default() += 1;
+        if let Some(token) = token {
+            *open.by_token.entry(token).or_default() += 1;
+        }
         drop(open);
         if let Some(activity) = &activity {
             activity.stream_begins();
@@ -58,11 +108,12 @@ impl Streams {
         Some(StreamPlace {
             streams: self.clone(),
             peer,
+            token,
             activity,
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Option<Peer>, usize>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,6 +122,7 @@ impl Streams {
 pub(super) struct StreamPlace {
     streams: Arc<Streams>,
     peer: Option<Peer>,
+    token: Option<u32>,
     activity: Option<Arc<Activity>>,
 }
 
@@ -101,11 +153,9 @@ impl Drop for StreamPlace {
             activity.stream_ends();
         }
         let mut open = self.streams.lock();
-        if let Some(count) = open.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.peer);
-            }
+        leave(&mut open.by_peer, &self.peer);
+        if let Some(token) = &self.token {
+            leave(&mut open.by_token, token);
         }
     }
 }
@@ -146,6 +196,26 @@ mod tests {
         drop(streams.take(Some(&traffic(9))).expect("one is free"));
         places.push(streams.take(Some(&traffic(0))).expect("one is free"));
         drop(places);
-        assert!(streams.lock().is_empty());
+
+        // Tokens have shares of their own, from wherever they come.
+        let bearer = |token, streams_max| Bearer {
+            owner: token,
+            token: Some(token),
+            watches_max: 0,
+            streams_max,
+        };
+        let mut places = Vec::new();
+        for last in 0..6 {
+            let place = streams.take_for(Some(&traffic(last)), &bearer(1, 6));
+            places.push(place.expect("room"));
+        }
+        let seventh = |token| streams.take_for(Some(&traffic(7)), &bearer(token, 6));
+        assert!(seventh(1).is_none(), "its share");
+        drop(seventh(2).expect("another one's"));
+        places.pop();
+        drop(seventh(1).expect("one is free"));
+        drop(places);
+        assert!(streams.lock().by_token.is_empty());
+        assert!(streams.lock().by_peer.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint};
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::WATCHED_TO;
 use super::event::Event;
@@ -125,6 +125,14 @@ impl Snapshot {
                 .map(Some),
             None => Ok(None),
         })
+    }
+
+    /// Whether there is any token.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub fn has_tokens(&self) -> Result<bool, StoreError> {
+        self.read(|view| Ok(!view.watching().tokens()?.is_empty()?))
     }
 
     /// All tokens, by their hashes.

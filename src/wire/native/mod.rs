@@ -12,6 +12,7 @@ mod process;
 mod proof;
 pub mod section;
 pub mod selection;
+mod tokens;
 mod watch_events;
 mod watches;
 
@@ -31,8 +32,10 @@ pub use lookup::{
 };
 pub use process::{Process, Step};
 pub use proof::{PROOF_BYTES_MAX, read_proof, write_proof};
+pub use tokens::{MadeToken, NewToken, Scope, TOKEN_BYTES_MAX, TOKEN_NAME_BYTES_MAX, TokenEntry};
 pub use watch_events::{
-    ConfirmedSpend, EVENTS_PAGE_MAX, EventPage, GoneWhy, SeenSpend, WatchEvent, WatchHappening,
+    ConfirmedSpend, EVENTS_PAGE_MAX, EventPage, GoneWhy, LogCut, SeenSpend, WatchEvent,
+    WatchHappening,
 };
 pub use watches::{
     Follow, REGISTRATION_BYTES_MAX, REGISTRATIONS_MAX, REMOVAL_BYTES_MAX, Registered, Registration,
@@ -56,6 +59,16 @@ pub enum Code {
     Unknown,
     /// The block was in the chain, and is not any more.
     ReorganisedAway,
+    /// No token, or one that is not known.
+    Unauthorized,
+    /// The token does not allow it.
+    Forbidden,
+    /// More than this token may have, or one request may find.
+    Limit,
+    /// The outpoint is watched already in another way.
+    Conflict,
+    /// Events behind the cursor were cut off the log.
+    Cut,
     /// This server does not keep what is asked for, or what it takes to find it.
     NotKept,
     /// Not now; `Retry-After` says when.

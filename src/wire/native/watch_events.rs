@@ -454,5 +454,35 @@ impl EventPage {
     }
 }
 
+/// The last event of a stream whose next ones were cut off the log; it has no `id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCut {
+    /// The cursor behind which the stream was.
+    pub after: u64,
+    /// Cursor of the first event that is kept, or of the next one there will be.
+    pub first: u64,
+}
+
+impl LogCut {
+    /// Its name, as `event:` has it.
+    pub const NAME: &'static str = "cut";
+
+    /// JSON in one line.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn encode(&self) -> Result<String, String> {
+        serde_json::to_string(self).map_err(|error| error.to_string())
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(text: &[u8]) -> Result<Self, String> {
+        parse(text)
+    }
+}
+
 #[cfg(test)]
 mod tests;

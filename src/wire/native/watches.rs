@@ -348,7 +348,7 @@ impl WatchPage {
     }
 }
 
-/// `DELETE /spindex/v1/watches`: which are to be removed, and in the answer which of them were there.
+/// `DELETE /spindex/v1/watches`: which are to be removed, and in the answer those of them that were there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Removal {
     /// Numbers of watches.

@@ -15,17 +15,17 @@ use super::super::serve_chain;
 use super::refused;
 
 /// One client's stream, read line by line as the standard of events says.
-struct Listening {
+pub(super) struct Listening {
     bytes: futures::stream::BoxStream<'static, reqwest::Result<Vec<u8>>>,
     read: String,
 }
 
 /// An event: name, id, data.
 #[derive(Debug, PartialEq)]
-struct Received {
-    name: String,
-    id: String,
-    data: Value,
+pub(super) struct Received {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) data: Value,
 }
 
 impl Listening {
@@ -38,6 +38,11 @@ impl Listening {
         assert_eq!(response.status().as_u16(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["cache-control"], "no-cache");
+        Self::of(response)
+    }
+
+    /// The stream of an answer.
+    pub(super) fn of(response: reqwest::Response) -> Self {
         let bytes = response.bytes_stream().map(|bytes| bytes.map(Vec::from));
         Self {
             bytes: bytes.boxed(),
@@ -46,7 +51,7 @@ impl Listening {
     }
 
     /// What stands up to the next empty line; `None` at the end.
-    async fn block(&mut self) -> Option<String> {
+    pub(super) async fn block(&mut self) -> Option<String> {
         loop {
             if let Some((block, rest)) = self.read.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
@@ -59,7 +64,7 @@ impl Listening {
     }
 
     /// The next event; comments are passed over.
-    async fn next(&mut self) -> Option<Received> {
+    pub(super) async fn next(&mut self) -> Option<Received> {
         loop {
             let block = self.block().await?;
             let field = |name: &str| {

@@ -8,6 +8,8 @@ mod openapi;
 mod proofs;
 mod selections;
 mod slow_readers;
+mod watch_log;
+mod watches;
 
 use bitcoin::{Network, OutPoint};
 use serde_json::{Value, json};

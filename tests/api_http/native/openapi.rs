@@ -4,11 +4,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use bitcoin::Network;
 use serde_json::{Value, json};
+use spindex::api::ServeSettings;
+use spindex::watch::{Registry, Token, token_row};
+use spindex::wire::native::{NewToken, Scope};
 
-use super::super::fixture::{TestChain, pays, sample_chain, sweeps};
-use super::super::serve_chain;
+use super::super::fixture::{TestChain, TestStore, pays, sample_chain, sweeps};
 use super::step;
+use super::watches::serve;
 
 /// A file beside this one's folders.
 fn project(path: &str) -> PathBuf {
@@ -109,7 +113,12 @@ fn close(value: &mut Value) {
 }
 
 /// Whether the server answers what a document says, and what the program has to say of that.
-fn is_answered(program: &Path, document: &Value, url: &str, phases: &str) -> (bool, String) {
+fn is_answered(
+    program: &Path,
+    document: &Value,
+    (url, token): (&str, &str),
+    phases: &str,
+) -> (bool, String) {
     let directory = tempfile::tempdir().expect("a directory");
     let schema = directory.path().join("openapi.json");
     std::fs::write(&schema, document.to_string()).expect("writes");
@@ -122,6 +131,7 @@ fn is_answered(program: &Path, document: &Value, url: &str, phases: &str) -> (bo
         .arg(schema)
         .args(["--url", url, "--phases", phases, "--workers", "2"])
         .args(["--checks", CHECKS])
+        .args(["--header", &format!("Authorization: Bearer {token}")])
         // A stream does not end: others test it.
         .args(["--exclude-path", "/events"])
         .args(["--max-examples", cases.as_deref().unwrap_or("20")])
@@ -133,28 +143,53 @@ fn is_answered(program: &Path, document: &Value, url: &str, phases: &str) -> (bo
     (output.status.success(), said)
 }
 
+/// A token that may do all, and whose number no chance would name to be revoked.
+fn token_of(registry: &Registry) -> Token {
+    let new = NewToken {
+        name: String::new(),
+        scopes: Scope::ALL.to_vec(),
+        watches_max: 1_000_000,
+        streams_max: 1,
+        owner: None,
+    };
+    for number in 0..40_u8 {
+        let row = token_row(&new);
+        registry.put_token(&[number; 32], &row).expect("written");
+        registry.revoke_token(&[number; 32]).expect("written");
+    }
+    let token = Token::random();
+    let number = registry.put_token(&token.hash(), &token_row(&new));
+    assert_eq!(number.expect("written"), 41);
+    token
+}
+
 /// What is asked of each answer.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_answers_what_its_document_says() {
     let chain = chain();
-    let (_store, server) = serve_chain(&chain).await;
+    let store = TestStore::new(Network::Regtest, chain.blocks[0].id().height);
+    store.connect(&chain.records());
+    let registry = Registry::attach(store.store.clone()).expect("attaches");
+    let token = token_of(&registry);
+    let server = serve(&store, &registry, ServeSettings::default()).await;
     let mut document = server.ok("spindex/v1/openapi.json").await;
     sharpen(&mut document, &chain);
     let url = server.url("spindex/v1");
+    let token = token.text();
     let work = move || {
         let Some(program) = schemathesis() else {
             return;
         };
         let all = "examples,coverage,fuzzing";
-        let (is_answered_so, said) = is_answered(&program, &document, &url, all);
+        let (is_answered_so, said) = is_answered(&program, &document, (&url, &token), all);
         assert!(is_answered_so, "{said}");
         // It would notice, too.
         let schemas = &mut document["components"]["schemas"];
         schemas["Transaction"]["properties"]["outputs"]["items"]["properties"]["vout"] =
             json!(false);
-        let (is_answered_so, said) = is_answered(&program, &document, &url, "examples");
+        let (is_answered_so, said) = is_answered(&program, &document, (&url, &token), "examples");
         assert!(!is_answered_so && said.contains("schema"), "{said}");
     };
     tokio::task::spawn_blocking(work).await.expect("as it says");

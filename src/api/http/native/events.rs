@@ -9,8 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,11 +18,12 @@ use futures::future::BoxFuture;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::{NativeError, Parameters, named};
+use super::{NativeError, Parameters, log, named};
 use crate::BlockId;
 use crate::api::connection::Traffic;
 use crate::api::desk::{Desk, DeskError, Since};
 use crate::api::http::Context;
+use crate::api::http::access::traffic;
 use crate::api::http::streams::StreamPlace;
 use crate::store::Applied;
 use crate::wire::native::{Event, read_cursor, write_cursor};
@@ -31,32 +31,33 @@ use crate::wire::native::{Event, read_cursor, write_cursor};
 /// Most blocks that are told of one by one: a day of them.
 const BLOCKS_MAX: u32 = 144;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Says to proxies of one kind that each event is to be passed on at once.
-const NO_BUFFERING: (HeaderName, HeaderValue) = (
+pub(super) const NO_BUFFERING: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-accel-buffering"),
     HeaderValue::from_static("no"),
 );
 
-/// `GET /spindex/v1/events?cursor=`, or with `Last-Event-ID`.
+/// `GET /spindex/v1/events?cursor=`, or with `Last-Event-ID`; with `after` or `watch` it is the log of watches.
 pub(super) async fn events(
     State(context): State<Context>,
-    traffic: Option<Extension<ConnectInfo<Traffic>>>,
     parameters: Parameters,
-    headers: HeaderMap,
+    request: Request,
 ) -> Response {
-    let traffic = traffic
-        .as_ref()
-        .map(|Extension(ConnectInfo(traffic))| traffic);
-    match follow(&context, traffic, parameters, &headers).await {
+    let (parts, _) = request.into_parts();
+    if log::is_of_log(&parameters) {
+        return log::log(State(context), parameters, parts).await;
+    }
+    let headers = &parts.headers;
+    match follow(&context, traffic(&parts), parameters, headers).await {
         Ok(follower) => {
             let mut response = Sse::new(stream(follower)).into_response();
             let (name, value) = NO_BUFFERING;
             response.headers_mut().insert(name, value);
             response
         }
-        Err(error) => context.refuse(&headers, &error),
+        Err(error) => context.refuse(headers, &error),
     }
 }
 

@@ -6,12 +6,15 @@ mod chunks;
 mod commitments;
 mod events;
 mod info;
+mod log;
 mod lookup;
 mod openapi;
 mod process;
 mod proof;
 mod ranges;
 mod selection;
+mod tokens;
+mod watches;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -21,9 +24,10 @@ use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use bitcoin::{BlockHash, OutPoint};
 
-use super::{Refusal, Route, on_get};
-use crate::api::desk::{BlockReading, DeskError, Reading};
+use super::{Refusal, Route, on_delete, on_get};
+use crate::api::desk::{BlockReading, DeskError, Reading, WatchingError};
 use crate::chain::ChainError;
+use crate::watch::WatchError;
 use crate::wire::native::{self, Code};
 
 /// Path and handler of each route.
@@ -42,6 +46,15 @@ pub(super) fn routes() -> Vec<Route> {
         get("/process/{outpoint}", on_get(process::process)),
         get("/proof/{block}/{index}", on_get(proof::proof)),
         get("/events", on_get(events::events)),
+        get(
+            "/watches",
+            on_get(watches::list)
+                .post(watches::register)
+                .delete(watches::remove),
+        ),
+        get("/watches/{watch}", on_get(watches::one)),
+        get("/tokens", on_get(tokens::list).post(tokens::make)),
+        get("/tokens/{token}", on_delete(tokens::revoke)),
         get("/openapi.json", on_get(openapi::document)),
     ]
 }
@@ -73,6 +86,9 @@ pub(super) enum NativeError {
     /// There is no room to put an answer.
     #[error("too many answers are waiting to be taken")]
     Crowded,
+    /// Nothing is said of watches.
+    #[error(transparent)]
+    Watching(WatchingError),
     /// The desk has no answer.
     #[error(transparent)]
     Desk(#[from] DeskError),
@@ -85,6 +101,10 @@ impl Refusal for NativeError {
             Code::NotYetIndexed | Code::NeverIndexed | Code::Unknown | Code::ReorganisedAway => {
                 StatusCode::NOT_FOUND
             }
+            Code::Unauthorized => StatusCode::UNAUTHORIZED,
+            Code::Forbidden | Code::Limit => StatusCode::FORBIDDEN,
+            Code::Conflict => StatusCode::CONFLICT,
+            Code::Cut => StatusCode::GONE,
             Code::NotKept => StatusCode::NOT_IMPLEMENTED,
             Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -126,6 +146,7 @@ impl NativeError {
             Self::NotFindable(_) => Code::NotKept,
             Self::TooManyStreams => Code::Busy,
             Self::Crowded => Code::Busy,
+            Self::Watching(error) => watching_code(error),
             Self::Desk(error) => match error {
                 DeskError::UnknownHeight { .. } => Code::NotYetIndexed,
                 DeskError::NothingIndexed | DeskError::Compacting(_) | DeskError::NotLocated(_) => {
@@ -164,6 +185,37 @@ impl NativeError {
             _ => "the index cannot be read: the server's log says more",
         };
         text.to_owned()
+    }
+}
+
+impl From<WatchingError> for NativeError {
+    fn from(error: WatchingError) -> Self {
+        match error {
+            WatchingError::Desk(error) => error.into(),
+            WatchingError::Watch(WatchError::Store(error)) => DeskError::from(error).into(),
+            WatchingError::Watch(error @ (WatchError::Attached | WatchError::Unread(_))) => {
+                DeskError::Internal(error.to_string()).into()
+            }
+            error => Self::Watching(error),
+        }
+    }
+}
+
+/// The code of what is said to the peer as it is.
+const fn watching_code(error: &WatchingError) -> Code {
+    match error {
+        WatchingError::NoWatches => Code::NotKept,
+        WatchingError::Unauthorized(_) => Code::Unauthorized,
+        WatchingError::Forbidden(_) => Code::Forbidden,
+        WatchingError::NoToken(_) => Code::Unknown,
+        WatchingError::Watch(error) => match error {
+            WatchError::Limit { .. } | WatchError::TooManySteps => Code::Limit,
+            WatchError::Otherwise { .. } => Code::Conflict,
+            WatchError::Cut { .. } => Code::Cut,
+            WatchError::Store(_) => Code::Internal,
+            _ => Code::BadRequest,
+        },
+        WatchingError::Desk(_) => Code::Internal,
     }
 }
 

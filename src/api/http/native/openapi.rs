@@ -47,7 +47,17 @@ mod tests {
     fn its_codes_are_those_of_refusals() {
         let described = described();
         let mut codes = BTreeSet::new();
-        for name in ["BadRequest", "NotThere", "Internal", "NotKept", "Busy"] {
+        for name in [
+            "BadRequest",
+            "Unauthorized",
+            "Forbidden",
+            "NotThere",
+            "Conflict",
+            "Cut",
+            "Internal",
+            "NotKept",
+            "Busy",
+        ] {
             let schema = &described["components"]["schemas"][name]["allOf"][1];
             let code = &schema["properties"]["error"]["properties"]["code"];
             let one = code["const"].as_str().into_iter();
@@ -63,6 +73,11 @@ mod tests {
             Code::NeverIndexed,
             Code::Unknown,
             Code::ReorganisedAway,
+            Code::Unauthorized,
+            Code::Forbidden,
+            Code::Limit,
+            Code::Conflict,
+            Code::Cut,
             Code::NotKept,
             Code::Busy,
             Code::Internal,

@@ -41,7 +41,7 @@ async fn broadcast(context: &Context, request: Request) -> Result<Txid, V1Error>
     let peer = peer.map(|ConnectInfo(Traffic(activity))| activity.peer());
     let (parts, body) = request.into_parts();
     // Before anything that others wait for too is taken, so that a slow sender is in nobody's way.
-    let received = context.receiver.receive(body, peer).await?;
+    let received = context.receiver.receive(body, peer, MAX_BODY_BYTES).await?;
     let body = Body::from(received.bytes.clone());
     let data = read_data(Request::from_parts(parts, body)).await?;
     if data.trim().is_empty() {

@@ -13,7 +13,7 @@ use super::V1Error;
 use crate::api::desk::DeskError;
 use crate::api::traffic::Peer;
 
-/// Largest body taken. Nodes relay up to 400,000 weight units, so 400,000 bytes or 800,000 hex digits at most; the
+/// Largest body of a transaction. Nodes relay up to 400,000 weight units, so 400,000 bytes or 800,000 hex digits at most; the
 /// rest is room for the frame.
 pub(super) const MAX_BODY_BYTES: usize = 1 << 20;
 /// Up to this size a body needs no permit: the number of connections bounds the memory that such bodies take.
@@ -23,10 +23,6 @@ const MAX_LARGE: usize = 16;
 /// Of these, most of one peer.
 const MAX_LARGE_PER_PEER: usize = 4;
 
-const TOO_LARGE: V1Error = V1Error::BodyTooLarge {
-    limit_bytes: MAX_BODY_BYTES,
-};
-
 /// What takes bodies in.
 pub(in crate::api::http) struct Receiver {
     time: Duration,
@@ -35,8 +31,8 @@ pub(in crate::api::http) struct Receiver {
 }
 
 /// A body, and its share of what may be held.
-pub(super) struct Received<'a> {
-    pub(super) bytes: Bytes,
+pub(in crate::api::http) struct Received<'a> {
+    pub(in crate::api::http) bytes: Bytes,
     _large: Option<Large<'a>>,
 }
 
@@ -74,15 +70,16 @@ impl Receiver {
         }
     }
 
-    /// Takes a body in; `peer` is where it comes from, where that is known.
+    /// Takes a body of `most` bytes in; `peer` is where it comes from, where that is known.
     ///
     /// # Errors
     /// [`V1Error::BodyTooLarge`], [`V1Error::BodyTooSlow`]; [`V1Error::TooManyBodies`] for a large one while others
     /// are held; [`V1Error::BodyLost`] if it ends early.
-    pub(super) async fn receive(
+    pub(in crate::api::http) async fn receive(
         &self,
         body: Body,
         peer: Option<Peer>,
+        most: usize,
     ) -> Result<Received<'_>, V1Error> {
         let deadline = Instant::now() + self.time;
         let mut stream = body.into_data_stream();
@@ -95,8 +92,8 @@ impl Receiver {
             };
             let next = next.map_err(|_| V1Error::BodyLost)?;
             let length = bytes.len() + next.len();
-            if length > MAX_BODY_BYTES {
-                return Err(TOO_LARGE);
+            if length > most {
+                return Err(V1Error::BodyTooLarge { limit_bytes: most });
             }
             if length > SMALL_BODY_BYTES && large.is_none() {
                 large = Some(self.hold_large(peer, deadline).await?);

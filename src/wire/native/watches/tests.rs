@@ -121,6 +121,17 @@ fn registered() {
 }
 
 #[test]
+fn removals() {
+    let removal = Removal {
+        watches: vec![3, 17],
+    };
+    let text = r#"{"watches":[3,17]}"#;
+    assert_eq!(String::from_utf8(removal.encode().unwrap()).unwrap(), text);
+    assert_eq!(Removal::decode(text.as_bytes()), Ok(removal));
+    assert!(Removal::decode(br#"{"watches":[3],"all":true}"#).is_err());
+}
+
+#[test]
 fn pages() {
     let watch = Watch {
         watch: 17,
