@@ -307,6 +307,16 @@ fn a_process_is_followed_through_reorganisations_and_restarts() {
         (&audited["ok"], &audited["proven"]),
         (&json!(true), &json!(5))
     );
+    // The same by the log, with what it took back.
+    let by_log = scene.lines(&["verify", &start, "--from-log"]);
+    assert_eq!(by_log, verified);
+    let other = OutPoint::new(scene.start.txid, 1).to_string();
+    let unwatched = scene.lines(&["verify", &other, "--from-log"]);
+    assert_eq!(unwatched[0]["event"], json!("unverified"));
+    assert_eq!(
+        unwatched[0]["what"],
+        json!("there is no watch of this process, of this caller")
+    );
     let listed = scene.lines(&["list"]);
     assert_eq!(listed.len(), 1);
     assert_eq!(
