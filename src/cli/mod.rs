@@ -17,6 +17,7 @@ mod token;
 mod tweaks;
 mod upstream;
 mod wallet;
+mod watching;
 
 use std::process::ExitCode;
 
