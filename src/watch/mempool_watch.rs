@@ -56,6 +56,8 @@ pub struct MempoolWatch {
     dirty: BTreeSet<u64>,
     /// Those of which something could not be said.
     unclear: BTreeSet<u64>,
+    /// When these may be looked at again.
+    look_again: Instant,
     /// What the node is to be asked for, and what it had unspent a moment ago.
     asked: BTreeSet<OutPoint>,
     unspent: HashSet<OutPoint>,
@@ -98,6 +100,7 @@ impl MempoolWatch {
             listener,
             dirty: BTreeSet::new(),
             unclear: BTreeSet::new(),
+            look_again: Instant::now(),
             asked: BTreeSet::new(),
             unspent: HashSet::new(),
         };
@@ -187,12 +190,7 @@ impl MempoolWatch {
 
     /// Waits for something to look at; false if there will be nothing more.
     async fn wait(&mut self) -> bool {
-        let again = async {
-            match self.unclear.is_empty() {
-                true => std::future::pending().await,
-                false => tokio::time::sleep(LOOK_AGAIN).await,
-            }
-        };
+        let is_unclear = !self.unclear.is_empty();
         tokio::select! {
             change = self.listener.next() => match change {
                 Ok(change) => self.hear(&change),
@@ -212,7 +210,10 @@ impl MempoolWatch {
                 // The index may have said what was unclear.
                 self.last_event.mark_changed();
             }
-            () = again => self.dirty.append(&mut self.unclear),
+            () = tokio::time::sleep_until(self.look_again), if is_unclear => {
+                self.look_again = Instant::now() + LOOK_AGAIN;
+                self.dirty.append(&mut self.unclear);
+            }
         }
         true
     }
