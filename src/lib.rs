@@ -10,6 +10,7 @@
 //! | [`bip352`] | the rules of the protocol | `scan` |
 //! | [`filter`] | compact filters of blocks | `scan` |
 //! | [`process`] | what a spend of a process tip means | `scan` |
+//! | [`mod@proof`] | that a transaction stands in a block | `scan` |
 //! | [`mod@scan`] | which outputs are a wallet's | `scan` |
 //! | [`wire`] | the bytes of the dialects | `client`, `server` |
 //! | [`exported`] | files that an index was exported as | `client`, `index` |
@@ -54,6 +55,8 @@ pub mod mempool;
 pub mod private_file;
 #[cfg(feature = "scan")]
 pub mod process;
+#[cfg(feature = "scan")]
+pub mod proof;
 #[cfg(all(feature = "client", feature = "index"))]
 pub mod replica;
 #[cfg(feature = "index")]

@@ -31,6 +31,10 @@ mod native_answers;
 mod native_parts;
 #[path = "fuzz/native_seeds.rs"]
 mod native_seeds;
+#[path = "fuzz/proof_seeds.rs"]
+mod proof_seeds;
+#[path = "fuzz/checks/proofs.rs"]
+mod proofs;
 #[path = "fuzz/checks/rpc_block.rs"]
 mod rpc_block;
 #[path = "fuzz/checks/scans.rs"]
@@ -172,6 +176,11 @@ fn v1_answers_inputs() {
 #[test]
 fn watch_rows_inputs() {
     replay("watch_rows", watch_rows::check, &watch_seeds::watch_rows());
+}
+
+#[test]
+fn proofs_inputs() {
+    replay("proofs", proofs::check, &proof_seeds::proofs());
 }
 
 #[test]

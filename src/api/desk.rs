@@ -10,6 +10,7 @@ mod columns;
 mod error;
 mod lookup;
 mod process;
+mod proofs;
 mod since;
 mod spends;
 mod watches;
@@ -29,6 +30,7 @@ use crate::curve::Engine;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::filter::{FilterKind, spent_item};
 use crate::mempool::Mempool;
+use crate::proof::Proof;
 use crate::store::{
     Applied, Block, Commitments, Heads, Keep, RowFilter, Sections, Snapshot, SpendRow, Store, Utxo,
 };
@@ -37,6 +39,7 @@ pub use birthday::BEHIND_SECONDS;
 pub use error::{Blame, DeskError};
 pub use lookup::{BlockCounts, CreatedOutput, FoundTransaction, OutpointState};
 pub use process::Process;
+use proofs::ProofBlocks;
 use since::SharedLeft;
 pub use since::Since;
 use spends::SpendAnswers;
@@ -129,6 +132,7 @@ pub struct Desk {
     /// A permit per broadcast that the node is asked for.
     broadcasting: Semaphore,
     spends: SpendAnswers,
+    proofs: ProofBlocks,
     clock: Arc<Clock>,
     left: SharedLeft,
     changes: broadcast::Sender<Applied>,
@@ -176,6 +180,7 @@ impl Desk {
             )),
             broadcasting: Semaphore::new(MAX_BROADCASTS),
             spends: SpendAnswers::new(),
+            proofs: ProofBlocks::new(),
             clock,
             left,
             changes,
@@ -245,6 +250,18 @@ impl Desk {
         let blocks = self.blocks.as_deref().ok_or(DeskError::NoNode)?;
         self.spends
             .get(blocks, self.node_timeout, block, spends)
+            .await
+    }
+
+    /// That a transaction stands in a block, from the node's block; `None` if the block has no transaction at that position.
+    ///
+    /// # Errors
+    /// [`DeskError::NoNode`], [`DeskError::BlockFailed`], [`DeskError::SpendsMismatch`].
+    pub async fn proof(&self, block: BlockId, index: u32) -> Result<Option<Proof>, DeskError> {
+        let blocks = self.blocks.as_deref().ok_or(DeskError::NoNode)?;
+        let (fetches, timeout) = (&self.spends, self.node_timeout);
+        self.proofs
+            .get(blocks, fetches, timeout, block, index)
             .await
     }
 

@@ -17,6 +17,7 @@ mod token;
 mod tweaks;
 mod upstream;
 mod wallet;
+mod watch;
 mod watching;
 
 use std::process::ExitCode;
@@ -65,6 +66,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Check the index: against itself, the node, another server; and repair it
     Check(check::CheckArgs),
+    /// Watch outpoints and processes through a server: register, list, follow, audit
+    Watch(watch::WatchArgs),
     /// Make, list and revoke tokens of those who may watch
     Token(token::TokenArgs),
     /// Print `txid tweak` for each eligible transaction of one block
@@ -82,6 +85,7 @@ impl Command {
             | Self::Wallet(_)
             | Self::Export(_)
             | Self::Check(_)
+            | Self::Watch(_)
             | Self::Token(_) => true,
             // The demo's keys follow from its seed.
             Self::Demo(_) | Self::Bench(_) | Self::Tweaks(_) => false,
@@ -107,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(args),
         Command::Token(args) => token::token(args),
         Command::Tweaks(args) => tweaks::tweaks(args),
+        Command::Watch(args) => watch::watch(args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -86,6 +86,11 @@ impl HttpOracle {
         // A provider that is installed already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let proxy = settings.proxy.as_deref();
+        let authorization = settings
+            .token
+            .as_ref()
+            .map(|token| transport::authorization(token))
+            .transpose()?;
         let way = Way::to(&base, proxy);
         if let Way::Environment(proxy) = &way {
             let server = shown(&base);
@@ -98,6 +103,10 @@ impl HttpOracle {
             .timeout(settings.timeout)
             .http1_only()
             .redirect(redirect::policy(&base));
+        let builder = match authorization {
+            Some(headers) => builder.default_headers(headers),
+            None => builder,
+        };
         let builder = way.take(builder, proxy)?;
         let client = builder.build().map_err(|error| {
             OracleError::Setup(format!("HTTP cannot be set up: {}", reason(error)))

@@ -85,8 +85,8 @@ pub struct LightSettings {
     /// Ask for transactions with an unspent taproot output alone: quicker, and blind to what is spent already, also if a
     /// reorganisation revives it.
     pub cut_through: bool,
-    /// Of a server of version 1: ask once more for everything that is unresolved ([`ScanReport::unresolved`]), not only for what a reorganisation
-    /// may have changed.
+    /// Of a server of version 1: ask once more for everything that is [unresolved](super::ScanReport::unresolved), not only for
+    /// what a reorganisation may have changed.
     pub ask_again: bool,
     /// Of a server of the native protocol: fetch what a match would need of every block, so that no request depends on one.
     pub private: bool,

@@ -2,13 +2,14 @@
 //!
 //! [`Oracle`] is what a server of version 1 is asked, and [`http`] asks it; [`native`] asks servers of the native protocol,
 //! which answer for thousands of blocks at once; [`light`] is the range loop over either, for one wallet or several; [`state`] keeps progress and finds on disk;
-//! [`witnesses`] compares servers with each other.
+//! [`witnesses`] compares servers with each other; [`watching`] holds what they say of processes against the blocks.
 
 pub mod http;
 pub mod light;
 pub mod native;
 pub mod report;
 pub mod state;
+pub mod watching;
 pub mod witnesses;
 
 use bitcoin::{BlockHash, Transaction, Txid};

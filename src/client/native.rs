@@ -13,6 +13,7 @@ mod group;
 mod headers;
 mod outpoint;
 mod parts;
+mod proof;
 
 use std::fmt;
 use std::sync::Arc;
@@ -160,6 +161,12 @@ impl NativeOracle {
         let refused = match http.get(&route("info"), INFO_BYTES).await {
             Ok(answer) if Info::decode(&answer.body).is_ok() => return Ok(Speaks::Native),
             Ok(_) => None,
+            // Whoever is not let in learns nothing about routes.
+            Err(
+                error @ OracleError::Refused {
+                    status: 401 | 407, ..
+                },
+            ) => return Err(error),
             Err(
                 error @ (OracleError::NotFound { .. }
                 | OracleError::Declined { .. }
@@ -171,13 +178,8 @@ impl NativeOracle {
             return Ok(Speaks::Files);
         }
         match refused {
-            // Whoever is not let in learns nothing about routes.
-            Some(
-                error @ OracleError::Refused {
-                    status: 401 | 403 | 407,
-                    ..
-                },
-            ) => Err(error),
+            // Some say so of files that are not there, and some of whoever is not let in.
+            Some(error @ OracleError::Refused { status: 403, .. }) => Err(error),
             _ => Ok(Speaks::Neither),
         }
     }

@@ -301,7 +301,6 @@ pub(crate) fn part<'b>(
         && !head.is_selection
         && (head.first, head.last()) == (first, to)
         && head.last_hash == listed.block_hash
-        && !head.is_selection
         && rest.is_empty();
     match fits {
         true => Ok((head, sections)),

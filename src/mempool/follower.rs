@@ -294,7 +294,11 @@ impl Follower {
         // The last one stands for all of them: they came within moments.
         let entered = self.reader.node.entered_mempool(&[last]).await?;
         let entered = entered.first().copied().flatten();
-        let entered = entered.unwrap_or_else(|| self.node_time.max(clock()));
+        // The node's clock may be another one than this machine's.
+        let entered = entered.unwrap_or_else(|| match self.node_time {
+            0 => clock(),
+            known => known,
+        });
         self.node_time = self.node_time.max(entered);
         for wanted in &mut wanted {
             wanted.entered = entered;
@@ -307,6 +311,7 @@ impl Follower {
     /// A transaction came and went, and nobody knows what it replaced.
     fn note_unread(&mut self) {
         if self.backlog_explains {
+            tracing::debug!("mempool: a transaction came and went unread");
             self.blind = Some(self.now());
         }
     }

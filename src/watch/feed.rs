@@ -206,7 +206,7 @@ impl Shared {
         let first = recent.front()?.cursor();
         let from = usize::try_from((after + 1).checked_sub(first)?).ok()?;
         let some = recent.iter().skip(from).take(BATCH);
-        let cursor = some.clone().last()?.cursor();
+        let cursor = some.clone().next_back()?.cursor();
         let entries = some.filter(|entry| selection.has(entry)).cloned();
         Some((entries.collect(), cursor))
     }

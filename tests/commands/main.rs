@@ -19,6 +19,9 @@ mod export_lies;
 mod export_s3;
 mod files;
 mod files_served;
+#[allow(dead_code, reason = "not all of it is used here")]
+#[path = "../watch/forest.rs"]
+mod forest;
 mod heads_compared;
 mod kills;
 mod node_service;
@@ -46,3 +49,4 @@ mod support;
 mod token;
 #[cfg(unix)]
 mod wallet_files;
+mod watch_verify;

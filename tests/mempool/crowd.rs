@@ -2,7 +2,8 @@
 //!
 //! By default it is a small crowd, held to what it should be. With `SPINDEX_CROWD` set to a number of transactions,
 //! `SPINDEX_CROWD_SECONDS` to a time and `SPINDEX_CROWD_RATE` to comings a second, as many of which go, it is held to the
-//! same and prints what it takes.
+//! same and prints what it takes. With `SPINDEX_CROWD_ROUNDS` a chain is indexed as often beside it, in turns while the crowd
+//! stands still and while it comes and goes.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -20,15 +21,18 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use secp256k1::{SECP256K1, SecretKey};
 use spindex::BlockId;
+use spindex::chain::made::simulated::{SimulatedChain, SimulationSettings};
 use spindex::chain::mempool_signal::{MempoolChange, MempoolSignal, MempoolWord};
 use spindex::chain::{
     BlockSource, BlockWithPrevouts, BroadcastError, ChainError, MempoolListing, Node,
 };
 use spindex::curve::{self, EngineKind};
-use spindex::mempool::{Mempool, MempoolSettings, Progress, UnconfirmedTweak};
+use spindex::mempool::{Mempool, MempoolSettings, Snapshot, UnconfirmedTweak};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::scene::NEVER;
+use crate::support::index::fresh_store;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
@@ -127,6 +131,18 @@ impl Crowd {
         MempoolChange::Removed {
             txid,
             sequence: state.sequence - 1,
+        }
+    }
+}
+
+impl Crowd {
+    /// Only what is here is in the snapshot, with a tweak if it is eligible.
+    fn agrees_with(&self, snapshot: Snapshot) {
+        let state = self.state.lock().unwrap();
+        for tx in &snapshot.transactions {
+            let n = state.by_txid[&tx.txid];
+            let is_eligible = matches!(tx.tweak, UnconfirmedTweak::Tweak(_));
+            assert_eq!(is_eligible, n.is_multiple_of(2));
         }
     }
 }
@@ -232,7 +248,7 @@ fn taken() -> (Duration, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_is_held_and_followed() {
-    let size = number("SPINDEX_CROWD", 3_000);
+    let size = number("SPINDEX_CROWD", 300);
     let seconds = number("SPINDEX_CROWD_SECONDS", 1);
     let rate = number("SPINDEX_CROWD_RATE", 200);
     let crowd = Arc::new(Crowd::new());
@@ -261,7 +277,7 @@ async fn a_crowd_is_held_and_followed() {
     let engine = engine.unwrap();
     let view = Mempool::follow(crowd.clone(), Some(signal), engine, None, settings);
     let (_, mut listener) = view.subscribe();
-    while view.status().progress != Progress::Following {
+    while view.status().transactions < size as usize {
         if listener.next().await.is_err() {
             listener.rejoin();
         }
@@ -279,16 +295,16 @@ async fn a_crowd_is_held_and_followed() {
     );
 
     let began = Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
-    for n in 0..seconds * rate {
-        ticks.tick().await;
-        for (at, change) in [crowd.come(), crowd.go()].into_iter().enumerate() {
-            let number = (2 * n + at as u64) as u32;
-            words.send(MempoolWord::Change { number, change }).unwrap();
-        }
-    }
-    // All went that were the oldest, which the last of the reasons tells.
-    while view.status().transactions != size as usize {
+    let mut churn = Churn {
+        crowd: crowd.clone(),
+        words,
+        number: 0,
+        rate: u32::try_from(rate).unwrap(),
+        last: None,
+    };
+    churn.changes(seconds * rate).await;
+    let (last, gone) = churn.last.unwrap();
+    while view.transaction(&last).is_none() || view.departure(&gone).is_none() {
         if listener.next().await.is_err() {
             listener.rejoin();
         }
@@ -304,11 +320,71 @@ async fn a_crowd_is_held_and_followed() {
         churned.1,
         status.lists,
     );
-    let (snapshot, _) = view.subscribe();
-    let state = crowd.state.lock().unwrap();
-    for tx in &snapshot.transactions {
-        let n = state.by_txid[&tx.txid];
-        let is_eligible = matches!(tx.tweak, UnconfirmedTweak::Tweak(_));
-        assert_eq!(is_eligible, n.is_multiple_of(2));
+    crowd.agrees_with(view.subscribe().0);
+
+    let rounds = number("SPINDEX_CROWD_ROUNDS", 0);
+    if rounds > 0 {
+        let chain = SimulatedChain::new(SimulationSettings {
+            transactions_per_block: 60,
+            ..SimulationSettings::default()
+        });
+        chain.mine(180);
+        let chain = Arc::new(chain);
+        let (mut still, mut moving) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            still.push(indexing(chain.clone()).await);
+            tokio::select! {
+                () = churn.changes(u64::MAX) => {}
+                took = indexing(chain.clone()) => moving.push(took),
+            }
+        }
+        println!(
+            "a chain indexed {rounds} times, in ms, while the crowd stands still {still:?}, and not {moving:?}"
+        );
+        for times in [&mut still, &mut moving] {
+            times.sort_unstable();
+        }
+        let medians = [&still, &moving].map(|times| times[times.len() / 2]);
+        println!("medians {medians:?}, least {:?}", [still[0], moving[0]]);
+    }
+}
+
+/// Milliseconds that it takes to index a chain.
+async fn indexing(chain: Arc<SimulatedChain>) -> u128 {
+    let began = Instant::now();
+    let indexing = tokio::spawn(async move { fresh_store(chain).await });
+    drop(indexing.await.unwrap());
+    began.elapsed().as_millis()
+}
+
+/// A crowd that comes and goes.
+struct Churn {
+    crowd: Arc<Crowd>,
+    words: UnboundedSender<MempoolWord>,
+    number: u32,
+    /// How many a second.
+    rate: u32,
+    /// Who came last, and who went last.
+    last: Option<(Txid, Txid)>,
+}
+
+impl Churn {
+    async fn changes(&mut self, count: u64) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / self.rate);
+        for _ in 0..count {
+            ticks.tick().await;
+            let changes = [self.crowd.come(), self.crowd.go()];
+            let [come, go] = changes.each_ref().map(|change| match change {
+                MempoolChange::Accepted { txid, .. } | MempoolChange::Removed { txid, .. } => *txid,
+                other => panic!("{other:?}"),
+            });
+            self.last = Some((come, go));
+            for change in changes {
+                let number = self.number;
+                self.number = number.wrapping_add(1);
+                let word = MempoolWord::Change { number, change };
+                self.words.send(word).unwrap();
+            }
+        }
     }
 }

@@ -320,6 +320,10 @@ async fn history(seed: u64, heard: Heard) {
     // The last word, if it was lost, shows with the next list, of which there are none if all words come.
     let truth = world.mempool();
     following.until_only(&truth.keys().copied().collect()).await;
+    // What was spent by a block when it was looked at may be known only when the next list comes.
+    while following.mempool.status().unresolved > 0 {
+        following.hear().await;
+    }
     for (txid, tx) in &truth {
         let heard = &following.here[txid];
         let spends: Vec<_> = tx.input.iter().map(|input| input.previous_output).collect();

@@ -11,6 +11,7 @@ use secp256k1::SecretKey;
 use serde_json::{Value, json};
 use spindex::BlockId;
 use spindex::chain::made::simulated::builder::{InputKind, SpendableOutput, build_transaction};
+use spindex::chain::mempool_signal::MempoolWord;
 use spindex::chain::rpc::{RpcAuth, RpcSettings};
 use spindex::chain::rpc_source::RpcSource;
 use spindex::chain::zmq::{ZmqAddress, ZmqSettings};
@@ -124,6 +125,36 @@ impl Scene {
         Following::new(self.source(), signal, settings)
     }
 
+    /// A view that hears every word from now on, and a listener. Two transactions have shown that.
+    pub(crate) async fn follow_words(&mut self) -> Following {
+        let mut words = signal(&self.zmq);
+        let (subscribed, is_subscribed) = tokio::sync::oneshot::channel();
+        let signal = MempoolSignal::new(|teller| async move {
+            let mut subscribed = Some(subscribed);
+            let mut connected = false;
+            while let Some(word) = words.next().await {
+                let is_anew = word == MempoolWord::Anew;
+                if !teller.tell(word).await {
+                    break;
+                }
+                // When it is connected, and when the subscriptions have surely been read.
+                if is_anew && std::mem::replace(&mut connected, true) {
+                    let _ = subscribed.take().map(|subscribed| subscribed.send(()));
+                }
+            }
+        });
+        let mut following = self.follow(Some(signal), by_words());
+        let subscribed = tokio::time::timeout(PATIENCE, is_subscribed);
+        subscribed.await.unwrap().unwrap();
+        // The first one may be in a list that was under way, and then the second one is in the next.
+        for _ in 0..2 {
+            let (tx, _) = spend(&[self.coin()], &[InputKind::P2tr], FEE_SAT);
+            let txid = self.send(&tx);
+            following.until_here([txid]).await;
+        }
+        following
+    }
+
     /// Hands the node a transaction.
     pub(crate) fn send(&self, tx: &Transaction) -> Txid {
         self.try_send(tx).unwrap()
@@ -150,8 +181,12 @@ impl Scene {
     }
 
     pub(crate) fn mine(&self) -> BlockId {
-        self.node
-            .mine(1, &InputKind::P2wpkh.script_pubkey(&secret()));
+        self.mine_to(InputKind::P2wpkh)
+    }
+
+    /// A block that is another one than that to other outputs, though it has the same transactions.
+    pub(crate) fn mine_to(&self, kind: InputKind) -> BlockId {
+        self.node.mine(1, &kind.script_pubkey(&secret()));
         self.node.tip()
     }
 
@@ -268,10 +303,12 @@ impl Following {
 
     /// Hears until this one went.
     pub(crate) async fn until_gone(&mut self, txid: Txid) -> Departure {
-        while self.here.contains_key(&txid) {
+        loop {
+            if let Some(why) = self.gone.get(&txid) {
+                return *why;
+            }
             self.hear().await;
         }
-        self.gone[&txid]
     }
 
     /// Hears until these are here and nothing else.

@@ -1,5 +1,6 @@
 //! What a real node says by ZMQ, and what becomes of it. Lists come only where a word may have been missed.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use bitcoin::consensus::serialize;
@@ -16,7 +17,7 @@ const P2TR: &[InputKind] = &[InputKind::P2tr];
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_is_heard_of_and_why_it_goes() {
     let mut scene = Scene::new(&[]);
-    let mut following = scene.follow(Some(signal(&scene.zmq)), by_words());
+    let mut following = scene.follow_words().await;
 
     // A chain of 25.
     let chain = scene.chain(25);
@@ -36,7 +37,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
 
     // Replaced, and all that builds on it.
     let coin = scene.coin();
-    let (first, outputs) = spend(std::slice::from_ref(&coin), P2TR, FEE_SAT);
+    let (first, outputs) = spend(from_ref(&coin), P2TR, FEE_SAT);
     let (child, _) = spend(&outputs, P2TR, FEE_SAT);
     let (second, _) = spend(&[coin], P2TR, 9 * FEE_SAT);
     for tx in [&first, &child, &second] {
@@ -56,7 +57,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
 
     // Replaced by a package of two, of which the first pays less than what it replaces.
     let coin = scene.coin();
-    let (old, _) = spend(std::slice::from_ref(&coin), P2TR, 2 * FEE_SAT);
+    let (old, _) = spend(from_ref(&coin), P2TR, 2 * FEE_SAT);
     let (parent, outputs) = spend(&[coin], &[InputKind::P2tr, InputKind::P2tr], FEE_SAT);
     let (child, _) = spend(&outputs[..1], P2TR, 20 * FEE_SAT);
     scene.send(&old);
@@ -84,7 +85,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
     following.until_only(&scene.in_mempool()).await;
     assert_eq!(following.here.len(), before.len());
     // And go into another block.
-    let other = scene.mine();
+    let other = scene.mine_to(InputKind::P2pkh);
     assert_ne!(other, block);
     following.until_only(&scene.in_mempool()).await;
     for txid in &before {
@@ -98,7 +99,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
 
     // A block has something else that spends the same.
     let coin = scene.coin();
-    let (ours, outputs) = spend(std::slice::from_ref(&coin), P2TR, FEE_SAT);
+    let (ours, outputs) = spend(from_ref(&coin), P2TR, FEE_SAT);
     let (child, _) = spend(&outputs, P2TR, FEE_SAT);
     let (theirs, _) = spend(&[coin], &[InputKind::P2wpkh], FEE_SAT);
     scene.send(&ours);
@@ -109,7 +110,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
     let script = InputKind::P2wpkh.script_pubkey(&super::scene::secret());
     scene
         .node
-        .generate_block(&script, std::slice::from_ref(&theirs))
+        .generate_block(&script, from_ref(&theirs))
         .unwrap();
     let conflicted = Departure::Conflicted {
         by: theirs.compute_txid(),
@@ -123,7 +124,7 @@ async fn what_comes_is_heard_of_and_why_it_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_mempool_evicts_and_an_old_transaction_expires() {
     let mut scene = Scene::new(&["-maxmempool=5"]);
-    let mut following = scene.follow(Some(signal(&scene.zmq)), by_words());
+    let mut following = scene.follow_words().await;
 
     // It waits for longer than two weeks, and so does what builds on it as long as it does.
     let (old, outputs) = spend(&[scene.coin()], P2TR, FEE_SAT);

@@ -135,7 +135,7 @@ async fn the_past_is_followed_as_far_as_it_is_known() {
     // And a script that the index knows nothing of.
     scene
         .forest
-        .spend(&[other.clone()], &[tr, Output::State([1; 32])])
+        .spend(std::slice::from_ref(&other), &[tr, Output::State([1; 32])])
         .unwrap();
     scene.forest.chain.mine(1);
     scene.sync(96 << 20).await.unwrap();
@@ -235,7 +235,10 @@ async fn a_spend_by_nobody_known_is_not_followed() {
     let registered = scene.register(0, &[process(tip.outpoint, 1)]).unwrap();
     let tr = Output::Coin(InputKind::P2tr);
     let outputs = [tr, Output::State([5; 32])];
-    scene.forest.spend(&[tip.clone()], &outputs).unwrap();
+    scene
+        .forest
+        .spend(std::slice::from_ref(&tip), &outputs)
+        .unwrap();
     let id = scene.forest.chain.mine(1)[0];
     let block = scene.forest.chain.stored_block(id.hash).unwrap();
     let block = block.with_prevouts().unwrap();

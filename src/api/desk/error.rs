@@ -120,6 +120,10 @@ impl DeskError {
             Self::NothingIndexed | Self::Compacting(_) | Self::NotLocated(_) => {
                 Some(Duration::from_secs(30))
             }
+            Self::BlockFailed {
+                source: ChainError::Unreachable(_),
+                ..
+            } => Some(Duration::from_secs(10)),
             _ => None,
         }
     }

@@ -120,7 +120,15 @@ impl SpendAnswers {
             .map_err(|error| DeskError::Internal(error.to_string()))?
     }
 
-    async fn fetch(&self, blocks: &dyn BlockSource, block: BlockId) -> Result<RawBlock, DeskError> {
+    /// The block itself, when its turn comes.
+    ///
+    /// # Errors
+    /// [`DeskError::BlockFailed`], [`DeskError::SpendsMismatch`].
+    pub(super) async fn fetch(
+        &self,
+        blocks: &dyn BlockSource,
+        block: BlockId,
+    ) -> Result<RawBlock, DeskError> {
         let failed = |source| DeskError::BlockFailed { block, source };
         let _permit = self
             .fetches

@@ -18,6 +18,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::encoding::gzip;
+use crate::BlockId;
 use crate::api::desk::{DeskError, Stamp, TweakList};
 use crate::filter::FilterKind;
 use crate::wire::native::column::Column;
@@ -53,6 +54,7 @@ pub(super) enum Question {
         to: u32,
     },
     Process(OutPoint),
+    Proof(BlockId, u32),
     NativeInfo,
     Block(u32),
     BlockOf(BlockHash),
@@ -102,6 +104,7 @@ impl Question {
             | Self::Birthday(_) => None,
             Self::Commitments { to, .. } | Self::Chunk { to, .. } => Some(to),
             Self::Outpoint(_, height) | Self::Transaction(_, height) => height,
+            Self::Proof(block, _) => Some(block.height),
             Self::BlockHash(height)
             | Self::Tweaks { height, .. }
             | Self::Utxos(height)
@@ -136,6 +139,7 @@ impl Question {
             | Self::Spends(_)
             | Self::Digest(_)
             | Self::NativeDigest(_)
+            | Self::Proof(..)
             | Self::Commitments { .. } => true,
         }
     }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::super::{OracleError, off_worker};
 use super::redirect::Astray;
@@ -39,6 +40,8 @@ pub struct HttpSettings {
     /// Longest time that one request waits because the server asks for it (`Retry-After`). Such answers use up no
     /// attempts.
     pub patience: Duration,
+    /// Sent with every request as `Authorization: Bearer`, to this server alone.
+    pub token: Option<Zeroizing<String>>,
     /// Longest body accepted, after decompression; routes whose answers are always short have bounds of their own.
     pub max_body_bytes: usize,
 }
@@ -52,6 +55,7 @@ impl Default for HttpSettings {
             attempts: 6,
             first_delay: Duration::from_millis(400),
             patience: Duration::from_secs(600),
+            token: None,
             max_body_bytes: ROWS_BYTES,
         }
     }
@@ -67,9 +71,23 @@ impl fmt::Debug for HttpSettings {
             .field("attempts", &self.attempts)
             .field("first_delay", &self.first_delay)
             .field("patience", &self.patience)
+            .field("token", &self.token.as_ref().map(|_| "…"))
             .field("max_body_bytes", &self.max_body_bytes)
             .finish()
     }
+}
+
+/// The header that carries a token, which no log shows.
+///
+/// # Errors
+/// [`OracleError::Setup`] for a token that no header can have.
+pub(super) fn authorization(token: &str) -> Result<HeaderMap, OracleError> {
+    let text = Zeroizing::new(format!("Bearer {token}"));
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
+        OracleError::Setup("a token of characters that no header can have".to_owned())
+    })?;
+    value.set_sensitive(true);
+    Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
 }
 
 /// An answer as it came, before anybody looked into it.
@@ -202,6 +220,18 @@ impl HttpOracle {
         max_bytes: usize,
     ) -> Result<Answer, OracleError> {
         self.request(Method::GET, self.url(route)?, None, max_bytes)
+            .await
+    }
+
+    /// Sends a body that may be sent again, if no answer comes.
+    pub(in crate::client) async fn send(
+        &self,
+        method: Method,
+        route: &str,
+        body: Vec<u8>,
+        max_bytes: usize,
+    ) -> Result<Answer, OracleError> {
+        self.request(method, self.url(route)?, Some(body), max_bytes)
             .await
     }
 

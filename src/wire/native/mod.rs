@@ -9,6 +9,7 @@ mod info;
 mod lookup;
 pub mod manifest;
 mod process;
+mod proof;
 pub mod section;
 pub mod selection;
 mod tokens;
@@ -30,6 +31,7 @@ pub use lookup::{
     Birthday, CarriedState, Created, Outpoint, OutpointState, Output, Spend, Spender, Transaction,
 };
 pub use process::{Process, Step};
+pub use proof::{PROOF_BYTES_MAX, read_proof, write_proof};
 pub use tokens::{MadeToken, NewToken, Scope, TOKEN_BYTES_MAX, TOKEN_NAME_BYTES_MAX, TokenEntry};
 pub use watch_events::{
     ConfirmedSpend, EVENTS_PAGE_MAX, EventPage, GoneWhy, LogCut, SeenSpend, WatchEvent,

@@ -5,6 +5,7 @@ mod columns;
 mod events;
 mod lookups;
 mod openapi;
+mod proofs;
 mod selections;
 mod slow_readers;
 mod watch_log;

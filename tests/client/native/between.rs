@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, ETAG};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
+use futures::StreamExt;
 
 /// What becomes of an answer: its bytes, by its number and what was asked.
 type Change = Box<dyn FnMut(usize, &str, Vec<u8>) -> Vec<u8> + Send>;
@@ -51,8 +52,13 @@ impl Between {
         let asked = request.uri().path_and_query().unwrap().to_string();
         // What comes is changed as it is.
         request.headers_mut().remove(ACCEPT_ENCODING);
-        let (mut parts, body) = next.run(request).await.into_parts();
-        let body = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        let (mut parts, answer) = next.run(request).await.into_parts();
+        // Each piece is let go of when it has come, as a connection does: a server sends no more while too many are held.
+        let mut pieces = answer.into_data_stream();
+        let mut body = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            body.extend_from_slice(&piece.unwrap());
+        }
         let mut inner = self.0.lock().unwrap();
         let number = inner.log.len();
         inner.log.push(asked.clone());

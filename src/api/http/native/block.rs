@@ -8,7 +8,7 @@ use bitcoin::BlockHash;
 use super::{
     Named, NativeError, Parameters, block_at, commitments, encoded, height, in_path, named, number,
 };
-use crate::api::desk::{BlockReading, DeskError, Reading};
+use crate::api::desk::{BlockReading, Desk, DeskError, Reading};
 use crate::api::http::Context;
 use crate::api::http::answers::Question;
 use crate::wire::native::{Block, Counts, Digest};
@@ -18,12 +18,12 @@ const HASH_DIGITS: usize = 64;
 
 /// How a block is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
+pub(super) enum Which {
     Height(u32),
     Hash(BlockHash),
 }
 
-fn which(path: Named) -> Result<Which, NativeError> {
+pub(super) fn which(path: Named) -> Result<Which, NativeError> {
     let text = in_path(path, "block")?;
     if text.len() != HASH_DIGITS {
         return number("height", &text).map(Which::Height);
@@ -51,21 +51,29 @@ pub(super) async fn block(
     let desk = context.desk.clone();
     let answer = move |reading: &Reading<'_>| {
         let tip = reading.status()?.tip.height;
-        let block = match which {
-            Which::Height(height) => block_at(reading, height)?,
-            Which::Hash(hash) => {
-                reading
-                    .block_by_hash(&hash)?
-                    .ok_or_else(|| match desk.has_left(&hash) {
-                        true => NativeError::ReorganisedAway(hash),
-                        false => NativeError::Unknown(format!("no indexed block has hash {hash}")),
-                    })?
-            }
-        };
+        let block = find(reading, &desk, which)?;
         let reach = block.id().height.saturating_add(desk.horizon());
         encoded(of_block(&block, reach <= tip)?.encode())
     };
     context.answer(&headers, question, answer).await
+}
+
+/// The block that is named.
+pub(super) fn find<'s>(
+    reading: &Reading<'s>,
+    desk: &Desk,
+    which: Which,
+) -> Result<BlockReading<'s>, NativeError> {
+    match which {
+        Which::Height(height) => block_at(reading, height),
+        Which::Hash(hash) => {
+            let block = reading.block_by_hash(&hash)?;
+            block.ok_or_else(|| match desk.has_left(&hash) {
+                true => NativeError::ReorganisedAway(hash),
+                false => NativeError::Unknown(format!("no indexed block has hash {hash}")),
+            })
+        }
+    }
 }
 
 fn of_block(block: &BlockReading<'_>, settled: bool) -> Result<Block, NativeError> {

@@ -10,6 +10,7 @@ mod log;
 mod lookup;
 mod openapi;
 mod process;
+mod proof;
 mod ranges;
 mod selection;
 mod tokens;
@@ -25,6 +26,7 @@ use bitcoin::{BlockHash, OutPoint};
 
 use super::{Refusal, Route, on_delete, on_get};
 use crate::api::desk::{BlockReading, DeskError, Reading, WatchingError};
+use crate::chain::ChainError;
 use crate::watch::WatchError;
 use crate::wire::native::{self, Code};
 
@@ -42,6 +44,7 @@ pub(super) fn routes() -> Vec<Route> {
         get("/tx/{txid}", on_get(lookup::transaction)),
         get("/height", on_get(lookup::height)),
         get("/process/{outpoint}", on_get(process::process)),
+        get("/proof/{block}/{index}", on_get(proof::proof)),
         get("/events", on_get(events::events)),
         get(
             "/watches",
@@ -149,7 +152,11 @@ impl NativeError {
                 DeskError::NothingIndexed | DeskError::Compacting(_) | DeskError::NotLocated(_) => {
                     Code::Busy
                 }
-                DeskError::NotKept(_) => Code::NotKept,
+                DeskError::NotKept(_) | DeskError::NoNode => Code::NotKept,
+                DeskError::BlockFailed { source, .. } => match source {
+                    ChainError::Unreachable(_) => Code::Busy,
+                    _ => Code::NotKept,
+                },
                 _ => Code::Internal,
             },
         }
@@ -170,6 +177,11 @@ impl NativeError {
                 "outputs cannot be found by their outpoints yet: the first sync is under way"
             }
             DeskError::NotKept(_) => "this server keeps tweaks only",
+            DeskError::NoNode => "this server has no node, and so no blocks",
+            DeskError::BlockFailed { source, .. } => match source {
+                ChainError::Unreachable(_) => "the node does not answer",
+                _ => "the node does not give this block: it may have pruned it",
+            },
             _ => "the index cannot be read: the server's log says more",
         };
         text.to_owned()
