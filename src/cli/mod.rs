@@ -18,6 +18,7 @@ mod tweaks;
 mod upstream;
 mod wallet;
 mod watch;
+mod watching;
 
 use std::process::ExitCode;
 
