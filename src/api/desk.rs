@@ -29,6 +29,7 @@ use crate::chain::{BlockSource, BroadcastError, ChainError, Node};
 use crate::curve::Engine;
 use crate::curve::libsecp256k1::LibSecp256k1;
 use crate::filter::{FilterKind, spent_item};
+use crate::mempool::Mempool;
 use crate::proof::Proof;
 use crate::store::{
     Applied, Block, Commitments, Heads, Keep, RowFilter, Sections, Snapshot, SpendRow, Store, Utxo,
@@ -58,6 +59,8 @@ pub struct DeskSettings {
     pub max_reading: usize,
     /// How long a question waits for the node, with all that stand in line before it.
     pub node_timeout: Duration,
+    /// The view of the node's mempool, if it is followed.
+    pub mempool: Option<Arc<Mempool>>,
     /// What tells output keys that are points from others; a batched one is cheaper.
     pub engine: Arc<dyn Engine>,
     /// What is watched in the index; `None` where nobody follows it.
@@ -70,6 +73,7 @@ impl Default for DeskSettings {
             // More readers than cores: some of them wait for the disk.
             max_reading: 4 * std::thread::available_parallelism().map_or(4, usize::from),
             node_timeout: Duration::from_secs(60),
+            mempool: None,
             engine: Arc::new(LibSecp256k1),
             watches: None,
         }
@@ -122,6 +126,7 @@ pub struct Desk {
     node: Option<Arc<dyn Node>>,
     engine: Arc<dyn Engine>,
     node_timeout: Duration,
+    mempool: Option<Arc<Mempool>>,
     /// A permit per question that reads the index.
     reading: Arc<Semaphore>,
     /// A permit per broadcast that the node is asked for.
@@ -169,6 +174,7 @@ impl Desk {
             node,
             engine: settings.engine,
             node_timeout: settings.node_timeout,
+            mempool: settings.mempool,
             reading: Arc::new(Semaphore::new(
                 settings.max_reading.clamp(1, Semaphore::MAX_PERMITS),
             )),
@@ -200,6 +206,11 @@ impl Desk {
     /// Every change of the chain from now on. Who falls behind by more than some 60 of them is told so.
     pub fn subscribe(&self) -> broadcast::Receiver<Applied> {
         self.changes.subscribe()
+    }
+
+    /// The view of the node's mempool, if it is followed.
+    pub fn mempool(&self) -> Option<&Arc<Mempool>> {
+        self.mempool.as_ref()
     }
 
     /// Runs `ask` on a blocking thread over one commit, when its turn comes.

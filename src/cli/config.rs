@@ -279,6 +279,21 @@ pub(super) struct ServerSettings {
     /// Pause between two looks at the node's tip, in milliseconds [default: 2000]
     #[arg(long, env = "SPINDEX_POLL_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     pub(super) poll_ms: Option<u64>,
+    /// Follow the node's mempool, by RPC and best by ZMQ (its -zmqpubsequence and -zmqpubrawtx): spends of what is watched
+    /// are seen before a block has them [default: false]
+    #[arg(
+        long,
+        env = "SPINDEX_MEMPOOL",
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(super) mempool: Option<bool>,
+    /// How many of the last events of what is watched stay in the log at least; of older ones goes what whoever reads the log
+    /// by name has taken [default: all stay]
+    #[arg(long, env = "SPINDEX_KEEP_EVENTS", value_name = "N")]
+    pub(super) keep_events: Option<u64>,
 }
 
 /// The RPC password in a configuration file.
@@ -340,7 +355,7 @@ impl ServerSettings {
     fn over(self, file: Self) -> Self {
         overlay!(self, file; source, upstream, verify_blocks, blocks_dir, signet_challenge, zmq, node_url, rpc_url, rpc_cookie, rpc_user, rpc_password, http_bind, first_height,
             keep, tweak_form, undo_depth, in_flight, fetch_mib, batch_mib, long_sync_blocks,
-            cache_mib, answers_mib, poll_ms)
+            cache_mib, answers_mib, poll_ms, mempool, keep_events)
     }
 }
 
@@ -517,13 +532,14 @@ mod tests {
     fn every_flag_is_a_key_of_the_file() {
         let text = "network = 'signet'\ndata_dir = '/d'\nthreads = 2\nengine = 'portable'\nsource = 'rpc'\nupstream = 'w'\nverify_blocks = 3\nblocks_dir = '/b'\nsignet_challenge = '51'\nzmq = 'tcp://h:1'\nnode_url = 'u'\nrpc_url = 'r'\nrpc_cookie = 'c'\n\
             rpc_user = 'n'\nrpc_password = 'p'\nhttp_bind = '127.0.0.1:1'\nfirst_height = 1\nkeep = 'tweaks'\ntweak_form = 'compressed'\nundo_depth = 2\nin_flight = 3\n\
-            fetch_mib = 4\nbatch_mib = 5\nlong_sync_blocks = 8\ncache_mib = 6\nanswers_mib = 9\npoll_ms = 7";
+            fetch_mib = 4\nbatch_mib = 5\nlong_sync_blocks = 8\ncache_mib = 6\nanswers_mib = 9\npoll_ms = 7\nmempool = true\nkeep_events = 10";
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.keys().cloned().collect::<BTreeSet<_>>(), known_keys());
         let (common, server) = parse(text).unwrap();
         assert_eq!(common.network(), Network::Signet);
         assert_eq!(server.http_bind, Some("127.0.0.1:1".parse().unwrap()));
         assert_eq!(server.poll_ms, Some(7));
+        assert_eq!((server.mempool, server.keep_events), (Some(true), Some(10)));
         assert_eq!(server.source, Some(SourceKind::Rpc));
         assert_eq!(server.zmq, "tcp://h:1".parse().ok());
         assert_eq!(server.signet_challenge, "51".parse().ok());

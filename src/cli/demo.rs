@@ -164,6 +164,7 @@ async fn run(args: DemoArgs) -> Result<()> {
         Some(chain.clone()),
         engine.clone(),
         None,
+        None,
     );
     let serving = serve_api(listener, desk, None, stop.clone());
     let serving = tokio::spawn(serving);

@@ -14,6 +14,7 @@ use super::config::{self, CommonSettings, ComputeSettings, ServerSettings, usage
 use super::output::SyncProgress;
 use super::sources::{Sources, sources, tip_signal};
 use super::upstream::{Verify, upstream, verify, verify_replica};
+use super::watching::{self, keep_log_short, see_spends};
 use crate::BlockId;
 use crate::api::desk::{Desk, DeskSettings};
 use crate::api::{self, Listener, ServeSettings};
@@ -21,6 +22,7 @@ use crate::chain::rpc::RpcSettings;
 use crate::chain::{BlockSource, Node};
 use crate::curve::Engine;
 use crate::index::{BatchReport, IndexSettings, Indexer};
+use crate::mempool::Mempool;
 use crate::replica::Upstream;
 use crate::runtime::{self, Stop};
 use crate::store::{self, Keep, Store, StoreError, StoreOptions, TweakForm};
@@ -80,6 +82,7 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         stop.on_signal()?;
         let engine = common.compute.engine()?;
         let origin = Origin::new(&common, &server, &store, &engine)?;
+        let mempool = origin.mempool(&server, &engine, &store)?;
         let listener = bind(&server).await?;
         let progress = Arc::new(SyncProgress::default());
         let indexer = indexer(
@@ -93,12 +96,21 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
         )?;
         let (blocks, node) = (origin.blocks.clone(), origin.node.clone());
         let rpc = origin.rpc.clone();
+        let seeing = see_spends(&watches, mempool.as_ref(), node.as_ref(), &stop)?;
+        let registry = Some(watches.clone());
 
         // Whichever ends first, by a failure or a signal, ends the other.
         let serving = async {
             let served = serve_api(
                 listener,
-                desk(store.clone(), blocks, node, engine.clone(), Some(watches)),
+                desk(
+                    store.clone(),
+                    blocks,
+                    node,
+                    engine.clone(),
+                    registry,
+                    mempool,
+                ),
                 server.answers_mib,
                 stop.clone(),
             )
@@ -126,7 +138,8 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
             stop.request();
             indexed
         };
-        let (served, indexed) = tokio::join!(serving, indexing);
+        let keeping = keep_log_short(&server, &watches, &stop);
+        let (served, indexed, (), ()) = tokio::join!(serving, indexing, seeing, keeping);
         indexed?;
         served
     })
@@ -216,7 +229,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<()> {
         serve_api(
             listener,
             // Nothing is followed here, so that nothing would come of a watch.
-            desk(store, blocks, node, engine, None),
+            desk(store, blocks, node, engine, None, None),
             server.answers_mib,
             stop,
         )
@@ -279,8 +292,10 @@ pub(super) fn desk(
     node: Option<Arc<dyn Node>>,
     engine: Arc<dyn Engine>,
     watches: Option<Registry>,
+    mempool: Option<Arc<Mempool>>,
 ) -> Arc<Desk> {
     let settings = DeskSettings {
+        mempool,
         engine,
         watches,
         ..DeskSettings::default()
@@ -415,6 +430,16 @@ impl Origin {
             rpc,
             verify,
         })
+    }
+
+    /// The view of the node's mempool, if that is wanted.
+    fn mempool(
+        &self,
+        server: &ServerSettings,
+        engine: &Arc<dyn Engine>,
+        store: &Arc<Store>,
+    ) -> Result<Option<Arc<Mempool>>> {
+        watching::mempool(server, self.node.as_ref(), self.rpc.as_ref(), engine, store)
     }
 
     /// What says how the chain looks.

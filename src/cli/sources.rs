@@ -11,14 +11,17 @@ use super::config::{CommonSettings, ServerSettings, SourceKind, usage};
 use crate::chain::files::{FilesSettings, FilesSource};
 use crate::chain::first_working::FirstWorking;
 use crate::chain::rest::{RestSettings, RestSource};
-use crate::chain::rpc::{RpcAuth, RpcClient, RpcSettings};
+use crate::chain::rpc::{RpcAuth, RpcClient, RpcSettings, ZmqNotification};
 use crate::chain::rpc_source::RpcSource;
 use crate::chain::zmq::ZmqAddress;
-use crate::chain::{self, BlockSource, Node, TipSignal};
+use crate::chain::{self, BlockSource, ChainError, MempoolSignal, Node, TipSignal};
 use crate::index::IndexSettings;
 
 /// Longest silence of the node before a request fails.
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause before a node that does not answer is asked again what it publishes.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where blocks come from as the settings describe it.
 pub(super) struct Sources {
@@ -152,23 +155,56 @@ pub(super) async fn tip_signal(
     rpc: Option<RpcSettings>,
 ) -> Option<TipSignal> {
     let address = match &server.zmq {
-        Some(address) => address.clone(),
-        None => {
-            let rpc = rpc?;
-            if !rpc.is_local() {
-                return None;
+        Some(address) => Ok(Some(address.clone())),
+        None => zmq_address(rpc, ZmqAddress::local).await,
+    };
+    match address {
+        Ok(address) => Some(TipSignal::listen(address?)),
+        Err(error) => {
+            tracing::debug!("the node does not say whether it publishes by ZMQ: {error}");
+            None
+        }
+    }
+}
+
+/// The same for its mempool. A node that does not answer is asked again until it does.
+pub(super) fn mempool_signal(server: &ServerSettings, rpc: RpcSettings) -> MempoolSignal {
+    if let Some(address) = &server.zmq {
+        return MempoolSignal::listen(address.clone());
+    }
+    MempoolSignal::new(async move |teller| {
+        let address = loop {
+            match zmq_address(Some(rpc.clone()), ZmqAddress::local_mempool).await {
+                Ok(address) => break address,
+                Err(error) => tracing::debug!("what the node publishes by ZMQ: {error}"),
             }
-            let rpc = RpcClient::new(rpc, NODE_TIMEOUT).ok()?;
-            match rpc.zmq_notifications().await {
-                Ok(notifications) => ZmqAddress::local(&notifications)?,
-                Err(error) => {
-                    tracing::debug!("the node does not say whether it publishes by ZMQ: {error}");
-                    return None;
-                }
+            tokio::time::sleep(ASK_AGAIN).await;
+        };
+        let Some(address) = address else {
+            tracing::info!(
+                "the node does not tell of its mempool (-zmqpubsequence, -zmqpubrawtx): it is asked every few seconds"
+            );
+            return;
+        };
+        let mut signal = MempoolSignal::listen(address);
+        while let Some(word) = signal.next().await {
+            if !teller.tell(word).await {
+                break;
             }
         }
+    })
+}
+
+/// The address on this machine that a node here names.
+async fn zmq_address(
+    rpc: Option<RpcSettings>,
+    choose: fn(&[ZmqNotification]) -> Option<ZmqAddress>,
+) -> Result<Option<ZmqAddress>, ChainError> {
+    let Some(rpc) = rpc.filter(RpcSettings::is_local) else {
+        return Ok(None);
     };
-    Some(TipSignal::listen(address))
+    let rpc = RpcClient::new(rpc, NODE_TIMEOUT)?;
+    Ok(choose(&rpc.zmq_notifications().await?))
 }
 
 /// The port Bitcoin Core's REST and RPC share, by network.

@@ -1,11 +1,11 @@
 //! Matches each update of the chain with what is watched, in its own transaction.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bitcoin::OutPoint;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::pass::{Move, Pass};
 use super::tips::Tips;
@@ -32,7 +32,14 @@ pub(super) struct Follower {
     has_watches: AtomicBool,
     /// Cursor of the last event.
     last: watch::Sender<u64>,
+    /// Who is told what watches wait for.
+    moves: Mutex<Option<mpsc::UnboundedSender<Vec<Waits>>>>,
+    /// Cursor of the first event that the mempool may still have something to say of.
+    held_from: AtomicU64,
 }
+
+/// What a watch waits for from now on, if it waits for anything.
+pub(super) type Waits = (u64, Option<OutPoint>);
 
 impl Follower {
     pub(super) fn load(snapshot: &Snapshot) -> Result<Self, StoreError> {
@@ -54,6 +61,8 @@ impl Follower {
             is_active: AtomicBool::new(last > 0 || !watched.owners.is_empty()),
             has_watches: AtomicBool::new(!watched.owners.is_empty()),
             last: watch::Sender::new(last),
+            moves: Mutex::default(),
+            held_from: AtomicU64::new(u64::MAX),
             watched: RwLock::new(watched),
         })
     }
@@ -100,10 +109,45 @@ impl Follower {
             self.is_active
                 .store(next_cursor > 1 || has_watches, Ordering::Release);
             drop(watched);
+            self.tell(&moves);
             let last = next_cursor.saturating_sub(1);
             self.last
                 .send_if_modified(|known| std::mem::replace(known, last) != last);
         })
+    }
+
+    fn teller(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Vec<Waits>>>> {
+        self.moves.lock().unwrap_or_else(|held| held.into_inner())
+    }
+
+    /// From now on tells of each watch that waits for something else than before, once that is durable; there is one listener at
+    /// most.
+    pub(super) fn moves(&self) -> mpsc::UnboundedReceiver<Vec<Waits>> {
+        let (sender, moves) = mpsc::unbounded_channel();
+        *self.teller() = Some(sender);
+        moves
+    }
+
+    fn tell(&self, moves: &[Move]) {
+        if moves.is_empty() {
+            return;
+        }
+        let mut teller = self.teller();
+        if let Some(sender) = &*teller {
+            let moves = moves.iter().map(|moved| (moved.watch, moved.to)).collect();
+            if sender.send(moves).is_err() {
+                *teller = None;
+            }
+        }
+    }
+
+    /// No event from this cursor on is to be cut off the log.
+    pub(super) fn hold_from(&self, cursor: u64) {
+        self.held_from.store(cursor, Ordering::Release);
+    }
+
+    pub(super) fn held_from(&self) -> u64 {
+        self.held_from.load(Ordering::Acquire)
     }
 
     /// Who may wait for an outpoint.

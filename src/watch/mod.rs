@@ -10,15 +10,18 @@ mod error;
 pub mod feed;
 mod follower;
 mod lineage;
+mod mempool_watch;
 mod pass;
 mod registration;
 mod registry;
+mod retention;
 mod tips;
 mod token;
 mod told;
 
 pub use error::WatchError;
 pub use lineage::Looked;
+pub use mempool_watch::MempoolWatch;
 pub use registration::{NewWatch, REGISTER_MAX, Registered, STEPS_MAX};
 pub use registry::Registry;
 pub use token::{Token, allows, token_entry, token_row};

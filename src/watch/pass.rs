@@ -25,26 +25,52 @@ pub(super) struct Spend<'s> {
     pub(super) outputs: Option<u32>,
 }
 
-/// Moves a watch over a spend of its tip; gives what there is to be said of it.
-pub(super) fn step(row: &mut WatchRow, spend: &Spend<'_>) -> (Confirmed, Option<End>) {
-    let rule = match row.subject {
+/// What a spender makes of a watch.
+pub(super) struct Stride {
+    /// The state id that counts.
+    pub(super) state: Option<State>,
+    /// Why a process goes no further.
+    pub(super) end: Option<End>,
+    /// Index of the output that is waited for next.
+    pub(super) next: Option<u32>,
+}
+
+/// The rule, for a spender that carries these state ids and has so many outputs, if that is known.
+pub(super) fn stride(
+    subject: Subject,
+    states: impl IntoIterator<Item = State>,
+    outputs: Option<u32>,
+) -> Stride {
+    let rule = match subject {
         Subject::Outpoint => Rule::default(),
         Subject::Process(rule) => rule,
     };
-    let step = rule.step(spend.states.iter().copied(), spend.outputs);
-    let end = match row.subject {
-        Subject::Outpoint => None,
-        Subject::Process(_) => step.end,
-    };
-    let goes_on = matches!(row.subject, Subject::Process(_)) && end.is_none();
-    let next = spend.txid.filter(|_| goes_on);
+    let step = rule.step(states, outputs);
+    match subject {
+        Subject::Outpoint => Stride {
+            state: step.state,
+            end: None,
+            next: None,
+        },
+        Subject::Process(_) => Stride {
+            state: step.state,
+            end: step.end,
+            next: step.end.is_none().then_some(rule.carry),
+        },
+    }
+}
+
+/// Moves a watch over a spend of its tip; gives what there is to be said of it.
+pub(super) fn step(row: &mut WatchRow, spend: &Spend<'_>) -> (Confirmed, Option<End>) {
+    let states = spend.states.iter().copied();
+    let Stride { state, end, next } = stride(row.subject, states, spend.outputs);
     let confirmed = Confirmed {
         block: spend.block,
         spender: spend.spender,
         txid: spend.txid,
         spent: row.tip,
-        state: step.state,
-        next: next.map(|_| rule.carry),
+        state,
+        next: next.filter(|_| spend.txid.is_some()),
         confirmations: row.confirmations,
     };
     match confirmed.next_tip() {

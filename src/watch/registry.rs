@@ -184,7 +184,8 @@ impl Registry {
     }
 
     /// Cuts the events before a cursor off the log, as far as every consumer has taken them and no reorganisation can make them
-    /// untrue; gives the cursor of the first one that is left, or of the next one there will be.
+    /// untrue, and up to the first spend that a [`MempoolWatch`](super::MempoolWatch) still sees waiting; gives the cursor of the first
+    /// one that is left, or of the next one there will be.
     ///
     /// # Errors
     /// [`WatchError::Store`].
@@ -194,6 +195,7 @@ impl Registry {
             let (first, is_done) = self.write(|snapshot, log| {
                 let tip = snapshot.tip().map_or(0, |tip| tip.height);
                 let from = tip.saturating_sub(horizon);
+                let before = before.min(self.follower.held_from());
                 let first = log.cut(before, from, CUT_ROWS)?;
                 // Cursors leave no gaps.
                 let was = snapshot.first_event()?.unwrap_or(first);
