@@ -20,6 +20,27 @@ fn flag(name: &str, value: &str) -> String {
     format!("--{name}={value}")
 }
 
+/// Nobody but a node that answers by RPC tells of a mempool.
+#[test]
+fn a_mempool_needs_a_node() {
+    let home = tempfile::tempdir().unwrap();
+    let args = [
+        "run",
+        "--network=regtest",
+        "--node-url=http://192.0.2.1:1",
+        "--http-bind=127.0.0.1:0",
+        "--mempool",
+    ];
+    let output = run(home.path(), &args);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("--mempool") && text.contains("--rpc-cookie"),
+        "{text}"
+    );
+    assert!(!text.contains("serving"), "{text}");
+}
+
 #[test]
 fn huge_numbers_are_refused_by_name() {
     let home = tempfile::tempdir().unwrap();

@@ -10,7 +10,9 @@ mod crowd;
 mod histories;
 mod lists;
 mod scene;
+mod served;
 #[path = "../support/mod.rs"]
 mod support;
 mod tweaks;
+mod watched;
 mod words;

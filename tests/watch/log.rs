@@ -72,6 +72,29 @@ async fn nothing_is_cut_that_somebody_needs() {
     assert_eq!(snapshot.consumers().unwrap(), [("fast".to_owned(), last)]);
 }
 
+/// As many of the last events stay as are asked for, and a consumer is waited for all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_events_stay_as_are_asked_for() {
+    let scene = scene().await;
+    scene.forest.chain.mine(scene.store.horizon() + 10);
+    scene.sync(96 << 20).await.unwrap();
+    let registry = &scene.registry;
+    let last = *registry.last_event().borrow();
+    assert!(last > 8, "{last}");
+    registry.take("slow", 2).unwrap();
+    for most in [u64::MAX, last + 1, last] {
+        assert_eq!(registry.keep_last(most).unwrap(), 0);
+    }
+    assert_eq!(registry.keep_last(3).unwrap(), 2);
+    assert!(registry.forget("slow").unwrap());
+    assert_eq!(registry.keep_last(3).unwrap(), last - 5);
+    assert_eq!(registry.keep_last(3).unwrap(), 0);
+    let snapshot = scene.store.snapshot().unwrap();
+    assert_eq!(snapshot.first_event().unwrap(), Some(last - 2));
+    assert_eq!(registry.keep_last(0).unwrap(), 3);
+    assert_eq!(registry.keep_last(0).unwrap(), 0);
+}
+
 /// Cursors go on where they were, though all events are gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_is_never_given_twice() {
