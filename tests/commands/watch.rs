@@ -89,7 +89,10 @@ impl Scene {
     /// A step of the process into the mempool, from where it is.
     fn step(&mut self, byte: u8) {
         let outputs = [Made::Coin(InputKind::P2tr), Made::State([byte; 32])];
-        let txid = self.forest.spend(&[self.tip.clone()], &outputs).unwrap();
+        let txid = self
+            .forest
+            .spend(std::slice::from_ref(&self.tip), &outputs)
+            .unwrap();
         self.tip = self.forest.coins[&OutPoint::new(txid, 0)].clone();
     }
 
@@ -103,7 +106,7 @@ impl Scene {
             script_pubkey,
         };
         let outputs = vec![carries, op_return_output(&[byte; 32])];
-        let tx = build_transaction(&[self.tip.clone()], outputs).unwrap();
+        let tx = build_transaction(std::slice::from_ref(&self.tip), outputs).unwrap();
         let txid = self.forest.chain.replace(&tx).unwrap();
         let outpoint = OutPoint::new(txid, 0);
         self.tip = SpendableOutput::new(InputKind::P2tr, secret, outpoint, value);
