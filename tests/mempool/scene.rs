@@ -292,6 +292,12 @@ impl Following {
         change
     }
 
+    /// Whether the view has told of nothing that was not heard, and knows of nothing that it has to tell of yet.
+    pub(crate) fn has_heard_all(&self) -> bool {
+        let status = self.mempool.status();
+        status.transactions == self.here.len() && status.unresolved == 0
+    }
+
     /// Hears until these are here.
     pub(crate) async fn until_here(&mut self, txids: impl IntoIterator<Item = Txid>) {
         for txid in txids {
