@@ -85,8 +85,8 @@ impl Command {
             | Self::Wallet(_)
             | Self::Export(_)
             | Self::Check(_)
-            | Self::Watch(_)
-            | Self::Token(_) => true,
+            | Self::Token(_)
+            | Self::Watch(_) => true,
             // The demo's keys follow from its seed.
             Self::Demo(_) | Self::Bench(_) | Self::Tweaks(_) => false,
         }

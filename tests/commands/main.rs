@@ -49,4 +49,5 @@ mod support;
 mod token;
 #[cfg(unix)]
 mod wallet_files;
+mod watch;
 mod watch_verify;

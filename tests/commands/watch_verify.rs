@@ -48,7 +48,10 @@ impl Scene {
     /// A step into the mempool.
     fn step(&mut self, id: [u8; 32]) {
         let outputs = [Made::Coin(InputKind::P2tr), Made::State(id)];
-        let txid = self.forest.spend(&[self.tip.clone()], &outputs).unwrap();
+        let txid = self
+            .forest
+            .spend(std::slice::from_ref(&self.tip), &outputs)
+            .unwrap();
         self.steps.push((txid, id));
         self.tip = self.forest.coins[&OutPoint::new(txid, 0)].clone();
     }

@@ -19,7 +19,7 @@ fn advance(forest: &mut Forest, tips: &mut [SpendableOutput], lineages: &mut [Ve
         for _ in 0..forest.rng.gen_range(0..3) {
             let state = Output::State(forest.rng.r#gen());
             let outputs = [Output::Coin(InputKind::P2tr), state];
-            let txid = forest.spend(std::slice::from_ref(&tip), &outputs).unwrap();
+            let txid = forest.spend(std::slice::from_ref(tip), &outputs).unwrap();
             lineage.push(txid);
             *tip = forest.coins[&bitcoin::OutPoint::new(txid, 0)].clone();
         }

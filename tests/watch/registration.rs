@@ -237,7 +237,7 @@ async fn a_spend_by_nobody_known_is_not_followed() {
     let outputs = [tr, Output::State([5; 32])];
     scene
         .forest
-        .spend(std::slice::from_ref(&tip), &outputs)
+        .spend(std::slice::from_ref(tip), &outputs)
         .unwrap();
     let id = scene.forest.chain.mine(1)[0];
     let block = scene.forest.chain.stored_block(id.hash).unwrap();

@@ -25,11 +25,11 @@ const LIST_BYTES: u64 = 1 << 30;
 #[derive(Args)]
 pub(super) struct How {
     /// Watch the outpoint alone, until it is spent, and not the process of which it is a tip
-    #[arg(long, conflicts_with_all = ["state", "output"])]
+    #[arg(long, conflicts_with_all = ["state_id", "output"])]
     single: bool,
     /// Which state id of a spender counts, from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
-    state: u32,
+    state_id: u32,
     /// Which output of a spender is the next tip
     #[arg(long, value_name = "VOUT", default_value_t = 0)]
     output: u32,
@@ -48,7 +48,7 @@ impl How {
             follow: match self.single {
                 true => Follow::Outpoint,
                 false => Follow::Process(Rule {
-                    state: self.state,
+                    state: self.state_id,
                     carry: self.output,
                 }),
             },
@@ -213,7 +213,7 @@ mod tests {
     fn how() -> How {
         How {
             single: false,
-            state: 1,
+            state_id: 1,
             output: 2,
             created: None,
             confirmations: 6,

@@ -41,7 +41,7 @@ pub(super) struct VerifyArgs {
     /// Audit what the servers' logs say of the caller's watch of this process, instead of what they tell everybody: so also tips that are
     /// not taproot, and processes by another rule
     #[arg(long)]
-    log: bool,
+    from_log: bool,
     #[command(flatten)]
     token: TokenSource,
     /// Print a JSON object a line: the steps of each server, what could not be verified, what is wrong, and a summary
@@ -54,22 +54,22 @@ pub(super) fn verify(args: VerifyArgs) -> Result<()> {
         outpoint,
         oracle,
         transport,
-        log,
+        from_log,
         token,
         json,
     } = args;
     // A token is of one server, and no other is to see it.
-    if log && oracle.len() > 1 {
+    if from_log && oracle.len() > 1 {
         return Err(usage!(
-            "--log is about the watches of one server: name one --oracle"
+            "--from-log is about the watches of one server: name one --oracle"
         ));
     }
-    let token = if log { token.token()? } else { None };
+    let token = if from_log { token.token()? } else { None };
     let audits = block_on(&ComputeSettings::default(), async {
         let servers = transport.servers(&oracle, token).await?;
         let mut audits = Vec::with_capacity(servers.len());
         for (http, server) in &servers {
-            let watching = log.then(|| WatchServer::new(http.clone()));
+            let watching = from_log.then(|| WatchServer::new(http.clone()));
             let audit = audited(server, watching.as_ref(), outpoint).await?;
             audits.push((server.as_ref(), audit));
         }

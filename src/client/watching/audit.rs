@@ -2,7 +2,7 @@
 //!
 //! What is proven: that each spender stands in a block with work on it, spends the tip that the one before it has made, and
 //! commits to the state id that is told. What no proof can show is that nothing is missing at the end: that the last tip has
-//! not been spent since. Other servers can ([`compare`](super::compare)).
+//! not been spent since. Other servers can ([`compare`](super::compare())).
 
 use std::collections::HashMap;
 

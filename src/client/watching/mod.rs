@@ -1,6 +1,6 @@
 //! Processes as a relay or its devices follow them: what a server says of them, and how much of that is proven.
 //!
-//! [`WatchServer`] registers what is watched, and reads and follows the log of what happened to it. [`audit`] holds a lineage against the blocks: each spend by a proof, each block by headers with the work they claim.
+//! [`WatchServer`] registers what is watched, and reads and follows the log of what happened to it. [`audit()`] holds a lineage against the blocks: each spend by a proof, each block by headers with the work they claim.
 
 mod audit;
 mod compare;

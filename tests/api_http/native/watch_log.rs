@@ -278,8 +278,8 @@ async fn a_reader_that_takes_nothing_is_cut_off_and_goes_on_later() {
         }
     }
     let had = String::from_utf8_lossy(&had).into_owned();
-    let ids = had.lines().filter_map(|line| line.strip_prefix("id: "));
-    let last: u64 = ids.last().map_or(0, |id| id.parse().unwrap_or(0));
+    let mut ids = had.lines().filter_map(|line| line.strip_prefix("id: "));
+    let last: u64 = ids.next_back().map_or(0, |id| id.parse().unwrap_or(0));
     assert!(last < EVENTS, "all of it was taken");
     let mut listening = listen(&scene.server, &last.to_string(), None).await;
     let next = listening.next().await.expect("an event");
