@@ -309,3 +309,6 @@ impl Drop for MempoolWatch {
         self.registry.follower.hold_from(u64::MAX);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,7 +242,7 @@ impl<U: Unconfirmeds> Planner<'_, U> {
     }
 }
 
-fn state(output: &StateOutput) -> State {
+pub(super) fn state(output: &StateOutput) -> State {
     State {
         vout: output.vout,
         id: output.state_id,
