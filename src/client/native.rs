@@ -389,7 +389,7 @@ impl NativeOracle {
                 Kind::Files(files) => match files.behind() {
                     Some(behind) => behind.spend_details(height).await,
                     None => Err(OracleError::Setup(format!(
-                        "{} has exported files, which say who spent something by its place in the block alone: scan without                          --ask-spenders, or name a server behind them",
+                        "{} has exported files, which say who spent something by its place in the block alone: scan without --ask-spenders, or name a server behind them",
                         self.describe()
                     ))),
                 },

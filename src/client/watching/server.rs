@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::http::Unheard;
 use super::super::{HttpOracle, Oracle, OracleError};
 use crate::wire::native::{
-    EventPage, PREFIX, REGISTRATIONS_MAX, Registered, Registration, Removal, WatchEvent, WatchPage,
+    Code, EventPage, PREFIX, REGISTRATIONS_MAX, Registered, Registration, Removal, WatchEvent,
+    WatchPage,
 };
 
 /// The media type of server-sent events.
@@ -222,16 +223,22 @@ impl WatchServer {
         after: u64,
         watch: Option<u64>,
     ) -> Result<EventPage, FollowError> {
-        let page = self.events(after, watch).await?;
-        let last = page.last;
-        if last < after {
-            return Err(FollowError::Another { after, last });
-        }
-        match page.first {
-            Some(first) if after > 0 && first > after.saturating_add(1) => {
-                Err(FollowError::Cut { after, first })
+        let page = match self.events(after, watch).await {
+            // Why it has none behind this one, the ends of its log say.
+            Err(
+                declined @ OracleError::Declined {
+                    code: Code::Cut | Code::BadRequest,
+                    ..
+                },
+            ) if after > 0 => {
+                let kept = self.events(0, watch).await?;
+                return Err(missed(after, &kept).unwrap_or(declined.into()));
             }
-            _ => Ok(page),
+            page => page?,
+        };
+        match missed(after, &page) {
+            Some(error) => Err(error),
+            None => Ok(page),
         }
     }
 
@@ -284,6 +291,20 @@ impl WatchServer {
                 woken.notify_one();
             }
         }
+    }
+}
+
+/// Why a log with the ends that a page names cannot be followed from a cursor on, if it cannot.
+fn missed(after: u64, page: &EventPage) -> Option<FollowError> {
+    let last = page.last;
+    // Of a log without events the next one will be the first.
+    let first = page.first.unwrap_or(last.saturating_add(1));
+    match () {
+        () if last < after => Some(FollowError::Another { after, last }),
+        () if after > 0 && first > after.saturating_add(1) => {
+            Some(FollowError::Cut { after, first })
+        }
+        () => None,
     }
 }
 

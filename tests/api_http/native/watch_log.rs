@@ -1,10 +1,13 @@
 //! The log of watches over real connections: page by page, and as a stream that is lost and found again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use spindex::api::ServeSettings;
+use spindex::client::watching::{FollowError, WatchServer};
+use spindex::client::{HttpOracle, HttpSettings};
 use spindex::store::watches::{Event, Happening};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -217,6 +220,26 @@ async fn what_was_cut_off_is_said() {
     assert_eq!((status, &body["error"]["code"]), (410, &json!("cut")));
     let mut listening = listen(&scene.server, "0", None).await;
     assert_eq!(listening.next().await.expect("an event").id, "3");
+
+    // And whoever follows learns where to begin anew, or that this is not the log that it knows.
+    let http = HttpOracle::new(&scene.server.url(""), HttpSettings::default()).expect("a server");
+    let follower = WatchServer::new(Arc::new(http));
+    let behind = async |after| {
+        follower
+            .page_behind(after, None)
+            .await
+            .map(|page| page.cursor)
+    };
+    assert_eq!(behind(2).await, Ok(last));
+    assert_eq!(
+        behind(1).await,
+        Err(FollowError::Cut { after: 1, first: 3 })
+    );
+    let after = last + 1;
+    assert_eq!(
+        behind(after).await,
+        Err(FollowError::Another { after, last })
+    );
 }
 
 /// What a slow reader is owed is not kept for it: it is cut off, and goes on from its cursor.
