@@ -41,7 +41,7 @@ use self::follower::Follower;
 pub use self::news::Change;
 use self::news::News;
 use self::reading::Reader;
-pub use self::transaction::{StateOutput, Unconfirmed, UnconfirmedTweak};
+pub use self::transaction::{Unconfirmed, UnconfirmedTweak};
 use self::view::{Limits, Step, View};
 use crate::chain::{MempoolSignal, Node};
 use crate::curve::Engine;

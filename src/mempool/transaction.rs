@@ -2,17 +2,9 @@
 
 use std::sync::Arc;
 
-use bitcoin::opcodes::all::{OP_PUSHBYTES_32, OP_RETURN};
-use bitcoin::{OutPoint, Script, Transaction, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 
-/// An output whose script is `OP_RETURN <32 bytes>`, pushed in the shortest way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StateOutput {
-    /// Which output it is.
-    pub vout: u32,
-    /// The 32 bytes.
-    pub state_id: [u8; 32],
-}
+use crate::process::{State, state_id};
 
 /// The tweak of an unconfirmed transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +27,7 @@ pub struct Unconfirmed {
     /// How many outputs it has.
     pub outputs: u32,
     /// Its outputs that carry a state id, by vout.
-    pub states: Box<[StateOutput]>,
+    pub states: Box<[State]>,
     /// Its tweak.
     pub tweak: UnconfirmedTweak,
     /// When the node accepted it, in seconds since 1970 by the node's clock. Of transactions that came while others did it is
@@ -50,8 +42,8 @@ impl Unconfirmed {
     pub(super) fn new(tx: &Transaction, txid: Txid, tweak: UnconfirmedTweak, entered: u64) -> Self {
         let outputs = (0..).zip(&tx.output);
         let states = outputs.filter_map(|(vout, output)| {
-            let state_id = state_id(&output.script_pubkey)?;
-            Some(StateOutput { vout, state_id })
+            let id = state_id(&output.script_pubkey)?;
+            Some(State { vout, id })
         });
         Self {
             txid,
@@ -83,12 +75,4 @@ impl Unconfirmed {
         let states = size_of_val(&*self.states);
         own + place(size_of::<Txid>()) + spends + states
     }
-}
-
-fn state_id(script: &Script) -> Option<[u8; 32]> {
-    let (start, state_id) = script.as_bytes().split_first_chunk::<2>()?;
-    if *start != [OP_RETURN.to_u8(), OP_PUSHBYTES_32.to_u8()] {
-        return None;
-    }
-    state_id.try_into().ok()
 }

@@ -10,7 +10,8 @@ use silentpayments::utils::receiving::{calculate_tweak_data, get_pubkey_from_inp
 use spindex::chain::made::simulated::builder::{
     InputKind, SpendableOutput, build_transaction, op_return_output,
 };
-use spindex::mempool::{StateOutput, UnconfirmedTweak};
+use spindex::mempool::UnconfirmedTweak;
+use spindex::process::State;
 use spindex::store::RowFilter;
 
 use super::scene::{FEE_SAT, Scene, by_lists, spend};
@@ -103,7 +104,7 @@ async fn they_are_those_of_the_index_and_of_another_library() {
     wanted.insert(tx.compute_txid(), UnconfirmedTweak::NotEligible);
     following.until_here(sent.iter().copied()).await;
     let states = [(1, [8; 32]), (3, [10; 32])];
-    let states = states.map(|(vout, state_id)| StateOutput { vout, state_id });
+    let states = states.map(|(vout, id)| State { vout, id });
     assert_eq!(*following.here[&tx.compute_txid()].states, states);
 
     for (txid, tweak) in &wanted {

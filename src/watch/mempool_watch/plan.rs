@@ -7,8 +7,7 @@ use bitcoin::{OutPoint, Txid};
 
 use super::open::{OpenSeen, OpenSeens};
 use crate::BlockId;
-use crate::mempool::{Departure, Mempool, Progress, StateOutput, Unconfirmed};
-use crate::process::State;
+use crate::mempool::{Departure, Mempool, Progress, Unconfirmed};
 use crate::store::watches::{Event, Gone, Happening, Seen, WatchRow};
 use crate::store::{Snapshot, StoreError};
 use crate::watch::catch_up::is_in_chain;
@@ -131,7 +130,7 @@ impl<U: Unconfirmeds> Planner<'_, U> {
             let Some(tx) = self.unconfirmed.spender(&spent) else {
                 break;
             };
-            let states = tx.states.iter().map(state);
+            let states = tx.states.iter().copied();
             let Stride { state, next, .. } = stride(row.subject, states, Some(tx.outputs));
             let txid = tx.txid;
             if !is_said(txid, spent) {
@@ -239,12 +238,5 @@ impl<U: Unconfirmeds> Planner<'_, U> {
 
     fn has_block(&self, block: BlockId) -> Result<bool, StoreError> {
         is_in_chain(self.snapshot, Some(block))
-    }
-}
-
-pub(super) fn state(output: &StateOutput) -> State {
-    State {
-        vout: output.vout,
-        id: output.state_id,
     }
 }

@@ -11,8 +11,8 @@ use secp256k1::rand::{Rng, SeedableRng};
 
 use super::open::OpenSeens;
 use super::plan::{Planner, Unconfirmeds};
-use crate::mempool::{Departure, StateOutput, Unconfirmed, UnconfirmedTweak};
-use crate::process::Rule;
+use crate::mempool::{Departure, Unconfirmed, UnconfirmedTweak};
+use crate::process::{END_STATE, Rule, State};
 use crate::store::watches::{Happening, Seen, Subject};
 use crate::store::{Store, StoreOptions};
 use crate::watch::{NewWatch, Registry};
@@ -139,11 +139,11 @@ impl Scene {
         let txid = Txid::from_byte_array(txid);
         let states = (0..4).filter(|_| rng.gen_bool(0.6));
         let states: Vec<u32> = states.collect();
-        let states = states.into_iter().map(|vout| StateOutput {
+        let states = states.into_iter().map(|vout| State {
             vout: vout + 1,
-            state_id: [rng.gen_range(0..4); 32],
+            id: [rng.gen_range(0..4); 32],
         });
-        let states: Box<[StateOutput]> = states.collect();
+        let states: Box<[State]> = states.collect();
         let tx = Unconfirmed {
             txid,
             spends: [spent].into(),
@@ -215,13 +215,13 @@ impl Scene {
             let mut tip = Some(*start);
             while let Some(tx) = tip.and_then(|tip| self.pool.spender(&tip)) {
                 let state = tx.states.get(which).copied();
-                let goes_on = state.is_some_and(|state| state.state_id != [0; 32]);
+                let goes_on = state.is_some_and(|state| state.id != END_STATE);
                 let next = carry
                     .filter(|carry| goes_on && tx.states.iter().all(|state| state.vout != *carry));
                 waiting.entry(*watch).or_default().push(Seen {
                     txid: tx.txid,
                     spent: tip.expect("somebody spends it"),
-                    state: state.as_ref().map(super::plan::state),
+                    state,
                     next,
                 });
                 tip = next.map(|vout| OutPoint::new(tx.txid, vout));
