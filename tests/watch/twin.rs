@@ -54,7 +54,10 @@ impl Twin {
     }
 
     fn say(&mut self, watch: u64, what: Happening) -> u64 {
-        let owner = self.watches.get(&watch).map_or(0, |row| row.owner);
+        // What was said of a watch that is no more still belongs to whom it belonged.
+        let row = self.watches.get(&watch).map(|row| row.owner);
+        let said = || self.log.iter().find(|event| event.watch == watch);
+        let owner = row.or_else(|| Some(said()?.owner)).expect("an owner");
         self.log.push(Event { watch, owner, what });
         self.log.len() as u64
     }
