@@ -14,6 +14,8 @@ mod scan;
 mod server;
 mod sources;
 mod token;
+mod token_source;
+mod transport;
 mod tweaks;
 mod upstream;
 mod wallet;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::config::{self, CommonSettings, ServerSettings, usage};
 use super::output::{progress_bar, write_stdout};
 use super::server::block_on;
+use super::transport::Transport;
 use super::wallet::WalletSource;
 use crate::client::{
     HttpSettings, LightSettings, NativeOracle, Progress, Reports, WalletsClient, WatchedState,
@@ -126,24 +127,8 @@ pub(super) struct ScanArgs {
         value_parser = clap::value_parser!(u16).range(1..=1000)
     )]
     concurrency: u16,
-    /// Proxy such as socks5://127.0.0.1:9050; it resolves the server's name too. Without one the environment's
-    /// (http_proxy, ...) is used, but not for a server on this machine
-    #[arg(
-        long,
-        env = "SPINDEX_PROXY",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    proxy: Option<String>,
-    /// How long to wait for an answer, in seconds
-    #[arg(
-        long,
-        env = "SPINDEX_TIMEOUT",
-        value_name = "SECONDS",
-        default_value_t = 30,
-        value_parser = clap::value_parser!(u64).range(1..=86_400)
-    )]
-    timeout: u64,
+    #[command(flatten)]
+    transport: Transport,
     /// File with progress and finds, no secrets, or a folder for one file per wallet, as it must be for several wallets
     /// [default: a file per wallet in the data directory]
     #[arg(long, env = "SPINDEX_STATE", value_name = "FILE|FOLDER")]
@@ -203,11 +188,7 @@ pub(super) fn scan(args: ScanArgs) -> Result<()> {
         concurrency: args.concurrency.into(),
         ..LightSettings::new(network)
     };
-    let http = HttpSettings {
-        timeout: Duration::from_secs(args.timeout),
-        proxy: args.proxy.clone(),
-        ..HttpSettings::default()
-    };
+    let http = args.transport.settings();
     let (before, reports) = block_on(&common.compute, async {
         let stop = Stop::new();
         stop.on_signal()?;

@@ -3,23 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use reqwest::{Client, Method, Url};
-use zeroize::Zeroizing;
 
 use super::config::{self, CommonSettings, ServerSettings, usage};
 use super::output::write_stdout;
 use super::server::{block_on, index_file};
-use crate::private_file;
+use super::token_source::TokenSource;
+use crate::client::watching::WatchServer;
+use crate::client::{HttpOracle, HttpSettings};
 use crate::store::{Store, StoreError};
 use crate::watch::{Registry, Token, token_entry, token_row};
-use crate::wire::native::{MadeToken, NewToken, PREFIX, Refusal, Scope, TokenEntry};
-
-/// The token that lets one make others, where a server is asked. Never a flag.
-const TOKEN_VARIABLE: &str = "SPINDEX_TOKEN";
-/// Longest answer of a server that is read.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+use crate::wire::native::{MadeToken, NewToken, Scope, TokenEntry};
 
 #[derive(Args)]
 pub(super) struct TokenArgs {
@@ -84,9 +79,8 @@ struct PlaceArgs {
     /// Ask the server at this address [default: the index file, or the server on this machine that has it open]
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// File with a token that has the scope admin, which nobody else may read, for a server [default: SPINDEX_TOKEN]
-    #[arg(long, env = "SPINDEX_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    token: TokenSource,
 }
 
 fn scope(name: &str) -> Result<Scope, String> {
@@ -169,31 +163,22 @@ enum Place {
     /// In an index that nobody else has open.
     File(Registry, PathBuf),
     /// With a server.
-    Server(Server),
-}
-
-/// A server that is asked.
-struct Server {
-    url: Url,
-    client: Client,
-    token: Option<Zeroizing<String>>,
+    Server(WatchServer),
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(_, path) => write!(f, "in the index file {}", path.display()),
-            Self::Server(server) => write!(f, "by the server at {}", server.shown()),
+            Self::Server(server) => write!(f, "by the server at {}", server.describe()),
         }
     }
 }
 
 impl Place {
     fn of(args: PlaceArgs) -> Result<Self> {
-        let token_file = args.token_file;
         if let Some(server) = &args.server {
-            let url = Url::parse(server).map_err(|error| usage!("--server: {error}"))?;
-            return Server::new(url, token_file).map(Self::Server);
+            return asked(server, &args.token).map(Self::Server);
         }
         let (common, server) = config::complete(args.common, ServerSettings::default())?;
         let (path, options) = index_file(&common, &server)?;
@@ -210,8 +195,7 @@ impl Place {
                 tracing::info!(
                     "the index file is open elsewhere: asking the server at {address} (another one: --server)"
                 );
-                let url = Url::parse(&format!("http://{address}"))?;
-                Server::new(url, token_file).map(Self::Server)
+                asked(&format!("http://{address}"), &args.token).map(Self::Server)
             }
             Err(error) => Err(error.into()),
         }
@@ -225,11 +209,7 @@ impl Place {
                 let token = token.text();
                 Ok(MadeToken { number, token })
             }
-            Self::Server(server) => {
-                let body = new.encode().map_err(anyhow::Error::msg)?;
-                let answer = server.ask(Method::POST, "tokens", Some(body)).await?;
-                MadeToken::decode(&answer).map_err(anyhow::Error::msg)
-            }
+            Self::Server(server) => Ok(server.make_token(new).await?),
         }
     }
 
@@ -242,10 +222,7 @@ impl Place {
                 tokens.sort_unstable_by_key(|token| token.number);
                 Ok(tokens)
             }
-            Self::Server(server) => {
-                let answer = server.ask(Method::GET, "tokens", None).await?;
-                TokenEntry::decode_all(&answer).map_err(anyhow::Error::msg)
-            }
+            Self::Server(server) => Ok(server.tokens().await?),
         }
     }
 
@@ -255,85 +232,19 @@ impl Place {
                 true => Ok(()),
                 false => bail!("there is no token {number}"),
             },
-            Self::Server(server) => {
-                let route = format!("tokens/{number}");
-                server.ask(Method::DELETE, &route, None).await.map(drop)
-            }
+            Self::Server(server) => Ok(server.revoke_token(number).await?),
         }
     }
 }
 
-impl Server {
-    fn new(url: Url, token_file: Option<PathBuf>) -> Result<Self> {
-        let token = match token_file {
-            Some(path) => {
-                let content = private_file::read(&path)?;
-                let text = std::str::from_utf8(&content).ok();
-                let text = text.with_context(|| format!("{} holds no token", path.display()))?;
-                Some(Zeroizing::new(text.trim().to_owned()))
-            }
-            None => std::env::var(TOKEN_VARIABLE).ok().map(Zeroizing::new),
-        };
-        if token
-            .as_ref()
-            .is_some_and(|token| Token::parse(token).is_none())
-        {
-            bail!("what was given as a token is none: it is spx_ and 64 hex digits");
-        }
-        // A second installation is refused, which is fine.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(std::time::Duration::from_secs(30))
-            .build()
-            .context("HTTP cannot be set up")?;
-        Ok(Self { url, client, token })
-    }
-
-    /// Its address without what may be secret in it.
-    fn shown(&self) -> String {
-        let mut url = self.url.clone();
-        // Neither can be refused of an address that has a host.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        url.to_string()
-    }
-
-    async fn ask(
-        &self,
-        method: Method,
-        route: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<Zeroizing<Vec<u8>>> {
-        let base = self.url.as_str().trim_end_matches('/');
-        let url = format!("{base}{PREFIX}/{route}");
-        let mut request = self.client.request(method, url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(&**token);
-        }
-        if let Some(body) = body {
-            request = request
-                .header(reqwest::header::CONTENT_TYPE, "application/json")
-                .body(body);
-        }
-        let failed = || format!("the server at {} cannot be asked", self.shown());
-        let sent = request.send().await.map_err(reqwest::Error::without_url);
-        let mut response = sent.with_context(failed)?;
-        let status = response.status();
-        let mut answer = Zeroizing::new(Vec::new());
-        while let Some(bytes) = response.chunk().await.with_context(failed)? {
-            if answer.len() + bytes.len() > ANSWER_BYTES_MAX {
-                bail!("the answer of {} is too long", self.shown());
-            }
-            answer.extend_from_slice(&bytes);
-        }
-        if status.is_success() {
-            return Ok(answer);
-        }
-        match Refusal::decode(&answer) {
-            Ok(refusal) => bail!("{}: {}", self.shown(), refusal.message),
-            Err(_) => bail!("{} answers with status {status}", self.shown()),
-        }
-    }
+/// A server at an address; nothing has been asked of it yet.
+fn asked(address: &str, token: &TokenSource) -> Result<WatchServer> {
+    let settings = HttpSettings {
+        token: token.token()?,
+        // A token that was made and whose answer was lost would be made twice.
+        attempts: 1,
+        ..HttpSettings::default()
+    };
+    let http = HttpOracle::new(address, settings).map_err(|error| usage!("--server: {error}"))?;
+    Ok(WatchServer::new(Arc::new(http)))
 }

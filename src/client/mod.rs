@@ -110,7 +110,7 @@ pub enum OracleError {
         message: String,
     },
     /// A server of the native protocol answered that it will not or cannot.
-    #[error("{url} answered \"{message}\"; check that the server has indexed what is asked for")]
+    #[error("{url} answered \"{message}\"; {}", cure(*.code))]
     Declined {
         /// What was asked.
         url: String,
@@ -179,6 +179,17 @@ pub enum OracleError {
     /// Wrong settings.
     #[error("{0}")]
     Setup(String),
+}
+
+/// What helps against a refusal.
+fn cure(code: Code) -> &'static str {
+    match code {
+        Code::Unauthorized | Code::Forbidden => "give a token that allows it",
+        Code::Limit => "remove some, ask for less at a time, or have a token made that allows more",
+        Code::Conflict => "remove the watch that there is, or register the same again",
+        Code::Busy => "try again later",
+        _ => "check that the server has indexed what is asked for",
+    }
 }
 
 /// What a light client asks of a tweak server. All heights are asked one by one; a server learns nothing but them.

@@ -1,85 +1,53 @@
 //! How a server is asked.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use bitcoin::Network;
 use clap::Args;
 use zeroize::Zeroizing;
 
-use super::token::TokenSource;
 use crate::cli::config::usage;
+use crate::cli::token_source::TokenSource;
+use crate::cli::transport::Transport;
 use crate::client::watching::WatchServer;
 use crate::client::{HttpOracle, HttpSettings, NativeOracle};
 
-#[derive(Args)]
-pub(super) struct Transport {
-    /// Proxy such as socks5://127.0.0.1:9050; it resolves the server's name too. Without one the environment's
-    /// (http_proxy, ...) is used, but not for a server on this machine
-    #[arg(
-        long,
-        env = "SPINDEX_PROXY",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    proxy: Option<String>,
-    /// How long to wait for an answer, in seconds
-    #[arg(
-        long,
-        env = "SPINDEX_TIMEOUT",
-        value_name = "SECONDS",
-        default_value_t = 30,
-        value_parser = clap::value_parser!(u64).range(1..=86_400)
-    )]
-    timeout: u64,
-}
-
-impl Transport {
-    pub(super) fn settings(&self) -> HttpSettings {
-        HttpSettings {
-            timeout: Duration::from_secs(self.timeout),
-            proxy: self.proxy.clone(),
-            ..HttpSettings::default()
+/// The servers at these addresses, all of one network.
+///
+/// # Errors
+/// An address that is none, a server that does not answer in the native protocol, servers of two networks.
+pub(super) async fn servers(
+    transport: &Transport,
+    addresses: &[String],
+    token: Option<Zeroizing<String>>,
+) -> Result<Vec<(Arc<HttpOracle>, Arc<NativeOracle>)>> {
+    let mut servers = Vec::new();
+    let mut network: Option<Network> = None;
+    for address in addresses {
+        let settings = HttpSettings {
+            token: token.clone(),
+            ..transport.settings()
+        };
+        let http =
+            HttpOracle::new(address, settings).map_err(|error| usage!("--oracle: {error}"))?;
+        let http = Arc::new(http);
+        let theirs = NativeOracle::new(http.clone(), Network::Bitcoin)
+            .info()
+            .await?
+            .network;
+        let server = NativeOracle::new(http.clone(), theirs);
+        match network.replace(theirs) {
+            Some(other) if other != theirs => bail!(
+                "{} is of {}, and the server before it of {}: name servers of one network",
+                server.describe(),
+                theirs.to_core_arg(),
+                other.to_core_arg()
+            ),
+            _ => servers.push((http, Arc::new(server))),
         }
     }
-
-    /// The servers at these addresses, all of one network.
-    ///
-    /// # Errors
-    /// An address that is none, a server that does not answer in the native protocol, servers of two networks.
-    pub(super) async fn servers(
-        &self,
-        addresses: &[String],
-        token: Option<Zeroizing<String>>,
-    ) -> Result<Vec<(Arc<HttpOracle>, Arc<NativeOracle>)>> {
-        let mut servers = Vec::new();
-        let mut network: Option<Network> = None;
-        for address in addresses {
-            let settings = HttpSettings {
-                token: token.clone(),
-                ..self.settings()
-            };
-            let http =
-                HttpOracle::new(address, settings).map_err(|error| usage!("--oracle: {error}"))?;
-            let http = Arc::new(http);
-            let theirs = NativeOracle::new(http.clone(), Network::Bitcoin)
-                .info()
-                .await?
-                .network;
-            let server = NativeOracle::new(http.clone(), theirs);
-            match network.replace(theirs) {
-                Some(other) if other != theirs => bail!(
-                    "{} is of {}, and the server before it of {}: name servers of one network",
-                    server.describe(),
-                    theirs.to_core_arg(),
-                    other.to_core_arg()
-                ),
-                _ => servers.push((http, Arc::new(server))),
-            }
-        }
-        Ok(servers)
-    }
+    Ok(servers)
 }
 
 /// A server that watches, asked for somebody.

@@ -4,7 +4,6 @@ mod asked;
 mod follow;
 mod list;
 mod register;
-mod token;
 mod verify;
 
 use anyhow::Result;

@@ -8,11 +8,12 @@ use bitcoin::{BlockHash, OutPoint, Txid};
 use clap::Args;
 use serde::Serialize;
 
-use super::asked::Transport;
-use super::token::TokenSource;
+use super::asked::servers;
 use crate::cli::config::{ComputeSettings, usage};
 use crate::cli::output::write_stdout;
 use crate::cli::server::block_on;
+use crate::cli::token_source::TokenSource;
+use crate::cli::transport::Transport;
 use crate::client::NativeOracle;
 use crate::client::watching::{
     Audit, AuditedStep, Claims, WatchServer, audit, compare, logged, told, watch_of,
@@ -66,7 +67,7 @@ pub(super) fn verify(args: VerifyArgs) -> Result<()> {
     }
     let token = if from_log { token.token()? } else { None };
     let audits = block_on(&ComputeSettings::default(), async {
-        let servers = transport.servers(&oracle, token).await?;
+        let servers = servers(&transport, &oracle, token).await?;
         let mut audits = Vec::with_capacity(servers.len());
         for (http, server) in &servers {
             let watching = from_log.then(|| WatchServer::new(http.clone()));

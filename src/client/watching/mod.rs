@@ -6,6 +6,7 @@ mod audit;
 mod compare;
 mod log;
 mod server;
+mod tokens;
 
 pub use audit::{Audit, AuditedStep, Claim, Claims, audit, told};
 pub use compare::compare;

@@ -23,7 +23,7 @@ use crate::wire::native::{
 const EVENT_STREAM: &str = "text/event-stream";
 
 /// Longest body of a page of watches or events, or of an answer to registrations.
-const PAGE_BYTES: usize = 8 << 20;
+pub(super) const PAGE_BYTES: usize = 8 << 20;
 
 /// Longest time that a stream is left alone because the server asks for it.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -88,7 +88,7 @@ pub enum FollowError {
 
 /// A server that watches.
 pub struct WatchServer {
-    http: Arc<HttpOracle>,
+    pub(super) http: Arc<HttpOracle>,
 }
 
 impl WatchServer {
@@ -309,7 +309,7 @@ fn missed(after: u64, page: &EventPage) -> Option<FollowError> {
 }
 
 /// Below the base address of the server.
-fn route(of: &str) -> String {
+pub(super) fn route(of: &str) -> String {
     format!("{}/{of}", PREFIX.trim_start_matches('/'))
 }
 

@@ -55,10 +55,8 @@ fn part_heads(mut bytes: &[u8]) -> Vec<PartHead> {
     heads
 }
 
-/// What was selected at one tip is never followed by what was selected at another. A dust limit alone does not hang on it, as long
-/// as its block stays.
-#[tokio::test]
-async fn a_selection_is_made_at_one_tip() {
+/// An index of empty blocks from 7 to 206.
+fn chain() -> (Arc<Store>, Vec<BlockRecord>) {
     let options = StoreOptions {
         network: Network::Regtest,
         first_height: Some(7),
@@ -67,6 +65,42 @@ async fn a_selection_is_made_at_one_tip() {
         undo_depth: 300,
         cache_bytes: 1 << 20,
     };
+    let backend = redb::backends::InMemoryBackend::new();
+    let store = Arc::new(Store::open_with_backend(backend, &options).expect("new"));
+    let blocks = empty_blocks(BlockHash::all_zeros(), 7..207, 0);
+    apply(&store, 0, &blocks);
+    (store, blocks)
+}
+
+fn apply(store: &Store, disconnect: u32, connect: &[BlockRecord]) {
+    let update = Update {
+        disconnect,
+        connect,
+    };
+    store.apply(update).expect("applied");
+}
+
+/// Headers and tweaks from 70 on.
+fn range(store: &Arc<Store>, rule: Option<Rule>, to: u32) -> Range {
+    Range {
+        desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
+        outgoing: Outgoing::for_ranges(&ServeSettings::default()),
+        peer: None,
+        turn: Arc::new(Semaphore::new(TURNS as usize)),
+        columns: vec![Column::Headers, Column::Tweaks].into(),
+        rule,
+        selection: None,
+        next: 70,
+        to,
+        reached: None,
+        is_over: false,
+    }
+}
+
+/// What was selected at one tip is never followed by what was selected at another. A dust limit alone does not hang on it, as long
+/// as its block stays.
+#[tokio::test]
+async fn a_selection_is_made_at_one_tip() {
     let limit = Rule {
         cut_through: false,
         ..RULE
@@ -79,36 +113,13 @@ async fn a_selection_is_made_at_one_tip() {
         (limit, 0, 1, 199),
         (limit, 1, 2, 127),
     ] {
-        let backend = redb::backends::InMemoryBackend::new();
-        let store = Arc::new(Store::open_with_backend(backend, &options).expect("new"));
-        let blocks = empty_blocks(BlockHash::all_zeros(), 7..207, 0);
-        let apply = |disconnect, connect: &[BlockRecord]| {
-            store
-                .apply(Update {
-                    disconnect,
-                    connect,
-                })
-                .expect("applied");
-        };
-        apply(0, &blocks);
+        let (store, blocks) = chain();
         let tip = blocks[199].id;
-        let mut range = Range {
-            desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
-            outgoing: Outgoing::for_ranges(&ServeSettings::default()),
-            peer: None,
-            turn: Arc::new(Semaphore::new(TURNS as usize)),
-            columns: vec![Column::Headers, Column::Tweaks].into(),
-            rule: Some(rule),
-            selection: None,
-            next: 70,
-            to: 199,
-            reached: None,
-            is_over: false,
-        };
+        let mut range = range(&store, Some(rule), 199);
         let mut groups = vec![range.group().await.expect("a group")];
         let parent = blocks[blocks.len() - 1 - disconnect as usize].id;
         let above = parent.height + 1..parent.height + 1 + connect;
-        apply(disconnect, &empty_blocks(parent.hash, above, 1));
+        apply(&store, disconnect, &empty_blocks(parent.hash, above, 1));
         while !range.is_over {
             groups.push(range.group().await.expect("a group"));
         }
@@ -132,40 +143,9 @@ async fn a_selection_is_made_at_one_tip() {
 /// No answer has blocks of two branches: it ends before the first change, and says where.
 #[tokio::test]
 async fn a_range_ends_where_the_chain_has_changed_below_it() {
-    let options = StoreOptions {
-        network: Network::Regtest,
-        first_height: Some(7),
-        keep: None,
-        tweak_form: None,
-        undo_depth: 300,
-        cache_bytes: 1 << 20,
-    };
     for (reorg, reaches_end) in [(10, false), (150, false), (0, true), (4, false)] {
-        let backend = redb::backends::InMemoryBackend::new();
-        let store = Arc::new(Store::open_with_backend(backend, &options).expect("new"));
-        let blocks = empty_blocks(BlockHash::all_zeros(), 7..207, 0);
-        let apply = |disconnect, connect: &[BlockRecord]| {
-            store
-                .apply(Update {
-                    disconnect,
-                    connect,
-                })
-                .expect("applied");
-        };
-        apply(0, &blocks);
-        let mut range = Range {
-            desk: Desk::new(store.clone(), None, None, DeskSettings::default()),
-            outgoing: Outgoing::for_ranges(&ServeSettings::default()),
-            peer: None,
-            turn: Arc::new(Semaphore::new(TURNS as usize)),
-            columns: vec![Column::Headers, Column::Tweaks].into(),
-            rule: None,
-            selection: None,
-            next: 70,
-            to: 206,
-            reached: None,
-            is_over: false,
-        };
+        let (store, blocks) = chain();
+        let mut range = range(&store, None, 206);
         let first = range.group().await.expect("a group");
         let (head, sections, rest) = split_part(&first).expect("a part");
         assert_eq!((head.first, head.last()), (70, 127));
@@ -185,6 +165,7 @@ async fn a_range_ends_where_the_chain_has_changed_below_it() {
             _ => reorg as u32 + 1,
         };
         apply(
+            &store,
             reorg as u32,
             &empty_blocks(parent.hash, parent.height + 1..parent.height + 1 + more, 1),
         );
